@@ -1,0 +1,63 @@
+"""Registries of scope ``semmae``, children of mmengine's roots.
+
+``type='semmae.PartGuidedMasking'`` in any config imports this module by itself; no
+``custom_imports`` is needed, also when another library's runner reads the config.
+"""
+import contextlib
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+FORKS = ('mmengine', 'mmcv', 'mmpretrain', 'mmsegmentation')
+
+
+def check_openmmlab(find_version=version):
+    """Nothing, or an ImportError with the cure where the OpenMMLab stack cannot be trusted.
+
+    The forks (``onedl-*``) and the originals write the same import packages; with both
+    installed, which files are on disk depends on the order of installation.
+    """
+    def found(name):
+        try:
+            return find_version(name)
+        except PackageNotFoundError:
+            return None
+
+    cure = ("make a fresh environment and run: pip install -r requirements/lock.txt "
+            "&& pip install --no-deps -e .")
+    originals = {n: found(n) for n in FORKS if found(n)}
+    missing = [f'onedl-{n}' for n in FORKS if not found(f'onedl-{n}')]
+    if originals:
+        names = ', '.join(f'{n} {v}' for n, v in originals.items())
+        raise ImportError(
+            f'semmae needs the maintained OpenMMLab forks (onedl-*), found the originals: {names}. '
+            f'Both write the same packages, so do not install one over the other: {cure}')
+    if missing:
+        raise ImportError(f"semmae needs {', '.join(missing)}, not installed: {cure}")
+
+
+check_openmmlab()
+
+# The forks print to stdout while they are imported, which would end up in piped results.
+with contextlib.redirect_stdout(sys.stderr):
+    import mmpretrain.datasets  # noqa: F401  the libraries whose components configs name
+    import mmpretrain.evaluation  # noqa: F401
+    import mmpretrain.models  # noqa: F401
+    import mmseg.datasets  # noqa: F401
+    import mmseg.models  # noqa: F401
+    from mmengine import registry as root
+
+
+def _child(parent, *locations):
+    return root.Registry(parent.name, parent=parent, scope='semmae', locations=list(locations))
+
+
+DATA = [f'semmae.datasets.{m}' for m in
+        ('seeded', 'part_dataset', 'transforms', 'cub_parts', 'inat2019')]
+
+MODELS = _child(root.MODELS, 'semmae.models')
+DATASETS = _child(root.DATASETS, *DATA)
+TRANSFORMS = _child(root.TRANSFORMS, *DATA)
+DATA_SAMPLERS = _child(root.DATA_SAMPLERS, *DATA)
+HOOKS = _child(root.HOOKS, 'semmae.engine.hooks', 'semmae.engine.record')
+OPTIM_WRAPPER_CONSTRUCTORS = _child(
+    root.OPTIM_WRAPPER_CONSTRUCTORS, 'semmae.engine.optim')
