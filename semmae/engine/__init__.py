@@ -1,1 +1,1 @@
-
+"""Hooks, optimiser groups and checkpoints for mmengine's runner."""

@@ -1,0 +1,40 @@
+"""Images with their parts, for part learning and pre-training. No labels are read."""
+from pathlib import Path
+
+from mmengine.dataset import BaseDataset
+
+from ..registry import DATASETS
+from .part_store import PartStore, list_images
+
+
+@DATASETS.register_module()
+class PartDataset(BaseDataset):
+    """All images below ``data_root``, sorted by relative path.
+
+    part_store: folder made by tools/extract_parts.py for the same images, or None. With one, a
+        sample carries ``part_ids`` and ``foreground``, (grid, grid) uint8 arrays.
+    grid, num_parts: what the model expects; a store made with others is refused.
+    """
+
+    def __init__(self, data_root, pipeline=(), part_store=None, grid=None, num_parts=None,
+                 **kwargs):
+        self.store = None if part_store is None else PartStore(part_store)
+        self.wanted = dict(grid=grid, num_parts=num_parts)
+        super().__init__(data_root=str(data_root), pipeline=list(pipeline), **kwargs)
+
+    def load_data_list(self):
+        images = list_images(self.data_root)
+        if self.store is not None:
+            self.store.require(images=images, **self.wanted)
+        return [dict(img_path=str(Path(self.data_root) / name)) for name in images]
+
+    def _join_prefix(self):
+        """There is no annotation file whose path would have to be joined."""
+
+    def get_data_info(self, idx):
+        info = super().get_data_info(idx)
+        if self.store is not None:
+            grid = self.store.grid
+            info['part_ids'], info['foreground'] = (
+                a.reshape(grid, grid) for a in self.store[info['sample_idx']])
+        return info

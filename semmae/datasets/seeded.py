@@ -1,0 +1,76 @@
+"""Every random number of a training sample is a function of (seed, epoch, image index).
+
+The sampler yields (epoch, index) pairs, the wrapper seeds the generators from (seed, epoch, index)
+before it reads a sample. So neither the number of workers, nor the ranks, nor a restart changes
+what is drawn, and ``dataset[epoch, index]`` replays one sample by hand, mask noise included.
+"""
+import random
+from itertools import count, islice
+
+import numpy as np
+import torch
+from mmengine.dataset import DefaultSampler
+from torch.utils.data import Dataset
+
+from ..registry import DATA_SAMPLERS, DATASETS
+
+
+def seed_everything(*key):
+    """Seed python, numpy and torch from a tuple of non-negative integers."""
+    a, b, c = np.random.SeedSequence(key).generate_state(3)
+    random.seed(int(a))
+    np.random.seed(int(b))
+    torch.manual_seed(int(c))
+
+
+@DATASETS.register_module()
+class Seeded(Dataset):
+    """A data set whose samples are asked for as ``self[epoch, index]``."""
+
+    def __init__(self, dataset, seed=0):
+        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        self.seed = seed
+        self.metainfo = getattr(self.dataset, 'metainfo', {})
+
+    def full_init(self):
+        self.dataset.full_init()
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, key):
+        epoch, index = key
+        seed_everything(self.seed, epoch, index)
+        return self.dataset[index]
+
+
+@DATA_SAMPLERS.register_module()
+class SeededSampler(DefaultSampler):
+    """Yields (epoch, index) for a `Seeded` data set, whose seed it hands over.
+
+    is_infinite: for iteration-based loops; epochs follow each other without end, and ``skip``
+    goes to an absolute position, as mmengine's ``InfiniteSampler`` does when a run is resumed.
+    """
+
+    def __init__(self, dataset, shuffle=True, seed=None, is_infinite=False, **kwargs):
+        super().__init__(dataset, shuffle=shuffle, seed=seed, **kwargs)
+        if not isinstance(dataset, Seeded):
+            raise ValueError(f'SeededSampler needs a semmae.Seeded data set, found '
+                             f"{type(dataset).__name__}; wrap it: dict(type='semmae.Seeded', "
+                             'dataset=dict(...))')
+        dataset.seed = self.seed
+        self.is_infinite, self.start = is_infinite, 0
+
+    def __iter__(self):
+        if not self.is_infinite:
+            return ((self.epoch, i) for i in super().__iter__())
+        start, self.start = self.start, 0
+        return islice(self._endless(), start, None)
+
+    def _endless(self):
+        for self.epoch in count():
+            yield from ((self.epoch, i) for i in super().__iter__())
+
+    def skip(self, num_samples):
+        """Start after ``num_samples`` samples of this rank, counted from the very first one."""
+        self.start = num_samples

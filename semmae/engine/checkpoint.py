@@ -1,0 +1,146 @@
+"""Weights in, strictly: what does not load is an error, and nothing in a file is ever executed.
+
+One loader for every stage. It reads tensors only, finds the backbone whatever the file calls it,
+translates timm's names (MAE, DINO, iBOT, timm use them) into mmpretrain's, interpolates the
+position embedding where the grid differs, and refuses everything else that does not fit.
+"""
+import hashlib
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer, MMLogger
+
+# Plain containers of numbers that mmengine writes beside the weights.
+SAFE = [HistoryBuffer, np.ndarray, np.dtype, np.core.multiarray._reconstruct
+        if not hasattr(np, '_core') else np._core.multiarray._reconstruct,
+        np._core.multiarray.scalar if hasattr(np, '_core') else np.core.multiarray.scalar,
+        *{type(np.dtype(t)) for t in ('f8', 'f4', 'f2', 'i8', 'i4', 'i2', 'i1', 'u1', 'b1')}]
+
+TIMM_NAMES = [(r'^blocks\.(\d+)\.norm(\d)\.', r'layers.\1.ln\2.'),
+              (r'^blocks\.(\d+)\.mlp\.fc1\.', r'layers.\1.ffn.layers.0.0.'),
+              (r'^blocks\.(\d+)\.mlp\.fc2\.', r'layers.\1.ffn.layers.1.'),
+              (r'^blocks\.', r'layers.'),
+              (r'^patch_embed\.proj\.', r'patch_embed.projection.'),
+              (r'^fc_norm\.', r'ln2.'),
+              (r'^norm\.', r'ln1.')]
+
+# Tensors that pre-training does not have (new in fine-tuning) or that fine-tuning does not want.
+MAY_BE_NEW = re.compile(r'^ln2\.|relative_position|^relative_position')
+MAY_BE_LEFT = re.compile(r'^(ln1|ln2|head|fc)\.|^decoder|^mask_token|^neck|^rope')
+
+
+def sha256(path) -> str:
+    """Hex digest of a file."""
+    with open(path, 'rb') as f:
+        return hashlib.file_digest(f, 'sha256').hexdigest()
+
+
+def read_checkpoint(path, map_location='cpu') -> dict:
+    """A checkpoint's content as tensors and plain values; never runs code from the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'no checkpoint at {path}; train it first, or give another path')
+    if path.suffix == '.safetensors':
+        from safetensors.torch import load_file
+        return load_file(path)
+    try:
+        with torch.serialization.safe_globals(SAFE):
+            return torch.load(path, map_location=map_location, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f'{path} ({path.stat().st_size} bytes) is not a checkpoint that can be read as plain '
+            f'tensors: {first}. Expected a file written by torch.save or safetensors with weights '
+            'only; it was not executed.') from error
+
+
+def backbone_state(content: dict) -> dict:
+    """The ViT's tensors in a checkpoint, under mmpretrain's names.
+
+    Understands mmengine (``state_dict``), MAE (``model``), DINO and iBOT (``teacher``) files and
+    bare state dicts, with ``module.``, ``backbone.``, ``encoder.`` in front or not.
+    """
+    state = content
+    for key in ('state_dict', 'model', 'teacher'):
+        if isinstance(state.get(key), dict):
+            state = state[key]
+            break
+    state = {k: v for k, v in state.items() if torch.is_tensor(v)}
+    for prefix in ('module.', 'backbone.', 'encoder.'):
+        inside = {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}
+        if inside:
+            state = inside
+    if any(k.startswith('blocks.') for k in state):
+        for pattern, name in TIMM_NAMES:
+            state = {re.sub(pattern, name, k): v for k, v in state.items()}
+    return state
+
+
+def resize_position_embedding(pos_embed, wanted: int, num_extra: int = 1):
+    """(1, extra + L, D) interpolated bicubically to (1, extra + wanted, D); square grids."""
+    old, new = round((pos_embed.shape[1] - num_extra) ** .5), round(wanted ** .5)
+    extra, grid = pos_embed[:, :num_extra], pos_embed[:, num_extra:]
+    grid = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2).float()
+    grid = torch.nn.functional.interpolate(grid, (new, new), mode='bicubic', align_corners=False)
+    return torch.cat([extra, grid.flatten(2).transpose(1, 2).to(extra)], 1)
+
+
+def load_backbone(model, path) -> dict:
+    """Fill ``model`` (mmpretrain names) from ``path`` and return the load report.
+
+    Raises ValueError if any tensor of the model stays as it was initialised (but those that
+    fine-tuning adds: relative position bias, pooled norm), if a shape other than the position
+    embedding's differs, or if the file holds layers that the model does not have.
+    Report: path, sha256, matched, new, left, resized, recipe (of our own pre-training, else None).
+    """
+    content = read_checkpoint(path)
+    state, own = backbone_state(content), model.state_dict()
+    resized = []
+    if 'pos_embed' in state and 'pos_embed' in own \
+            and state['pos_embed'].shape != own['pos_embed'].shape:
+        resized.append(f"pos_embed {tuple(state['pos_embed'].shape)} -> "
+                       f"{tuple(own['pos_embed'].shape)}")
+        state['pos_embed'] = resize_position_embedding(
+            state['pos_embed'], own['pos_embed'].shape[1] - 1)
+    missing = [k for k in own if k not in state and not MAY_BE_NEW.search(k)]
+    left = [k for k in state if k not in own]
+    strange = [k for k in left if not MAY_BE_LEFT.search(k)]
+    shapes = [f'{k} {tuple(state[k].shape)} in the file, {tuple(own[k].shape)} in the model'
+              for k in own if k in state and state[k].shape != own[k].shape]
+    if missing or strange or shapes:
+        say = [f'{len(v)} {what} (first: {v[0]})' for what, v in
+               (('tensors missing', missing), ('tensors unknown', strange),
+                ('shapes differ', shapes)) if v]
+        raise ValueError(
+            f'{path} does not fit the backbone: {"; ".join(say)}. '
+            f'Expected {len(own)} tensors of {type(model).__name__}; check arch, patch_size and '
+            'depth of model.backbone against the checkpoint.')
+    matched = [k for k in own if k in state]
+    model.load_state_dict({k: state[k] for k in matched}, strict=False)
+    meta = content.get('meta')
+    report = dict(path=str(path), sha256=sha256(path), matched=len(matched),
+                  new=sorted(set(own) - set(matched)), left=len(left), resized=resized,
+                  recipe=meta.get('semmae') if isinstance(meta, dict) else None)
+    MMLogger.get_current_instance().info(
+        f'{path}: {len(matched)} of {len(own)} backbone tensors loaded, '
+        f'new: {report["new"] or "none"}, resized: {resized or "none"}')
+    return report
+
+
+def load_whole(model, path) -> dict:
+    """Fill every tensor of ``model`` from an mmengine checkpoint; returns the file's ``meta``."""
+    content = read_checkpoint(path)
+    state = content.get('state_dict', content)
+    keys, own = set(state), model.state_dict()
+    shapes = [k for k in own if k in keys and state[k].shape != own[k].shape]
+    missing, strange = sorted(set(own) - keys), sorted(keys - set(own))
+    if missing or strange or shapes:
+        raise ValueError(
+            f'{path} is not a checkpoint of this config: {len(missing)} tensors missing '
+            f'{missing[:2]}, {len(strange)} unknown {strange[:2]}, {len(shapes)} of another shape '
+            f'{shapes[:2]}. Give the config that trained it.')
+    model.load_state_dict(state)
+    return content.get('meta', {})

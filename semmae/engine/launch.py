@@ -1,0 +1,135 @@
+"""What tools/train.py and tools/test.py do: config in, mmengine runner out, errors in one line."""
+import contextlib
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from .. import registry  # noqa: F401  registers everything, and checks the stack first
+from .checkpoint import load_whole, read_checkpoint
+from .hooks import unwrapped
+
+
+@contextlib.contextmanager
+def fail_clearly():
+    """A user's mistake ends in one line on stderr and exit status 2; our own in a traceback."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        if os.environ.get('SEMMAE_TRACEBACK'):
+            raise
+        print(f'{type(error).__name__}: {error}\n(SEMMAE_TRACEBACK=1 shows where)',
+              file=sys.stderr)
+        sys.exit(2)
+
+
+def read_config(path, options=None):
+    """A config with overrides; a key that it does not have is an error."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'no config at {path}; the shipped ones are in mm_configs/')
+    cfg = Config.fromfile(path)
+    for key in options or {}:
+        node = cfg
+        *parents, last = key.split('.')
+        for part in parents:
+            node = _step(node, part)
+        if not _has(node, last):
+            known = sorted(node) if isinstance(node, dict) else []
+            raise ValueError(f'--cfg-options {key}: {path} has no such key; at that place it has '
+                             f'{", ".join(known) or "no keys"}')
+    cfg.merge_from_dict(dict(options or {}))
+    return cfg
+
+
+def _step(node, part):
+    if isinstance(node, (list, tuple)) and part.isdigit() and int(part) < len(node):
+        return node[int(part)]
+    return node.get(part) if isinstance(node, dict) else None
+
+
+def _has(node, key):
+    if isinstance(node, (list, tuple)):
+        return key.isdigit() and int(key) < len(node)
+    # A file to load, a name of a foreign checkpoint and a backbone's weights may be absent so far.
+    return isinstance(node, dict) and (key in node or key in OPTIONAL or not node)
+
+
+OPTIONAL = ('load_from', 'recipe', 'method', 'init_cfg', 'checkpoint', 'accumulative_counts')
+
+
+def prepare(config, work_dir=None, launcher='none', options=None):
+    """The config as the runner takes it: work directory, launcher, CPU processes."""
+    warnings.filterwarnings('ignore', category=UserWarning, module='mm.*')
+    cfg = read_config(config, options)
+    cfg.launcher = launcher
+    cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(config).stem)
+    if launcher != 'none' and not torch.cuda.is_available():
+        # mmengine would ask for a GPU: start gloo first, and tell DDP that there is no device.
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group('gloo')
+        cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None,
+                                     broadcast_buffers=False)
+    return cfg
+
+
+def train(config, work_dir=None, resume=False, amp=False, launcher='none', options=None,
+          seed=None):
+    """Train ``config``; returns the runner."""
+    cfg = prepare(config, work_dir, launcher, options)
+    cfg.resume = resume
+    if seed is not None:
+        cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
+    if cfg.get('randomness', {}).get('seed') is None:
+        raise ValueError(f'{config}: randomness.seed is not set; a run without a seed cannot be '
+                         'resumed or repeated. Give --seed')
+    if amp or cfg.optim_wrapper.type == 'AmpOptimWrapper':
+        cfg.optim_wrapper = mixed_precision(cfg.optim_wrapper, asked=amp)
+    return run(cfg, lambda runner: runner.train())
+
+
+def mixed_precision(optim_wrapper, asked):
+    """AMP where there is a GPU; without one, an error if it was asked for, else full precision."""
+    if torch.cuda.is_available():
+        return dict(optim_wrapper, type='AmpOptimWrapper')
+    if asked:
+        raise ValueError('--amp needs a GPU, found none; leave it out to train in float32')
+    print('no GPU: float32 instead of mixed precision', file=sys.stderr)
+    return dict({k: v for k, v in optim_wrapper.items() if k not in ('dtype', 'loss_scale')},
+                type='OptimWrapper')
+
+
+def test(config, checkpoint, work_dir=None, launcher='none', options=None):
+    """Evaluate ``checkpoint`` under ``config``; returns the metrics."""
+    content = read_checkpoint(checkpoint)
+    cfg = prepare(config, work_dir, launcher, options)
+    if not cfg.get('test_dataloader'):
+        raise ValueError(f'{config} has no test: it trains {cfg.model.type}. Evaluate its '
+                         'checkpoint with a downstream config, for example '
+                         'mm_configs/semmae_linprobe.py')
+    if cfg.optim_wrapper.type == 'AmpOptimWrapper':
+        cfg.optim_wrapper = mixed_precision(cfg.optim_wrapper, asked=False)
+
+    def evaluate(runner):
+        load_whole(unwrapped(runner.model), checkpoint)
+        runner.call_hook('after_load_checkpoint', checkpoint=content)
+        runner._has_loaded = True
+        runner.cfg.load_from = str(checkpoint)
+        return runner.test()
+    return run(cfg, evaluate)
+
+
+def run(cfg, action):
+    """Build the runner and act; its dump of the config gets a name of its own.
+
+    Runner writes ``work_dir/<name of the config>``, and mim looks for configs by that name.
+    """
+    filename = cfg.filename
+    runner = Runner.from_cfg(cfg)
+    copy = Path(runner.work_dir) / Path(filename).name
+    if copy.is_file() and copy.resolve() != Path(filename).resolve():
+        copy.rename(copy.with_name('config.py'))
+    return action(runner)

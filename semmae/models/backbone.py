@@ -1,0 +1,158 @@
+"""One ViT for pre-training, mmpretrain and mmseg.
+
+B images, L patches, V visible (kept) patches, D channels.
+Its tensors carry mmpretrain's ``VisionTransformer`` names, so every checkpoint of ours is one of
+theirs. What it adds: it embeds only the patches that are asked for, it loads weights strictly, and
+it can carry the zero-initialised relative position bias of MAE's segmentation protocol.
+"""
+import torch
+import torch.nn.functional as F
+from mmpretrain.models.backbones import VisionTransformer
+from mmpretrain.models.utils.attention import MultiheadAttention
+from mmpretrain.models.utils.embed import resize_pos_embed
+from torch import nn
+
+from ..engine.checkpoint import load_backbone
+from ..functional.patches import gather_positions, patchify, sincos_position_embedding
+from ..registry import MODELS
+
+
+@MODELS.register_module()
+class ViT(VisionTransformer):
+    """ViT with kept positions. Arguments beyond mmpretrain's:
+
+    is_pos_embed_fixed: the sine-cosine position embedding is not trained (MAE pre-training).
+    rel_pos_bias: each layer adds a learned bias by relative position (BEiT; MAE's ADE20K
+        protocol), initialised with zeros, so that it starts as the pre-trained network. The input
+        size is then fixed to ``img_size``.
+    is_frozen: linear probing; parameters are not trained.
+    init_cfg: ``dict(type='Pretrained', checkpoint=FILE)`` loads FILE strictly
+        (`engine.checkpoint.load_backbone`) or raises; the report is kept in ``load_report``.
+    """
+
+    def __init__(self, *args, is_pos_embed_fixed=False, rel_pos_bias=False, is_frozen=False,
+                 **kwargs):
+        super().__init__(*args, **kwargs)
+        self.patch_size = self.patch_embed.projection.kernel_size[0]
+        self.pos_embed.requires_grad = not is_pos_embed_fixed
+        self.load_report = None
+        if rel_pos_bias:
+            for layer in self.layers:
+                layer.attn = RelPosAttention.like(layer.attn, self.patch_resolution)
+        if is_frozen:
+            self.requires_grad_(False)
+
+    def init_weights(self):
+        """MAE's initialisation, then the checkpoint of ``init_cfg``, if there is one."""
+        mae_init(self)
+        nn.init.normal_(self.cls_token, std=.02)
+        self.pos_embed.data.copy_(sincos_position_embedding(
+            self.embed_dims, self.patch_resolution, cls_token=True))
+        w = self.patch_embed.projection.weight.data
+        nn.init.xavier_uniform_(w.view(w.shape[0], -1))
+        if self.init_cfg:
+            if self.init_cfg.get('type') != 'Pretrained' or not self.init_cfg.get('checkpoint'):
+                raise ValueError(
+                    f"init_cfg of the ViT: found {self.init_cfg}, expected dict(type='Pretrained', "
+                    "checkpoint=FILE), or None to train from scratch. From the command line: "
+                    '--cfg-options model.backbone.init_cfg.checkpoint=FILE')
+            self.load_report = load_backbone(self, self.init_cfg['checkpoint'])
+        self._is_init = True
+
+    def tokens(self, images, ids_keep=None):
+        """(B, 3, H, W) -> (B, 1 + V, D), the input of the first layer: class token, then patches.
+
+        ids_keep: (B, V) positions; only these patches are embedded. None keeps all L.
+        """
+        if ids_keep is None:
+            x, hw = self.patch_embed(images)
+        else:
+            hw = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
+            conv = self.patch_embed.projection
+            pixels = gather_positions(patchify(images, self.patch_size), ids_keep)
+            # The convolution over one patch is a linear map; patchify puts channels last.
+            x = F.linear(pixels, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
+        pos = self.pos_embed
+        if hw != self.patch_resolution:
+            pos = resize_pos_embed(pos, self.patch_resolution, hw, mode=self.interpolate_mode,
+                                   num_extra_tokens=1)
+        cls_token = (self.cls_token + pos[:, :1]).expand(len(x), -1, -1)
+        pos = pos[:, 1:]
+        if ids_keep is not None:
+            pos = gather_positions(pos.expand(len(x), -1, -1), ids_keep)
+        return self.drop_after_pos(torch.cat([cls_token, x + pos], 1)), hw
+
+    def forward(self, images, ids_keep=None):
+        """(B, 3, H, W) -> a tuple of features, one for each of ``out_indices``, as mmpretrain's.
+
+        ids_keep: (B, V) positions of the patches to look at; needs an ``out_type`` without a grid.
+        """
+        if ids_keep is not None and self.out_type == 'featmap':
+            raise ValueError("out_type='featmap' needs all patches, found ids_keep")
+        x, hw = self.tokens(images, ids_keep)
+        outs = []
+        for i, layer in enumerate(self.layers):
+            x = layer(x)
+            if i == len(self.layers) - 1 and self.final_norm:
+                x = self.ln1(x)
+            if i in self.out_indices:
+                outs.append(self._format_output(x, hw))
+        return tuple(outs)
+
+
+class RelPosAttention(MultiheadAttention):
+    """mmpretrain's attention plus a zero-initialised relative position bias (BEiT, Sec. 2.2)."""
+
+    def __init__(self, window, **kwargs):
+        super().__init__(**kwargs)
+        h, w = window
+        # 3 more entries: class to patch, patch to class, class to class.
+        self.relative_position_bias_table = nn.Parameter(
+            torch.zeros((2 * h - 1) * (2 * w - 1) + 3, self.num_heads))
+        self.register_buffer('relative_position_index', relative_positions(h, w), persistent=False)
+
+    @classmethod
+    def like(cls, attn, window):
+        """The same attention (its drop path included) with a bias for a ``window`` (h, w)."""
+        new = cls(window, embed_dims=attn.embed_dims, num_heads=attn.num_heads,
+                  attn_drop=attn.attn_drop, proj_drop=attn.proj_drop.p,
+                  qkv_bias=attn.qkv.bias is not None)
+        new.out_drop, new.gamma1 = attn.out_drop, attn.gamma1
+        return new
+
+    def forward(self, x):
+        b, n, _ = x.shape
+        if n != len(self.relative_position_index):
+            raise ValueError(
+                f'relative position bias is made for {len(self.relative_position_index)} tokens, '
+                f'found {n}: crops and sliding windows must have the size img_size of the backbone')
+        q, k, v = self.qkv(x).view(b, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
+        x = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=bias.unsqueeze(0).to(q.dtype),
+            dropout_p=self.attn_drop if self.training else 0.)
+        x = self.proj(x.transpose(1, 2).reshape(b, n, self.embed_dims))
+        return self.out_drop(self.gamma1(self.proj_drop(x)))
+
+
+def relative_positions(h, w):
+    """(1 + h*w, 1 + h*w) row numbers into a table of (2h-1)(2w-1) + 3 biases."""
+    y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing='ij')
+    y, x = y.flatten(), x.flatten()
+    index = torch.zeros(1 + h * w, 1 + h * w, dtype=torch.long)
+    index[1:, 1:] = (y[:, None] - y + h - 1) * (2 * w - 1) + (x[:, None] - x + w - 1)
+    last = (2 * h - 1) * (2 * w - 1)
+    index[0, 1:], index[1:, 0], index[0, 0] = last, last + 1, last + 2
+    return index
+
+
+def mae_init(module):
+    """MAE's rule: Xavier-uniform linear layers with zero biases, unit layer norms."""
+    for m in module.modules():
+        if isinstance(m, nn.Linear):
+            nn.init.xavier_uniform_(m.weight)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+        elif isinstance(m, nn.LayerNorm):
+            nn.init.ones_(m.weight)
+            nn.init.zeros_(m.bias)

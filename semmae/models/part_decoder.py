@@ -1,0 +1,59 @@
+"""StyleGAN-like decoder: blurred part maps and the class token back to the image (Eq. 3-4).
+
+B images, P parts, D channels of the class token, C channels of the decoder.
+"""
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import nn
+
+from ..functional.parts import adain
+from ..registry import MODELS
+
+
+class SynthesisBlock(nn.Module):
+    """Upsample, convolve, AdaIN from the class token, LeakyReLU."""
+
+    def __init__(self, in_channels, out_channels, embed_dims, upsample):
+        super().__init__()
+        self.upsample = upsample
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.style = nn.Linear(embed_dims, 2 * out_channels)  # W_s and W_b of Eq. 3
+
+    def forward(self, x, cls_token):
+        if self.upsample:
+            x = F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=False)
+        scale, shift = self.style(cls_token).chunk(2, 1)
+        # 1 + scale (StyleGAN): with the usual initialisation the block starts near the identity.
+        return F.leaky_relu(adain(self.conv(x), 1 + scale, shift), .2)
+
+
+@MODELS.register_module()
+class PartDecoder(BaseModule):
+    """Image from part maps; all spatial information comes from the maps, all texture from F_c.
+
+    No noise, no mapping network and no path from the patch tokens (ours; the paper says
+    "StyleGAN-based", conv and AdaIN stacked).
+
+    channels: one synthesis block each. num_upsamplings: the last that many blocks double the
+    resolution, so a (grid, grid) map becomes an image of ``grid * 2**num_upsamplings`` pixels.
+    """
+
+    def __init__(self, num_parts, embed_dims, channels=(32, 32, 32), num_upsamplings=1,
+                 init_cfg=None):
+        super().__init__(init_cfg)
+        if not 0 <= num_upsamplings <= len(channels):
+            raise ValueError(f'num_upsamplings is {num_upsamplings}, expected 0 to '
+                             f'{len(channels)}, the number of blocks')
+        sizes = [num_parts, *channels]
+        first = len(channels) - num_upsamplings
+        self.blocks = nn.ModuleList(
+            SynthesisBlock(a, b, embed_dims, upsample=i >= first)
+            for i, (a, b) in enumerate(zip(sizes, sizes[1:])))
+        self.to_rgb = nn.Conv2d(sizes[-1], 3, 3, padding=1)
+
+    def forward(self, maps, cls_token):
+        """maps (B, P, h, w), cls_token (B, D) -> (B, 3, h * 2**n, w * 2**n)."""
+        x = maps
+        for block in self.blocks:
+            x = block(x, cls_token)
+        return self.to_rgb(x)
