@@ -1,0 +1,19 @@
+"""SemMAE pre-training, ViT-B/16, 800 epochs. Paper Table 1: 65.0; Table 7 (ADE20K): 46.3.
+
+Run:    tools/dist_train.sh mm_configs/ablations/semmae_vit-base-p16.py 16
+Needs:  the part store at 14x14: tools/extract_parts.py ... --grid 14
+Paper:  as semmae_pretrain.py, with 16x16 patches and all 196 of them as candidates.
+Status: not run at full length here.
+"""
+_base_ = ['../semmae_pretrain.py']
+patch_size = 16
+grid = _base_.img_size // patch_size
+
+model = dict(
+    backbone=dict(patch_size=patch_size), decoder=dict(grid=grid, patch_size=patch_size),
+    num_candidates=None)
+train_dataloader = _base_.train_dataloader
+train_dataloader.dataset.dataset.update(part_store=f'data/parts/imagenet_train_{grid}', grid=grid)
+train_dataloader.dataset.dataset.pipeline[-1].num_noise = grid ** 2 + _base_.num_parts
+
+recipe = dict(id='semmae_p16')

@@ -1,0 +1,11 @@
+"""SemMAE, ViT-B/8, masks: adaptive, gamma 1/3. Paper Table 3: 66.2.
+
+Run:    tools/dist_train.sh mm_configs/ablations/semmae_vit-base-p8_gamma1_3.py 16
+Needs:  the part store at 28x28
+Status: not run at full length here.
+"""
+_base_ = ['../semmae_pretrain.py']
+
+model = dict(masking=dict(gamma=1 / 3))
+
+recipe = dict(id='semmae_p8_gamma1_3', method='SemMAE, gamma 1/3')

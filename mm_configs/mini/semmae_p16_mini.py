@@ -1,0 +1,30 @@
+"""Mini SemMAE pre-training: 64x64 images in 8x8 patches, the grid standing for 16x16 of 224.
+
+Run:    python tools/train.py mm_configs/mini/semmae_p16_mini.py
+Needs:  python -m semmae.datasets.toy --out data/toy; the part store (tools/extract_parts.py)
+Sizes, batch and length only, with the learning rates that go with them; the code is that of the
+real configs. Numbers of it are marked as reduced in every table.
+"""
+_base_ = ['../ablations/semmae_vit-base-p16.py']
+img_size, patch_size, grid = 64, 8, 8
+_arch = dict(_delete_=True, embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=384)
+
+model = dict(
+    backbone=dict(arch=_arch, img_size=img_size, patch_size=patch_size),
+    decoder=dict(grid=grid, patch_size=patch_size, embed_dim=96, decoder_embed_dim=64,
+                 decoder_depth=2, decoder_num_heads=2))
+train_dataloader = _base_.train_dataloader
+train_dataloader.update(batch_size=64, num_workers=0, persistent_workers=False, pin_memory=False)
+train_dataloader.dataset.dataset.update(data_root='data/toy/imagenet/train', part_store='data/toy/parts/imagenet_train_8', grid=grid)
+train_dataloader.dataset.dataset.pipeline[1].scale = img_size
+train_dataloader.dataset.dataset.pipeline[2].crop_size = img_size
+train_dataloader.dataset.dataset.pipeline[-1].num_noise = grid ** 2 + _base_.num_parts
+
+optim_wrapper = dict(optimizer=dict(lr=1.5e-3))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=2,
+         convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=22, by_epoch=True, begin=2, end=24,
+         convert_to_iter_based=True)]
+train_cfg = dict(max_epochs=24)
+default_hooks = dict(checkpoint=dict(interval=4, max_keep_ckpts=2))
