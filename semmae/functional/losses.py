@@ -1,0 +1,58 @@
+"""Losses of part learning (Eq. 5-7) and of masked pre-training.
+
+B images, C colours, H W pixels, P parts (the paper's N), L patches, M masked patches,
+D values of a patch.
+"""
+import torch
+import torch.nn.functional as F
+
+from .parts import off_diagonal_cosines
+
+
+def reconstruction_loss(image: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of two images (B, C, H, W), 0-d (Eq. 5).
+
+    The paper divides the sum over pixels by H * W and does not say how the squared difference of
+    two colours becomes a number. Ours: the mean over colours (and images), so that lambda of
+    Eq. 7 means the same for any number of colours.
+    """
+    _check_same_shape(image, reconstruction, 'image', 'reconstruction')
+    return F.mse_loss(reconstruction.float(), image.float())
+
+
+def diversity_loss(maps: torch.Tensor) -> torch.Tensor:
+    """How alike the part maps (B, P, L) of an image are, 0-d in [0, (P - 1) / P] (Eq. 6).
+
+    Squared cosines of all pairs of different maps, over P**2 as printed, mean over images. The
+    paper's terms with i = j are (1 - 1)**2: identically 0, with no gradient, and left out here.
+    """
+    return off_diagonal_cosines(maps).square().sum((1, 2)).mean() / maps.shape[1] ** 2
+
+
+def part_loss(image: torch.Tensor, reconstruction: torch.Tensor, maps: torch.Tensor,
+              weight: float = 0.03) -> torch.Tensor:
+    """Eq. 5 plus ``weight`` times Eq. 6, 0-d (Eq. 7). weight: the paper's lambda (Sec. 4.1).
+
+    maps: (B, P, L) as they come out of Eq. 2, before the blur, where Eq. 6 names them M.
+    """
+    return reconstruction_loss(image, reconstruction) + weight * diversity_loss(maps)
+
+
+def masked_patch_loss(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean squared error over the masked patches (B, M, D) only, 0-d (as MAE).
+
+    MAE divides the summed loss of all masked patches by their number; every image has M of them
+    here, so that is the plain mean.
+    """
+    _check_same_shape(pred, target, 'pred', 'target')
+    if not pred.numel():
+        raise ValueError(f'no masked patch to predict: pred has shape {tuple(pred.shape)}; '
+                         'mask_ratio must mask at least one patch')
+    return F.mse_loss(pred.float(), target.float())
+
+
+def _check_same_shape(a, b, name_a, name_b):
+    # Broadcasting would turn a wrong shape into a wrong number.
+    if a.shape != b.shape:
+        raise ValueError(f'{name_a} has shape {tuple(a.shape)} and {name_b} {tuple(b.shape)}, '
+                         'expected the same')

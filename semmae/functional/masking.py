@@ -1,0 +1,265 @@
+"""Masks: Algorithm 1, and the ones it is compared with.
+
+B images, L patches, P parts (the paper's N), V visible, M masked, K rectangles, H W patch grid.
+A mask is True where a patch is removed. Every row has `num_masked` (L, mask_ratio) of them.
+
+Randomness is a ``generator``, or ``noise``: uniform numbers in [0, 1) drawn elsewhere, one row an
+image, so that a mask can be replayed. Neither: drawn on the device of the tensors. Small noise is
+kept, as in MAE. Nothing here waits for the device (one case in `split_ids` says so).
+"""
+import math
+
+import torch
+
+ONE_PATCH = 2 ** 24  # fixed point of `round_to_budget`: a power of two, so float32 scales exactly
+
+
+def num_masked(length: int, mask_ratio: float) -> int:
+    """How many of ``length`` patches are masked: MAE's formula, float truncation included.
+
+    10 patches at 0.9 keep none, since 10 * (1 - 0.9) is 0.9999999999999998.
+    """
+    if not 0 <= mask_ratio < 1:
+        raise ValueError(f'mask_ratio is {mask_ratio}, expected 0 <= mask_ratio < 1')
+    return length - int(length * (1 - mask_ratio))
+
+
+def alpha_at(progress: float, gamma: float = 2.0, start: float = 0.0, end: float = 1.0) -> float:
+    """The interpolation weight of Algorithm 1, line 7.
+
+    progress: share of the pre-training that is done, in [0, 1]: epoch / total_epoches in the
+    paper. The official code uses (epoch + 1) / 800. start 1, end 0 is the reverse of Table 3.
+    """
+    for name, value in dict(progress=progress, start=start, end=end).items():
+        if not 0 <= value <= 1:
+            raise ValueError(f'{name} is {value}, expected a number in [0, 1]')
+    if gamma <= 0:
+        raise ValueError(f'gamma is {gamma}, expected a positive number')
+    weight = progress ** gamma
+    return (1 - weight) * start + weight * end
+
+
+def patches_to_mask_per_part(part_sizes: torch.Tensor, mask_ratio: float, alpha: float,
+                             part_order: torch.Tensor) -> torch.Tensor:
+    """How many patches to mask in each part (Algorithm 1, lines 1-8).
+
+    part_sizes: (B, P) patches in each part; each row sums to L.
+    alpha: 0 masks ``mask_ratio`` of every part, 1 masks whole parts.
+    part_order: (B, P) a permutation per image, drawn by the caller; at alpha 1 the parts named
+        first are masked first.
+    Returns (B, P) floats; each row sums to ``mask_ratio * L``. Rounding is left to
+    `round_to_budget`, because the paper does not say how to round.
+    """
+    sizes = part_sizes if part_sizes.is_floating_point() else part_sizes.float()
+    return _interpolated(sizes, mask_ratio * sizes.sum(1, keepdim=True), alpha, part_order)
+
+
+def _interpolated(sizes, total, alpha, part_order):
+    """Algorithm 1 for ``total`` (number or (B, 1)) = mask_ratio * L patches to mask."""
+    if sizes.ndim != 2 or part_order.shape != sizes.shape:
+        raise ValueError(f'part_sizes have shape {tuple(sizes.shape)} and part_order '
+                         f'{tuple(part_order.shape)}, expected (B, P) twice')
+    if not 0 <= alpha <= 1:
+        raise ValueError(f'alpha is {alpha}, expected a number in [0, 1]')
+    num_mask1 = total / sizes.sum(1, keepdim=True) * sizes             # line 1
+    num_mask2 = _fill(total, sizes.gather(1, part_order))              # lines 2-5
+    num_mask2 = num_mask2.gather(1, part_order.argsort(1))             # line 6
+    return (1 - alpha) * num_mask1 + alpha * num_mask2                 # line 8
+
+
+def _fill(amount, room):
+    """(B, P): ``amount`` poured into the parts from left to right, each up to its ``room``."""
+    marks = amount - _sum_before(room)                                 # line 3
+    return marks.clamp(min=0).minimum(room)                            # lines 4-5
+
+
+def _sum_before(x):
+    """(B, P): sum of the entries to the left (cumsum of floats is not deterministic on CUDA)."""
+    return (x[:, None, :] * x.new_ones(x.shape[1], x.shape[1]).tril(-1)).sum(-1)
+
+
+def round_to_budget(counts: torch.Tensor, part_sizes: torch.Tensor, budget: int,
+                    generator: torch.Generator | None = None,
+                    noise: torch.Tensor | None = None) -> torch.Tensor:
+    """Whole numbers of patches to mask (B, P) int64: rows sum to ``budget``, 0 <= n <= size.
+
+    counts: (B, P) floats, 0 <= count <= size. part_sizes: (B, P), rows sum to at least ``budget``.
+    noise: (B, P).
+    Systematic random rounding (ours; the official code rounds, then repairs the total with an
+    unstable sort): the counts are laid end to end in random order, and a comb of spacing 1 with one
+    random offset is put on them; a part masks as many patches as teeth hit it. So n is the count
+    rounded down or up, and its mean is the count: a one-patch part is masked with its share and not
+    always. Where a row does not sum to ``budget`` (mask_ratio * L need not be whole), what is
+    missing goes to the first parts of the random order that have room, what is too much is taken
+    from the first.
+    """
+    if counts.ndim != 2 or counts.shape != part_sizes.shape:
+        raise ValueError(f'counts have shape {tuple(counts.shape)} and part_sizes '
+                         f'{tuple(part_sizes.shape)}, expected (B, P) twice')
+    noise = _noise_or_draw(*counts.shape, counts.device, generator, noise)
+    order = noise.argsort(dim=1, stable=True)
+    # The offset is the fractional part of the sum of the noise. A sum of independent uniform
+    # numbers is uniform modulo 1; and it is the same for every arrangement of these numbers, all
+    # equally likely, so the offset is independent of the order (not of the values, unused here).
+    # In integers it is exactly uniform, and the same on every device.
+    offset = (noise.float() * ONE_PATCH).long().sum(1, keepdim=True) % ONE_PATCH
+    # Integers from here on: a sum of floats could miss the budget, or a bound, by one patch.
+    room = part_sizes.gather(1, order).long() * ONE_PATCH
+    length = counts.gather(1, order).to(torch.promote_types(counts.dtype, torch.float32))
+    length = (length * ONE_PATCH).round().long().clamp(min=0).minimum(room)
+    gap = budget * ONE_PATCH - length.sum(1, keepdim=True)
+    length = length + _fill(gap, room - length) - _fill(-gap, length)
+    left = _sum_before(length) + offset
+    rounded = (left + length) // ONE_PATCH - left // ONE_PATCH
+    return rounded.gather(1, order.argsort(1))
+
+
+def part_guided_mask(part_ids: torch.Tensor, num_parts: int, mask_ratio: float, alpha: float,
+                     generator: torch.Generator | None = None,
+                     noise: torch.Tensor | None = None) -> torch.Tensor:
+    """Mask (B, L) guided by parts (Sec. 3.2, Algorithm 1).
+
+    part_ids: (B, L) int64 in [0, num_parts); not checked, since that would wait for the device.
+    alpha: 0 masks ``mask_ratio`` of every part, 1 whole parts (at most one is cut).
+    noise: (B, L + P). The first L rank the patches inside their part; the last P give the order of
+        the parts and the rounding.
+    With one part this is `random_mask`. Ours: Algorithm 1 runs on the whole number of patches to
+    mask, which is mask_ratio * L of the paper wherever that is whole (147 of 196, 588 of 784).
+    """
+    if part_ids.ndim != 2:
+        raise ValueError(f'part_ids have shape {tuple(part_ids.shape)}, expected (B, L)')
+    batch, length = part_ids.shape
+    budget = num_masked(length, mask_ratio)
+    noise = _noise_or_draw(batch, length + num_parts, part_ids.device, generator, noise)
+    patch_noise, part_noise = noise[:, :length], noise[:, length:]
+    parts = torch.arange(num_parts, device=part_ids.device)
+    sizes = (part_ids[:, None] == parts[:, None]).sum(-1)
+    order = part_noise.argsort(dim=1, stable=True)
+    # The same numbers serve the rounding, which stays unbiased given the order: see there.
+    counts = _interpolated(sizes.float(), budget, alpha, order)
+    num_mask = round_to_budget(counts, sizes, budget, noise=part_noise)
+    # Sort by noise, then stably by part: each part is a run, its small noise first.
+    by_noise = patch_noise.argsort(dim=1, stable=True)
+    by_part = part_ids.gather(1, by_noise).argsort(dim=1, stable=True)
+    place = by_noise.gather(1, by_part).argsort(1)
+    first_masked = _sum_before(sizes) + sizes - num_mask
+    return place >= first_masked.gather(1, part_ids)
+
+
+def random_mask(batch: int, length: int, mask_ratio: float,
+                generator: torch.Generator | None = None,
+                device: torch.device | str | None = None,
+                noise: torch.Tensor | None = None) -> torch.Tensor:
+    """Mask (B, L), every patch equally likely (MAE): the largest noise is masked.
+
+    noise: (B, L) or wider, of which the first L columns count; the mask is on its device.
+    """
+    masked = num_masked(length, mask_ratio)
+    noise = _noise_or_draw(batch, length, device, generator, noise, or_wider=True)
+    return _rank(noise) >= length - masked
+
+
+def blockwise_mask(batch: int, grid: int | tuple[int, int], mask_ratio: float,
+                   generator: torch.Generator | None = None,
+                   device: torch.device | str | None = None,
+                   noise: torch.Tensor | None = None) -> torch.Tensor:
+    """Mask (B, H * W) made of rectangles (BEiT, SiT), of exact size.
+
+    Rectangles as in BEiT: area from 16/196 of the grid up to what is still to be masked, aspect
+    0.3 to 1 / 0.3, anywhere inside the grid. Ours: each one grows from its centre, and patches are
+    masked in the order in which they are reached. So the last rectangle is cut all around rather
+    than from one side, and if K rectangles do not suffice, the K-th grows on past its edges.
+    K = min(32, L // 4). noise: (B, 4 * K) or wider, so L columns suffice from L = 4 on.
+    """
+    h, w = (grid, grid) if isinstance(grid, int) else grid
+    length = h * w
+    masked = num_masked(length, mask_ratio)
+    num_rectangles = max(1, min(32, length // 4))
+    noise = _noise_or_draw(batch, 4 * num_rectangles, device, generator, noise, or_wider=True)
+    y, x = (torch.arange(size, device=noise.device) + 0.5 for size in (h, w))
+    smallest = 16 / 196 * length
+    reached = noise.new_full((batch, h, w), torch.inf)
+    for k in range(num_rectangles):
+        u = noise[:, 4 * k:4 * k + 4, None]
+        left = masked - reached.isfinite().sum((1, 2)).clamp(max=masked)
+        area = smallest + u[:, 0] * (left[:, None] - smallest).clamp(min=0)
+        aspect = torch.exp((2 * u[:, 1] - 1) * math.log(1 / 0.3))
+        rows, columns = (area * aspect).sqrt().clamp(1, h), (area / aspect).sqrt().clamp(1, w)
+        # The last term keeps mirrored patches from being reached at the same time.
+        centre_y = rows / 2 + u[:, 2] * (h - rows) + (u[:, 2] - 0.5) * 1e-3
+        centre_x = columns / 2 + u[:, 3] * (w - columns) + (u[:, 3] - 0.5) * 1e-3
+        away = torch.maximum(((y - centre_y).abs() / (rows / 2))[:, :, None],
+                             ((x - centre_x).abs() / (columns / 2))[:, None, :])
+        grows_to = 1 if k < num_rectangles - 1 else torch.inf
+        reached = torch.where(reached.isinf() & (away < grows_to), k + away, reached)
+    return _rank(reached.flatten(1)) < masked
+
+
+def attention_mask(scores: torch.Tensor, mask_ratio: float, mode: str = 'high',
+                   generator: torch.Generator | None = None, noise: torch.Tensor | None = None,
+                   show_max: float = 0.1, show_share: float = 0.5) -> torch.Tensor:
+    """Mask (B, L) by attention scores (B, L); equal scores are masked from the lower position on.
+
+    mode: 'high' masks the most attended patches (AttMask-High), 'low' the least attended
+        (AttMask-Low, MST), 'hint' the most attended but for a few random ones (AttMask-Hint).
+    show_max: share of the patches, most attended first, from which hints are drawn (AttMask's
+        default). show_share: share of these that is shown (ours; AttMask draws how many).
+    noise: (B, L) or wider; only 'hint' uses it. In place of the hints the next most attended
+        patches are masked (ours, for an exact size), so there are at most V hints.
+    """
+    if scores.ndim != 2:
+        raise ValueError(f'scores have shape {tuple(scores.shape)}, expected (B, L)')
+    if mode not in ('high', 'low', 'hint'):
+        raise ValueError(f"mode is {mode!r}, expected 'high', 'low' or 'hint'")
+    if not (0 <= show_max <= 1 and 0 <= show_share <= 1):
+        raise ValueError(f'show_max is {show_max} and show_share {show_share}, expected [0, 1]')
+    batch, length = scores.shape
+    masked = num_masked(length, mask_ratio)
+    rank = scores.argsort(dim=1, descending=mode != 'low', stable=True).argsort(1)
+    if mode == 'hint':
+        noise = _noise_or_draw(batch, length, scores.device, generator, noise, or_wider=True)
+        candidates = round(show_max * length)
+        num_hints = min(round(show_share * candidates), length - masked)
+        is_hint = _rank(noise.masked_fill(rank >= candidates, torch.inf)) < num_hints
+        rank = _rank(rank + length * is_hint)
+    return rank < masked
+
+
+def split_ids(mask: torch.Tensor,
+              num_keep: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions (ids_keep (B, V), ids_mask (B, M)) of the patches that stay and that are masked.
+
+    Both ascending. num_keep: V. Give it inside a training step: without it the rows of the mask
+    are counted, and found to agree, which waits for the device.
+    """
+    if mask.ndim != 2:
+        raise ValueError(f'mask has shape {tuple(mask.shape)}, expected (B, L)')
+    if num_keep is None:
+        kept = (~mask.bool()).sum(1)
+        num_keep, most = kept.min().item(), kept.max().item()
+        if num_keep != most:
+            raise ValueError(f'rows of the mask keep {num_keep} to {most} patches, expected one '
+                             'number for all')
+    # Not all devices sort booleans.
+    ids = mask.to(torch.uint8).argsort(dim=1, stable=True)
+    return ids[:, :num_keep], ids[:, num_keep:]
+
+
+def _rank(x):
+    """(B, L) place of every entry in its row in ascending order, the left one first in a tie."""
+    return x.argsort(dim=1, stable=True).argsort(1)
+
+
+def _noise_or_draw(batch, columns, device, generator, noise, or_wider=False):
+    """``columns`` uniform numbers an image: ``noise`` checked, or new ones."""
+    if noise is None:
+        source = device if generator is None else generator.device
+        return torch.rand(batch, columns, generator=generator, device=source).to(device or source)
+    if generator is not None:
+        raise ValueError('generator and noise are both given, expected at most one')
+    found = tuple(noise.shape)
+    if len(found) != 2 or found[0] != batch or found[1] < columns or (
+            found[1] > columns and not or_wider):
+        raise ValueError(f'noise has shape {found}, expected ({batch}, {columns}'
+                         f'{" or more" if or_wider else ""})')
+    return noise[:, :columns]

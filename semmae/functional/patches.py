@@ -1,0 +1,83 @@
+"""Images as patches, and back.
+
+B images, C colours, H W pixels, h w patches along each side, L = h * w patches in row-major order,
+p patch side, D channels, K chosen positions.
+"""
+import torch
+
+
+def patchify(images: torch.Tensor, patch_size: int) -> torch.Tensor:
+    """Patches (B, L, p * p * C) of images (B, C, H, W), colour fastest (as MAE).
+
+    H and W need not be equal, but have to be multiples of ``patch_size``.
+    """
+    if images.ndim != 4 or images.shape[2] % patch_size or images.shape[3] % patch_size:
+        raise ValueError(f'images have shape {tuple(images.shape)}, expected (B, C, H, W) with H '
+                         f'and W multiples of patch_size={patch_size}')
+    b, c, height, width = images.shape
+    h, w = height // patch_size, width // patch_size
+    x = images.reshape(b, c, h, patch_size, w, patch_size)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(b, h * w, patch_size ** 2 * c)
+
+
+def unpatchify(patches: torch.Tensor, patch_size: int,
+               grid: tuple[int, int] | None = None) -> torch.Tensor:
+    """Images (B, C, H, W) of patches (B, L, p * p * C): undoes `patchify`.
+
+    grid: (h, w); square when not given. C follows from the last axis.
+    """
+    b, length, size = patches.shape
+    h, w = (round(length ** 0.5),) * 2 if grid is None else grid
+    if h * w != length:
+        raise ValueError(f'{length} patches do not fill a grid of {h}x{w}; pass grid=(h, w)')
+    if size % patch_size ** 2:
+        raise ValueError(f'patches have {size} values, expected a multiple of '
+                         f'patch_size**2 = {patch_size ** 2}')
+    x = patches.reshape(b, h, w, patch_size, patch_size, -1)
+    return x.permute(0, 5, 1, 3, 2, 4).reshape(b, -1, h * patch_size, w * patch_size)
+
+
+def normalize_patches(patches: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:
+    """Each patch (..., p * p * C) with mean 0 and variance 1: MAE's ``norm_pix_loss`` target.
+
+    The variance is the unbiased one, as in MAE (official code).
+    """
+    mean = patches.mean(-1, keepdim=True)
+    var = patches.var(-1, keepdim=True)
+    return (patches - mean) / (var + eps) ** 0.5
+
+
+def gather_positions(x: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """The entries of x (B, L, ...) at the positions ids (B, K): (B, K, ...).
+
+    x may have a batch of 1, which then serves every row of ``ids`` (position embeddings).
+    """
+    if ids.ndim != 2 or x.ndim < 2 or x.shape[0] not in (1, ids.shape[0]):
+        raise ValueError(f'x has shape {tuple(x.shape)} and ids {tuple(ids.shape)}, expected '
+                         '(B, L, ...) and (B, K)')
+    x = x.expand(ids.shape[0], *x.shape[1:])
+    index = ids.reshape(*ids.shape, *(1,) * (x.ndim - 2)).expand(*ids.shape, *x.shape[2:])
+    return x.gather(1, index)
+
+
+def sincos_position_embedding(embed_dim: int, grid: int | tuple[int, int],
+                              cls_token: bool = True) -> torch.Tensor:
+    """Fixed 2-D sine-cosine position embedding (1, [1 +] L, D), zeros for the class token.
+
+    The first half of the channels encodes the row, the second half the column, each as sines then
+    cosines. This is mmpretrain's order, so that its checkpoints and ours agree; the official MAE
+    code has the two halves the other way round. Unlike mmpretrain's, the rows of a grid that is not
+    square are still in row-major order.
+    """
+    if embed_dim % 4:
+        raise ValueError(f'embed_dim is {embed_dim}, expected a multiple of 4: sine and cosine of '
+                         'rows and of columns')
+    h, w = (grid, grid) if isinstance(grid, int) else grid
+    quarter = embed_dim // 4
+    omega = 1. / 10000. ** (torch.arange(quarter, dtype=torch.float32) / quarter)
+    rows = torch.arange(h, dtype=torch.float32).repeat_interleave(w)[:, None] * omega
+    columns = torch.arange(w, dtype=torch.float32).repeat(h)[:, None] * omega
+    embedding = torch.cat([rows.sin(), rows.cos(), columns.sin(), columns.cos()], 1)[None]
+    if cls_token:
+        embedding = torch.cat([torch.zeros(1, 1, embed_dim), embedding], 1)
+    return embedding
