@@ -33,7 +33,7 @@ def read_config(path, options=None):
         raise FileNotFoundError(f'no config at {path}; the shipped ones are in mm_configs/')
     cfg = Config.fromfile(path)
     for key in options or {}:
-        node = cfg
+        node = cfg._cfg_dict
         *parents, last = key.split('.')
         for part in parents:
             node = _step(node, part)

@@ -1,0 +1,23 @@
+# Sourced by quickstart.sh and run_tests.sh: makes .venv with the tested versions, once.
+# Sets PYTHON. An activated or given environment is never touched: PYTHON=... uses it as it is.
+setup() {
+  cd "$(dirname "${BASH_SOURCE[0]}")/.."
+  if [ -n "${PYTHON:-}" ]; then
+    return
+  fi
+  PYTHON="$PWD/.venv/bin/python"
+  local stamp=".venv/semmae-$(cksum requirements/lock.txt setup.cfg | cksum | cut -d ' ' -f 1)"
+  if [ ! -e "$stamp" ]; then
+    local base="${BASE_PYTHON:-python3}"
+    "$base" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
+      echo "semmae needs Python 3.10 or newer, found $("$base" --version); set BASE_PYTHON" >&2
+      exit 2
+    }
+    echo "== Installing into .venv (PyTorch with its GPU libraries: 5 GB on disk, two to five minutes)"
+    [ -x "$PYTHON" ] || "$base" -m venv .venv
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check -r requirements/lock.txt
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps -e .
+    touch "$stamp"
+  fi
+  export PYTHON
+}

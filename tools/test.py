@@ -1,0 +1,35 @@
+"""Evaluate a trained model.   python tools/test.py mm_configs/semmae_linprobe.py CHECKPOINT
+
+Appends a line to results.jsonl in the work directory. The checkpoint has to fit the config in every
+tensor. ``mim test semmae CONFIG --checkpoint CHECKPOINT`` calls this file.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+def parse(argv=None):
+    from mmengine.config import DictAction
+    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    parser.add_argument('config')
+    parser.add_argument('checkpoint')
+    parser.add_argument('--work-dir', help='default: work_dirs/<name of the config>')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={},
+                        metavar='KEY=VALUE', help='change existing keys of the config')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def main():
+    args = parse()
+    from semmae.engine.launch import fail_clearly, test
+    with fail_clearly():
+        test(args.config, args.checkpoint, work_dir=args.work_dir, launcher=args.launcher,
+             options=args.cfg_options)
+
+
+if __name__ == '__main__':
+    main()

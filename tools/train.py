@@ -1,0 +1,37 @@
+"""Train any stage.   python tools/train.py mm_configs/semmae_pretrain.py --work-dir work_dirs/semmae
+
+Part learning, pre-training, linear probing, fine-tuning and UPerNet are all configs. Started again
+with --resume it goes on from the last checkpoint of its work directory.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+def parse(argv=None):
+    from mmengine.config import DictAction
+    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    parser.add_argument('config')
+    parser.add_argument('--work-dir', help='default: work_dirs/<name of the config>')
+    parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={},
+                        metavar='KEY=VALUE', help='change existing keys of the config')
+    parser.add_argument('--seed', type=int)
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def main():
+    args = parse()
+    from semmae.engine.launch import fail_clearly, train
+    with fail_clearly():
+        train(args.config, work_dir=args.work_dir, resume=args.resume, amp=args.amp,
+              launcher=args.launcher, options=args.cfg_options, seed=args.seed)
+
+
+if __name__ == '__main__':
+    main()
