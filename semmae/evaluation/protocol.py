@@ -1,0 +1,146 @@
+"""When two numbers may be compared: the protocol they were measured under, and their spread.
+
+A protocol is a plain dict, made from a config elsewhere; it may be nested. Every field counts
+except ``DOCUMENTED``, so a field added later makes old and new results differ, never agree by
+accident.
+"""
+
+import hashlib
+import json
+import math
+import statistics
+from typing import NamedTuple
+
+# Fields that say where and by what a number was made. They explain a difference; they do not make
+# two numbers incomparable. Top level only.
+DOCUMENTED = frozenset({
+    'versions', 'device', 'hostname', 'git_commit', 'launcher', 'world_size', 'num_workers',
+    'work_dir', 'data_root', 'checkpoint', 'seed', 'wall_time_s', 'command'})
+
+# Properties of the method rather than of the measurement. They are compared like the rest (784
+# tokens are not 196), and shown as what they are.
+METHOD_FIELDS = frozenset({'patch_size', 'tokens', 'pretraining'})
+
+# The fields a reader looks for first, in the order in which differences are shown. Fields that are
+# not listed count as much and come after these.
+COMPARED = (
+    'dataset', 'split', 'split_images', 'num_classes', 'input_size', 'crop_size', 'patch_size',
+    'tokens', 'pretraining', 'epochs', 'iters', 'schedule', 'warmup', 'batch_size', 'optimizer',
+    'lr', 'weight_decay', 'layer_decay', 'drop_path', 'augmentation', 'batch_augments',
+    'test_pipeline', 'test_mode', 'pooling', 'frozen', 'rel_pos_bias', 'precision')
+
+HIGHER_IS_BETTER = frozenset({'top1', 'top5', 'miou', 'macc', 'aacc'})
+
+NOT_RECORDED = '(not recorded)'
+
+
+def comparable(protocol: dict) -> dict:
+    """The fields of a protocol that count, flattened to dotted names and JSON values.
+
+    Tuples equal lists, 100.0 equals 100. None is a value: "off" is not "not recorded".
+    """
+    flat = {}
+
+    def walk(prefix, value):
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                walk(f'{prefix}.{key}', inner)
+        else:
+            flat[prefix] = _canonical(value)
+
+    for key, value in protocol.items():
+        if str(key) not in DOCUMENTED:
+            walk(str(key), value)
+    return flat
+
+
+def fingerprint(protocol: dict) -> str:
+    """Twelve hex digits, equal exactly when ``protocol_difference`` is empty."""
+    text = json.dumps(comparable(protocol), sort_keys=True, separators=(',', ':'), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def protocol_difference(a: dict, b: dict) -> dict:
+    """The fields on which two protocols differ: {field: (value in a, value in b)}."""
+    return {field: tuple(values) for field, values in differing_fields([a, b]).items()}
+
+
+def differing_fields(protocols: list) -> dict:
+    """The fields on which protocols differ: {field: [value in each]}, ``COMPARED`` first."""
+    flats = [comparable(protocol) for protocol in protocols]
+    fields = sorted({field for flat in flats for field in flat}, key=_reading_order)
+    different = {}
+    for field in fields:
+        if len({json.dumps(flat[field]) if field in flat else None for flat in flats}) > 1:
+            different[field] = [flat.get(field, NOT_RECORDED) for flat in flats]
+    return different
+
+
+class Conditions(NamedTuple):
+    """Only where all of this is equal may results be averaged (one row) or compared (two)."""
+
+    reduced: bool
+    task: str
+    dataset: str
+    split: str
+    metric: str
+    unit: str
+    reduced_why: str
+    fingerprint: str
+
+
+def conditions(record: dict) -> Conditions:
+    """Under which conditions a record of ``results.jsonl`` was measured."""
+    return Conditions(**{name: str(record.get(name) or '') for name in Conditions._fields[1:]},
+                      reduced=record['reduced'])
+
+
+def same_quantity(a: dict, b: dict) -> bool:
+    """Whether two records or cells give the same metric in the same unit.
+
+    'accuracy/top1' is 'top1': the libraries prefix the evaluator's name, others do not.
+    """
+    return (metric_name(a['metric']) == metric_name(b['metric'])
+            and is_percent(a) == is_percent(b) and (is_percent(a) or a['unit'] == b['unit']))
+
+
+def metric_name(metric: str) -> str:
+    return metric.rsplit('/', 1)[-1].lower()
+
+
+def is_percent(record: dict) -> bool:
+    return record['unit'].strip().lower() in ('%', 'percent')
+
+
+def distinguishable(a: list, b: list) -> bool:
+    """Whether two means differ by more than two pooled standard errors, with n >= 2 on both sides.
+
+    A rough criterion. Two spreads of exactly zero prove nothing, so they do not pass it.
+    """
+    if min(len(a), len(b)) < 2:
+        return False
+    pooled = ((len(a) - 1) * statistics.variance(a) + (len(b) - 1) * statistics.variance(b)) / (
+        len(a) + len(b) - 2)
+    error = math.sqrt(pooled * (1 / len(a) + 1 / len(b)))
+    return error > 0 and abs(statistics.fmean(a) - statistics.fmean(b)) > 2 * error
+
+
+def _reading_order(field):
+    root = field.split('.', 1)[0]
+    return (COMPARED.index(root) if root in COMPARED else len(COMPARED), field)
+
+
+def _canonical(value):
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _canonical(value[key]) for key in sorted(value, key=str)}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(inner) for inner in value]
+    if isinstance(value, (int, float)):
+        if not math.isfinite(value):
+            return str(value)
+        return int(value) if value == int(value) else float(value)
+    if hasattr(value, 'item'):  # a numpy or torch scalar
+        return _canonical(value.item())
+    return str(value)

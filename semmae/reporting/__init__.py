@@ -1,0 +1,1 @@
+"""Tables, figures and reports out of ``results.jsonl``; imports neither torch nor mm*."""

@@ -1,0 +1,349 @@
+import ast
+import csv
+import io
+import json
+import random
+import re
+import runpy
+import shlex
+import statistics
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semmae.evaluation.protocol import fingerprint
+from semmae.evaluation.results import append_result, read_results
+from semmae.reporting import tables as module
+from semmae.reporting.tables import FORMATS, OTHER, TITLES, build_tables, load_numbers, render
+
+REPO = Path(__file__).parents[2]
+TOOL = [sys.executable, str(REPO / 'tools' / 'make_tables.py')]
+
+# Typed from the tables of the paper, a second time and in its own layout.
+PRINTED = {
+    1: '63.7 65.0 66.8 68.7',
+    2: '82.8 82.7 82.1 82.0 83.26 83.10 83.34 84.50',
+    3: '66.8 66.5 52.9 63.3 66.2 67.3 67.9 68.7 68.6',
+    4: '63.7 63.6 65.0',
+    5: '77.9 81.8 82.3 75.7 78.2 82.8 76.5 83.2 79.5 84.0 56.7 83.2 68.0 83.6 56.7 83.8 68.7 84.5',
+    6: '79.2 94.2 78.6 93.0 79.6 94.3 81.8 86.5 94.2 82.1 87.1 94.4',
+    7: '45.3 45.8 46.1 46.3',
+}
+NASTY = ['a_b|c', '$x$', r'\input{/etc/passwd}', '<script>alert(1)</script>', '50% & #',
+         'two\nlines', '=HYPERLINK("http://x")', '+1+1', '-2+3', '@SUM(A1)', '\u202eltr\u200b',
+         '../../x', '[x](javascript:a)', '~^{}"`*']
+
+
+def a_record(row='linprobe/mae_p16', **changes):
+    protocol = changes.setdefault('protocol', {'input_size': 224, 'epochs': 90})
+    task, recipe = row.split('/', 1)
+    return {'row': row, 'method': 'MAE', 'recipe': recipe, 'task': task, 'dataset': 'imagenet',
+            'split': 'val', 'metric': 'accuracy/top1', 'value': 65.0, 'unit': '%', 'seed': 0,
+            'fingerprint': fingerprint(protocol), 'config': 'c.py', 'checkpoint': 'c.pth',
+            'checkpoint_sha256': 'aa', 'reduced': False, 'reduced_why': None, 'status': 'ok',
+            'time': '2025-01-01T00:00:00+00:00', **changes}
+
+
+def runs(row, values, **changes):
+    return [a_record(row, value=value, seed=seed, **changes) for seed, value in enumerate(values)]
+
+
+def line(records, table=1, position=0):
+    return build_tables(records)[table].iloc[position]
+
+
+def tool(*args):
+    return subprocess.run([*TOOL, *map(str, args)], capture_output=True, text=True, cwd=REPO)
+
+
+@pytest.mark.parametrize('table', TITLES)
+def test_every_number_of_the_paper_stands_in_its_table(table):
+    numbers = load_numbers()
+    assert ' '.join(numbers[numbers['table'] == table]['value']) == PRINTED[table]
+
+
+def test_numbers_of_one_row_agree_between_tables_and_no_row_stands_twice_in_one():
+    numbers = load_numbers()
+    assert not numbers.duplicated(['table', 'row']).any()
+    assert numbers['row'].str.fullmatch(r'(linprobe|finetune|inat19|cub|cars|ade20k)/\w+').all()
+    for row, cells in numbers.groupby('row'):
+        assert len({float(value) for value in cells['value']}) == 1, row
+        assert len(set(cells['patch_size'])) == 1, row
+    assert set(numbers['metric']) == {'accuracy/top1', 'mIoU'} and set(numbers['unit']) == {'%'}
+
+
+def test_an_empty_folder_prints_seven_tables_with_every_number_and_one_command_a_cell(tmp_path):
+    done = tool(tmp_path)
+    tables = re.findall(r'^## Table (\d).*?\n\n(.*?)\n\n', done.stdout, re.S | re.M)
+    assert [int(table) for table, _ in tables] == list(TITLES)
+    for table, text in tables:
+        rows = text.split('\n')[2:]
+        cells = [[cell.strip() for cell in row.strip('|').split('|')] for row in rows]
+        assert ' '.join(row[2] for row in cells) == PRINTED[int(table)]
+        assert all(row[3] == row[4] == '' for row in cells)
+        assert all(re.fullmatch(r'`python tools/run_suite\.py paper --only \w+/\w+`', row[6])
+                   for row in cells)
+
+
+def test_several_seeds_stand_as_mean_sample_deviation_and_n_beside_the_difference():
+    values = [64.9, 65.3, 65.7]
+    cell = line(runs('linprobe/mae_p16', values))
+    assert statistics.stdev(values) == pytest.approx(0.4)
+    assert cell['ours'] == '65.30 ± 0.40 (n=3)'
+    assert cell['difference'] == '+1.60'  # the paper has 63.7
+    assert cell['paper'] == '63.7' and cell['note'] == '' and cell['to fill'] == ''
+
+
+def test_one_seed_stands_without_a_spread():
+    assert line([a_record(value=63.0)])['ours'] == '63.00 (n=1)'
+    assert line([a_record(value=63.0)])['difference'] == '-0.70'
+
+
+def test_runs_that_share_a_seed_say_so():
+    same = [a_record(value=value, checkpoint_sha256=str(value)) for value in (64.0, 66.0)]
+    assert line(same)['ours'] == '65.00 ± 1.41 (n=2, seeds: 1)'
+
+
+def test_a_result_stands_in_every_table_that_has_its_row():
+    frames = build_tables([a_record('linprobe/semmae_p8', value=68.0)])
+    where = {table for table, frame in frames.items() if (frame['ours'] == '68.00 (n=1)').any()}
+    assert where == {1, 3, 5}
+
+
+def test_a_reduced_result_says_why_and_has_no_difference_to_the_paper():
+    cell = line([a_record(reduced=True, reduced_why='toy set, 64 px, 20 epochs')])
+    assert cell['note'] == 'reduced: toy set, 64 px, 20 epochs'
+    assert cell['difference'] == '-' and cell['ours'] == '65.00 (n=1)'
+
+
+def test_full_and_reduced_results_of_one_row_are_two_lines_the_full_one_first():
+    frame = build_tables([a_record(reduced=True, seed=1), a_record()])[1]
+    assert list(frame['method'][:3]) == ['MAE', 'MAE', 'SemMAE']
+    assert list(frame['difference'][:2]) == ['+1.30', '-']
+
+
+def test_another_metric_or_unit_is_never_compared_with_the_paper_nor_averaged():
+    frame = build_tables([a_record(metric='accuracy/top5', value=85.0), a_record(metric='top1'),
+                          a_record(unit='fraction', value=0.65)])[1]
+    assert list(frame['ours'][:3]) == ['65.00 (n=1)', '0.65 (n=1)', '85.00 (n=1)']
+    assert list(frame['difference'][:3]) == ['+1.30', '-', '-']
+    assert 'fraction' in frame['note'][1] and 'accuracy/top5' in frame['note'][2]
+
+
+def test_runs_of_one_row_with_another_crop_size_are_marked_with_the_field_and_never_averaged():
+    other = {'input_size': 192, 'epochs': 90}
+    frame = build_tables([a_record(value=60.0), a_record(value=70.0, seed=1, protocol=other)])[1]
+    assert sorted(frame['ours'][:2]) == ['60.00 (n=1)', '70.00 (n=1)']
+    assert list(frame['note'][:2]) == ['protocol a', 'protocol b']
+    text = [text for text in frame.attrs['legend'] if 'rotocol' in text]
+    assert len(text) == 1 and 'input_size: a = ' in text[0] and 'epochs' not in text[0]
+    assert '224' in text[0] and '192' in text[0]
+
+
+def test_rows_of_one_table_under_different_protocols_are_marked_and_other_tasks_are_not():
+    patch = {'input_size': 224, 'epochs': 90, 'patch_size': 8}
+    frames = build_tables([a_record(), a_record('linprobe/semmae_p8', protocol=patch),
+                           a_record('finetune/semmae_p8', protocol={'lr': 1})])
+    assert list(frames[1]['note']) == ['protocol a', '', 'erratum 1', 'protocol b']
+    assert any('patch_size (part of the method): a = (not recorded), b = 8' in text
+               for text in frames[1].attrs['legend'])
+    assert not any('protocol' in note for note in frames[5]['note'])  # two tasks, one result each
+
+
+def test_a_failed_run_is_named_below_the_table_and_never_averaged():
+    failed = a_record(value=None, seed=7, status='non-finite')
+    frame = build_tables([*runs('linprobe/mae_p16', [64.0, 66.0]), failed])[1]
+    assert frame['ours'][0] == '65.00 ± 1.41 (n=2)'
+    assert frame['note'][0] == '1 run non-finite, not averaged'
+    assert 'linprobe/mae_p16, seed 7: non-finite' in frame.attrs['legend'][-1]
+    assert line([failed])['ours'] == '' and line([failed])['to fill'].endswith('linprobe/mae_p16')
+
+
+def test_results_that_fit_no_cell_stand_in_a_table_of_their_own_only_if_there_are_any():
+    assert OTHER not in build_tables([a_record()])
+    frame = build_tables([a_record('linprobe/scratch', method='scratch', dataset='toy')])[OTHER]
+    assert frame['setting'][0] == 'linprobe/scratch' and frame['ours'][0] == '65.00 (n=1)'
+    assert frame['note'][0] == 'on toy; metric accuracy/top1 in %'
+
+
+def test_only_a_distinguishable_best_under_the_same_protocol_is_bold():
+    def bold(first, second, **changes):
+        return build_tables(runs('linprobe/mae_p16', first)
+                            + runs('linprobe/semmae_p16', second, **changes))[1].attrs['bold']
+    assert bold([60.0, 60.2], [62.0, 62.2]) == [1]
+    assert bold([62.0, 62.2], [60.0, 60.2]) == [0]
+    assert bold([60.0, 62.0], [61.0, 63.0]) == []                  # inside the spread
+    assert bold([60.0], [62.0, 62.2]) == []                        # one seed
+    assert bold([60.0, 60.2], [62.0, 62.2], reduced=True) == []    # not comparable
+    assert bold([60.0, 60.2], [62.0, 62.2], protocol={'input_size': 192}) == []
+    frames = build_tables(runs('linprobe/mae_p16', [60.0, 60.2])
+                          + runs('linprobe/semmae_p16', [62.0, 62.2]), tables=[1])
+    for format, text in (('markdown', '**62.10 ± 0.14 (n=2)**'),
+                         ('html', '<b>62.10 ± 0.14 (n=2)</b>'),
+                         ('latex', r'\textbf{62.10 $\pm$ 0.14 (n=2)}'), ('csv', '62.10 ± 0.14')):
+        assert text in render(frames, format)
+
+
+ROWS = ['linprobe/mae_p16', 'linprobe/semmae_p8', 'ade20k/mae_p16', 'linprobe/scratch']
+RECORDS = st.lists(st.builds(
+    lambda row, value, seed, size, status, reduced, day: a_record(
+        row, value=value, seed=seed, protocol={'input_size': size}, status=status, reduced=reduced,
+        method=f'run {seed}', time=f'2025-01-0{day}T00:00:00+00:00'),
+    st.sampled_from(ROWS), st.floats(0, 100), st.integers(0, 2), st.sampled_from([192, 224]),
+    st.sampled_from(['ok', 'ok', 'incomplete']), st.booleans(), st.integers(1, 2)), max_size=12)
+
+
+@settings(max_examples=15, deadline=None)
+@given(RECORDS, st.randoms(use_true_random=False))
+def test_the_order_of_lines_and_files_never_changes_a_table(tmp_path_factory, records, shuffle):
+    folder = tmp_path_factory.mktemp('runs')
+    texts = []
+    for attempt in range(2):
+        files = [folder / f'{attempt}{name}.jsonl' for name in 'ab']
+        parts = [records[::2], records[1::2]] if attempt else [records, []]
+        for file, part in zip(files, parts):
+            file.write_text(''.join(json.dumps(record) + '\n' for record in part))
+        texts.append(render(build_tables(read_results(files)[0])))
+        shuffle.shuffle(records)
+        files.reverse()
+    assert texts[0] == texts[1]
+    found = read_results(files)[0]
+    assert render(build_tables(found[::-1])) == texts[1]
+
+
+def test_a_file_with_five_percent_damaged_lines_gives_the_same_table(tmp_path):
+    whole = [json.dumps(record) for row in load_numbers()['row'].unique()
+             for record in runs(row, [60.0, 61.0, 62.5])]
+    random.seed(0)
+    torn = [text[:random.randrange(1, len(text))]
+            for text in random.sample(whole, len(whole) // 20)]
+    damaged = random.sample(whole + torn, len(whole + torn))
+    (tmp_path / 'whole.jsonl').write_text('\n'.join(whole))
+    (tmp_path / 'results.jsonl').write_text('\n'.join(damaged))
+    clean = tool(tmp_path / 'whole.jsonl')
+    done = tool(tmp_path)
+    assert done.returncode == 0 and done.stdout == clean.stdout
+    assert f'{len(torn)} of {len(damaged)} lines damaged and skipped' in done.stderr
+    assert clean.stderr == '' and 'run_suite' not in done.stdout
+
+
+class Tags(HTMLParser):
+    tags, text = frozenset(), ''
+
+    def handle_starttag(self, tag, attrs):
+        self.tags |= {tag}
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope='module')
+def nasty():
+    return build_tables([a_record(f'linprobe/{name}', method=name, reduced=True, reduced_why=name)
+                         for name in NASTY] + runs('linprobe/mae_p16', [1.0, 2.0]))
+
+
+def test_latex_specials_are_escaped_and_nothing_becomes_a_command(nasty):
+    text = render(nasty, 'latex')
+    assert {name for name in re.findall(r'\\([A-Za-z]+)', text) if not name.startswith('text')} == {
+        'usepackage', 'begin', 'end', 'centering', 'scriptsize', 'caption', 'label', 'toprule',
+        'midrule', 'bottomrule', 'par', 'smallskip', 'raggedright', 'pm'}
+    for literal in (r'\textbackslash{}input\{/etc/passwd\}',
+                    r'a\_b\textbar{}c', r'\$x\$', r'50\% \& \#', r'Mask 75\% patches',
+                    r'\textasciitilde{}\textasciicircum{}\{\}', '{[}x{]}',
+                    r'-{}-only linprobe/semmae\_p8'):
+        assert literal in text, literal
+    for row in re.findall(r'^(.*)\\\\$', text, re.M):  # six separators in every row
+        assert len(re.findall(r'(?<!\\)&', row)) == 6
+    bare = re.sub(r'\\[%&#$_{}]', '', text).replace(r'$\pm$', '')
+    assert not re.search('[#$^~_|<>]', bare) and '%' not in bare.split('\n', 1)[1]
+    assert bare.count('{') == bare.count('}')
+    assert text.count(r'\begin{table}') == text.count(r'\bottomrule') == 8
+
+
+def test_markdown_rows_stay_one_row_of_seven_cells_and_hold_no_markup(nasty):
+    text = render(nasty, 'markdown')
+    rows = [row for row in text.split('\n') if row.startswith('|')]
+    assert all(len(re.findall(r'(?<!\\)\|', row)) == 8 for row in rows)
+    assert r'a_b\|c' in text and '<' not in text and '](' not in text.replace(r'\](', '')
+    assert '(U+202E)ltr(U+200B)' in text and '\u202e' not in text
+
+
+def test_html_holds_only_our_own_tags_and_long_cells_whole(nasty):
+    page = Tags()
+    page.feed(render(nasty, 'html'))
+    ours = 'html head meta title style body h2 table thead tbody tr th td ul li'
+    assert page.tags == set(ours.split())
+    assert '<script>alert(1)</script>' in page.text
+    assert 'python tools/run_suite.py paper --only linprobe/semmae_p8_1to0_gamma1' in page.text
+
+
+def test_csv_cells_are_no_formulas_and_numbers_keep_their_sign(nasty):
+    rows = list(csv.DictReader(io.StringIO(render(nasty, 'csv'))))
+    cells = [cell for row in rows for cell in row.values()]
+    risky = [cell for cell in cells if cell.lstrip()[:1] in tuple('=+-@') and cell != '-']
+    assert risky and all(re.fullmatch(r'[+-]\d+\.\d+', cell) for cell in risky)
+    assert '-62.20' in cells and "'+1+1" in cells
+    assert sum(row['line'] == 'cell' and row['table'] != 'other' for row in rows) == 58
+    assert any(row['line'] == 'legend' and row['note'].startswith('erratum 1:') for row in rows)
+
+
+@pytest.mark.parametrize('format', FORMATS)
+def test_a_hundred_other_results_are_all_printed(format):
+    text = render(build_tables([a_record(f'linprobe/run{n:03d}x') for n in range(100)]), format)
+    assert all(f'linprobe/run{n:03d}x' in text for n in range(100))
+
+
+def test_a_terminal_shows_the_same_numbers(capsys, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '250')
+    module.print_tables(build_tables([a_record(method='[red]x[/red]')]))
+    text = capsys.readouterr().out
+    assert '65.00 (n=1)' in text and '84.50' in text and 'erratum 1:' in text
+
+
+def test_every_command_names_a_row_of_the_numbers():
+    numbers = load_numbers()
+    commands = [command for frame in build_tables([]).values() for command in frame['to fill']]
+    assert [shlex.split(command)[-1] for command in commands] == list(numbers['row'])
+
+
+def test_the_tool_writes_only_the_tables_asked_for_and_says_where(tmp_path):
+    out = tmp_path / 'tables.tex'
+    for flags in (['--table', 3, 1, tmp_path], [tmp_path, '--table', 1, '--table=3']):
+        done = tool(*flags, '--format', 'latex', '--out', out)
+        assert done.returncode == 0 and done.stdout.strip().endswith(str(out)), done.stderr
+        assert re.findall(r'tab:semmae-(\d)', out.read_text()) == ['1', '3']
+
+
+@pytest.mark.parametrize('flags', [['gone'], ['.', '--table', '8'], ['.', '--format', 'docx'],
+                                   ['--table', '1'], ['gone', '--out', 'no/such/folder/t.md'],
+                                   ['gone', '--out', '.']])
+def test_a_mistake_ends_with_status_2_and_says_what_was_wrong(tmp_path, flags, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main = runpy.run_path(str(REPO / 'tools' / 'make_tables.py'))['main']
+    with pytest.raises(SystemExit) as end:
+        sys.exit(main(flags))
+    out, told = capsys.readouterr()
+    assert end.value.code == 2 and out == '' and 'error: ' in told.splitlines()[-1]
+    assert ('--out' in told.splitlines()[-1]) == ('--out' in flags)  # before anything is read
+
+
+def test_the_command_in_the_docstring_works_and_nothing_heavy_is_imported(tmp_path):
+    command = (REPO / 'tools' / 'make_tables.py').read_text().split('\n')[0].removeprefix('"""')
+    words = shlex.split(command)
+    assert words[0] == 'python'
+    append_result(tmp_path / 'results.jsonl', a_record())
+    code = ('import runpy, sys\nsys.argv = sys.argv[1:]\n'
+            'try: runpy.run_path(sys.argv[0], run_name="__main__")\n'
+            'finally: print(sorted({name.split(".")[0] for name in sys.modules}), file=sys.stderr)')
+    done = subprocess.run([sys.executable, '-c', code, *words[1:], tmp_path], capture_output=True,
+                          text=True, cwd=REPO)
+    assert done.returncode == 0 and '65.00 (n=1)' in done.stdout
+    loaded = set(ast.literal_eval(done.stderr.strip().split('\n')[-1]))
+    heavy = {'torch', 'torchvision', 'timm', 'mmengine', 'mmcv', 'mmpretrain', 'mmseg'}
+    assert 'pandas' in loaded and not loaded & heavy
