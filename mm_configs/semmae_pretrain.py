@@ -2,8 +2,9 @@
 
 Run:    tools/dist_train.sh mm_configs/semmae_pretrain.py 16
 Needs:  ImageNet-1k in data/imagenet, and its part store:
-        python tools/extract_parts.py mm_configs/semmae_parts.py work_dirs/semmae_parts/epoch_2.pth \
-            --images data/imagenet/train --out data/parts/imagenet_train_28 --grid 28
+        python tools/extract_parts.py mm_configs/semmae_parts.py \
+            work_dirs/semmae_parts/epoch_2.pth --images data/imagenet/train \
+            --out data/parts/imagenet_train_28 --grid 28
 Paper:  16 x 256 images, AdamW 2.4e-3, weight decay 0.05, warm-up 40, cosine, flip only, gamma 2,
         the 196 most foreground of 784 patches (Sec. 4.1-4.2); 3 days on 16 A100.
 Ours:   betas 0.9, 0.95 and norm_pix_loss (MAE; official code); bfloat16.

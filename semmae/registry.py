@@ -39,10 +39,10 @@ check_openmmlab()
 
 # The forks print to stdout while they are imported, which would end up in piped results.
 with contextlib.redirect_stdout(sys.stderr):
-    import mmpretrain.datasets  # noqa: F401  the libraries whose components configs name
-    import mmpretrain.evaluation  # noqa: F401
+    import mmpretrain.datasets
+    import mmpretrain.evaluation
     import mmpretrain.models  # noqa: F401
-    import mmseg.datasets  # noqa: F401
+    import mmseg.datasets
     import mmseg.models  # noqa: F401
     from mmengine import registry as root
 

@@ -1,4 +1,4 @@
-"""Train any stage.   python tools/train.py mm_configs/semmae_pretrain.py --work-dir work_dirs/semmae
+"""Train any stage.   python tools/train.py mm_configs/semmae_pretrain.py
 
 Part learning, pre-training, linear probing, fine-tuning and UPerNet are all configs. Started again
 with --resume it goes on from the last checkpoint of its work directory.

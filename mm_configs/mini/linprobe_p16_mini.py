@@ -5,7 +5,7 @@ Run:    python tools/train.py mm_configs/mini/linprobe_p16_mini.py --cfg-options
 Needs:  python -m semmae.datasets.toy --out data/toy
 Sizes, batch and length only, with the learning rates that go with them; the code is that of the
 real configs. Numbers of it are marked as reduced in every table.
-Crops keep at least half of the image: the classes are relations of parts, and half an object has none.
+Crops keep at least half of the image: classes are relations of parts, which a small crop has not.
 """
 _base_ = ['../ablations/linprobe_vit-base-p16.py']
 img_size = 64

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer, MMLogger
 
+from ..datasets.part_store import write_atomically
+
 # Plain containers of numbers that mmengine writes beside the weights.
-SAFE = [HistoryBuffer, np.ndarray, np.dtype, np.core.multiarray._reconstruct
-        if not hasattr(np, '_core') else np._core.multiarray._reconstruct,
-        np._core.multiarray.scalar if hasattr(np, '_core') else np.core.multiarray.scalar,
-        *{type(np.dtype(t)) for t in ('f8', 'f4', 'f2', 'i8', 'i4', 'i2', 'i1', 'u1', 'b1')}]
+_numpy = np._core if hasattr(np, '_core') else np.core  # numpy 2 and 1
+SAFE = [HistoryBuffer, np.ndarray, np.dtype, _numpy.multiarray._reconstruct,
+        _numpy.multiarray.scalar, *{type(np.dtype(t)) for t in ('f8', 'f4', 'f2', 'i8', 'i4', 'i2', 'i1', 'u1', 'b1')}]
 
 TIMM_NAMES = [(r'^blocks\.(\d+)\.norm(\d)\.', r'layers.\1.ln\2.'),
               (r'^blocks\.(\d+)\.mlp\.fc1\.', r'layers.\1.ffn.layers.0.0.'),
@@ -32,10 +34,27 @@ MAY_BE_NEW = re.compile(r'^ln2\.|relative_position|^relative_position')
 MAY_BE_LEFT = re.compile(r'^(ln1|ln2|head|fc)\.|^decoder|^mask_token|^neck|^rope')
 
 
+class AtomicBackend(LocalBackend):
+    """mmengine's local files, written beside their place, synced and renamed.
+
+    A run killed while it saves leaves the last complete checkpoint, never half of a new one.
+    """
+
+    def put(self, obj, filepath):
+        Path(filepath).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(filepath, lambda f: f.write(obj))
+
+    def put_text(self, obj, filepath, encoding='utf-8'):
+        self.put(obj.encode(encoding), filepath)
+
+
 def sha256(path) -> str:
     """Hex digest of a file."""
     with open(path, 'rb') as f:
         return hashlib.file_digest(f, 'sha256').hexdigest()
+
+
+register_backend('local', AtomicBackend, force=True, prefixes='')
 
 
 def read_checkpoint(path, map_location='cpu') -> dict:

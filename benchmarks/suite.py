@@ -1,0 +1,129 @@
+"""The runs behind the tables, as data: what each needs, the command, and the file it leaves.
+
+``{images}`` and the products of other rows (``{mae_p16}``) are filled in by the runner
+(`semmae.engine.plan`), which also gives every run its work directory and seed. A row named
+``task/recipe`` fills the table cells of that name.
+"""
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run. ``product`` is relative to its work directory unless ``is_shared``.
+
+    options: overrides of the config. needs: rows whose products the command names.
+    """
+    id: str
+    product: str
+    config: str = ''
+    options: dict = field(default_factory=dict)
+    command: tuple = ()
+    needs: tuple = ()
+    is_shared: bool = False
+
+
+@dataclass(frozen=True)
+class Suite:
+    """rows: everything that can be run. tasks: {task: {patch size: config}} for any checkpoint.
+
+    foreign: recipes of the tables whose weights come from elsewhere (--checkpoint).
+    """
+    rows: tuple
+    tasks: dict
+    images: str
+    foreign: tuple = ()
+
+
+INIT = 'model.backbone.init_cfg.checkpoint'
+
+
+def evaluations(tasks, recipes):
+    """A row for each task (of ``tasks``: {task: config}) on each recipe."""
+    return tuple(Row(f'{task}/{recipe}', 'results.jsonl', config, {INIT: f'{{{recipe}}}'},
+                     needs=(recipe,))
+                 for task, config in tasks.items() for recipe in recipes)
+
+
+def extraction(config, learner, store, grid, images='{images}', source='learned', needs=()):
+    """Row ``store``: the parts of a folder of images."""
+    return Row(store, 'manifest.json', needs=(learner, *needs), command=(
+        'tools/extract_parts.py', config, f'{{{learner}}}', '--images', images,
+        '--out', '{work_dir}', '--grid', str(grid), '--source', source))
+
+
+# ------------------------------------------------------------------ two CPU cores, minutes
+ROOT = 'train_dataloader.dataset.dataset.data_root'
+STORE = 'train_dataloader.dataset.dataset.part_store'
+_mini = 'mm_configs/mini'
+_mini_tasks = {'linprobe': f'{_mini}/linprobe_p16_mini.py',
+               'cub': f'{_mini}/semmae_cub_mini.py',
+               'ade20k': f'{_mini}/semmae_upernet_ade20k_mini.py'}
+MINI = Suite(
+    images='data/toy/imagenet/train',
+    tasks={task: {8: config} for task, config in _mini_tasks.items()},
+    rows=(
+        Row('data', 'data/toy/toy.json', is_shared=True,
+            command=('-m', 'semmae.datasets.toy', '--out', 'data/toy')),
+        Row('mae_p16', 'epoch_24.pth', f'{_mini}/mae_p16_mini.py', {ROOT: '{images}'},
+            needs=('data',)),
+        Row('parts', 'epoch_4.pth', f'{_mini}/semmae_parts_mini.py',
+            {ROOT: '{images}', 'model.encoder.checkpoint': '{mae_p16}'}, needs=('mae_p16',)),
+        extraction(f'{_mini}/semmae_parts_mini.py', 'parts', 'store_8', 8),
+        Row('semmae_p16', 'epoch_24.pth', f'{_mini}/semmae_p16_mini.py',
+            {ROOT: '{images}', STORE: '{store_8}'}, needs=('store_8',)),
+        *evaluations(_mini_tasks, ('mae_p16', 'semmae_p16')),
+        Row('linprobe/scratch', 'results.jsonl', _mini_tasks['linprobe'],
+            {'model.backbone.init_cfg': 'None'}, needs=('data',))))
+
+# ------------------------------------------------------------------ the paper's sizes
+_ab = 'mm_configs/ablations'
+_parts = 'mm_configs/semmae_parts.py'
+_train, _val = 'data/imagenet/train', 'data/imagenet/val'
+_p8 = {f'semmae_p8_{name}': f'{_ab}/semmae_vit-base-p8_{name}.py' for name in (
+    'alpha0', 'alpha1', '1to0_gamma1', 'gamma1_3', 'gamma1_2', 'gamma1', 'gamma3')}
+_p8 |= {'semmae_p8': 'mm_configs/semmae_pretrain.py',
+        'mae_p8_fg': f'{_ab}/mae_vit-base-p8_foreground.py'}
+_paper_tasks = {
+    'linprobe': {8: 'mm_configs/semmae_linprobe.py', 16: f'{_ab}/linprobe_vit-base-p16.py'},
+    'finetune': {8: 'mm_configs/semmae_finetune.py', 16: f'{_ab}/finetune_vit-base-p16.py'},
+    'inat19': {8: 'mm_configs/semmae_inat19.py'},
+    'cub': {8: 'mm_configs/semmae_cub.py'},
+    'cars': {8: 'mm_configs/semmae_cars.py'},
+    'ade20k': {16: 'mm_configs/semmae_upernet_ade20k.py'}}
+_at = {p: {t: c[p] for t, c in _paper_tasks.items() if p in c} for p in (8, 16)}
+_last = 'epoch_800.pth'
+
+
+def _with_val_store(row):
+    """The 8x8 probe reads parts of both splits."""
+    parts = '{}_dataloader.dataset{}.pipeline.3.store'
+    options = {**row.options, parts.format('train', '.dataset'): '{store_28}',
+               parts.format('val', ''): '{store_28_val}',
+               parts.format('test', ''): '{store_28_val}'}
+    return Row(row.id, row.product, row.config, options,
+               needs=(*row.needs, 'store_28', 'store_28_val'))
+
+
+PAPER = Suite(
+    images=_train, tasks=_paper_tasks,
+    foreign=('beit', 'dino', 'ibot', 'attmask', 'mocov3', 'deit', 'vit', 'vit384', 'mae_1600e',
+             'simmim', 'simmim_p32', 'simmim_p16', 'simmim_p8', 'simmim_p4', 'supervised_p16'),
+    rows=(
+        Row('parts', 'epoch_2.pth', _parts),
+        extraction(_parts, 'parts', 'store_28', 28),
+        extraction(_parts, 'parts', 'store_28_val', 28, images=_val),
+        extraction(_parts, 'parts', 'store_14', 14),
+        extraction(_parts, 'parts', 'store_14_heads', 14, source='heads'),
+        Row('mae_p16', _last, f'{_ab}/mae_vit-base-p16.py'),
+        Row('mae_p8', _last, f'{_ab}/mae_vit-base-p8.py'),
+        Row('semmae_p16', _last, f'{_ab}/semmae_vit-base-p16.py', {STORE: '{store_14}'},
+            needs=('store_14',)),
+        Row('semmae_p16_ibot_parts', _last, f'{_ab}/semmae_vit-base-p16_ibot-parts.py',
+            {STORE: '{store_14_heads}'}, needs=('store_14_heads',)),
+        *(Row(recipe, _last, config, {STORE: '{store_28}'}, needs=('store_28',))
+          for recipe, config in _p8.items()),
+        *evaluations(_at[16], ('mae_p16', 'semmae_p16', 'semmae_p16_ibot_parts')),
+        *(_with_val_store(r) if r.id.startswith('linprobe') else r
+          for r in evaluations(_at[8], (*_p8, 'mae_p8')))))
+
+SUITES = {'mini': MINI, 'paper': PAPER}
