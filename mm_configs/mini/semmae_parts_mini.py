@@ -13,7 +13,8 @@ _arch = dict(embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=384)
 model = dict(
     blur_kernel=3,
     encoder=dict(backbone=dict(_delete_=True, type='semmae.ViT', arch=_arch, img_size=img_size,
-                               patch_size=8), grid=grid, checkpoint='work_dirs/mae_p16_mini/epoch_24.pth'),
+                               patch_size=8),
+                 grid=grid, checkpoint='work_dirs/mae_p16_mini/epoch_24.pth'),
     decoder=dict(channels=(32, 32, 32), num_upsamplings=1))
 train_dataloader = _base_.train_dataloader
 train_dataloader.update(batch_size=32, num_workers=0, persistent_workers=False, pin_memory=False)

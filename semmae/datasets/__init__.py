@@ -1,1 +1,1 @@
-"""Data sets, part store, transforms. ``part_store`` and ``toy`` can be used without mm libraries."""
+"""Data sets, part store, transforms. ``part_store`` and ``toy`` work without mm libraries."""

@@ -19,7 +19,8 @@ from ..datasets.part_store import write_atomically
 # Plain containers of numbers that mmengine writes beside the weights.
 _numpy = np._core if hasattr(np, '_core') else np.core  # numpy 2 and 1
 SAFE = [HistoryBuffer, np.ndarray, np.dtype, _numpy.multiarray._reconstruct,
-        _numpy.multiarray.scalar, *{type(np.dtype(t)) for t in ('f8', 'f4', 'f2', 'i8', 'i4', 'i2', 'i1', 'u1', 'b1')}]
+        _numpy.multiarray.scalar,
+        *{type(np.dtype(t)) for t in ('f8', 'f4', 'f2', 'i8', 'i4', 'i2', 'i1', 'u1', 'b1')}]
 
 TIMM_NAMES = [(r'^blocks\.(\d+)\.norm(\d)\.', r'layers.\1.ln\2.'),
               (r'^blocks\.(\d+)\.mlp\.fc1\.', r'layers.\1.ffn.layers.0.0.'),
