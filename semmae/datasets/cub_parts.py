@@ -1,0 +1,96 @@
+"""CUB-200-2011 with bounding boxes and part landmarks, in the layout in which it is published."""
+from pathlib import Path
+
+import numpy as np
+from mmpretrain.datasets import CUB
+
+from ..registry import DATASETS
+
+LISTS = ('images.txt', 'image_class_labels.txt', 'train_test_split.txt', 'bounding_boxes.txt',
+         'classes.txt', 'parts/parts.txt', 'parts/part_locs.txt')
+
+
+@DATASETS.register_module()
+class CUBParts(CUB):
+    """mmpretrain's CUB whose samples also carry ``bbox`` and ``landmarks``.
+
+    bbox: (4,) float32, x y width height in pixels of the file.
+    landmarks: (number of parts, 3) float32, x y visible (0 or 1) in pixels of the file; 15 parts
+        in the original. Row i is ``metainfo['parts'][i]``.
+    The classes are those of classes.txt, so that a subset reports its own and not the 200 of CUB.
+    """
+
+    def __init__(self, data_root, split='train', metainfo=None, **kwargs):
+        if split not in ('train', 'test'):
+            raise ValueError(f"split={split!r}, expected 'train' or 'test'")
+        root = Path(data_root).expanduser()
+        missing = [name for name in LISTS if not (root / name).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{root}: found no {', '.join(missing)}; expected CUB-200-2011 as it is published. "
+                f'Unpack CUB_200_2011.tgz there, then run: {check(root)}')
+        names = {key: tuple(name for _, name in sorted(read_list(root / path, int, str)))
+                 for key, path in (('classes', 'classes.txt'), ('parts', 'parts/parts.txt'))}
+        super().__init__(data_root=str(root), split=split,
+                         metainfo={**names, **(metainfo or {})}, **kwargs)
+
+    def load_data_list(self):
+        root = Path(self.data_root)
+        images = dict(read_list(root / 'images.txt', int, str))
+        labels = dict(read_list(root / 'image_class_labels.txt', int, int))
+        boxes = {i: box for i, *box in read_list(root / 'bounding_boxes.txt', int, *[float] * 4)}
+        ids_of = {'train_test_split.txt': {i for i, _ in read_list(
+                      root / 'train_test_split.txt', int, int)},
+                  'image_class_labels.txt': set(labels), 'bounding_boxes.txt': set(boxes)}
+        for name, ids in ids_of.items():
+            if ids != set(images):
+                raise ValueError(f'{root / name}: found {len(ids)} image ids, expected the '
+                                 f'{len(images)} of images.txt. Run: {check(root)}')
+        wrong = {label for label in labels.values() if not 0 < label <= len(self.CLASSES)}
+        if wrong:
+            raise ValueError(f'{root}/image_class_labels.txt: found label {max(wrong)}, expected '
+                             f'1..{len(self.CLASSES)} as in classes.txt. Run: {check(root)}')
+        landmarks = read_landmarks(root, images, len(self.metainfo['parts']))
+        id_of = {self.backend.join_path(self.img_prefix, name): i for i, name in images.items()}
+        data_list = super().load_data_list()
+        for info in data_list:
+            i = id_of[info['img_path']]
+            info.update(bbox=np.array(boxes[i], np.float32), landmarks=landmarks[i])
+        return data_list
+
+
+def read_landmarks(root, images, num_parts):
+    """{image id: (num_parts, 3) float32 x, y, visible}; every image has a row for every part."""
+    path = root / 'parts/part_locs.txt'
+    landmarks = {i: np.full((num_parts, 3), np.nan, np.float32) for i in images}
+    for image, part, x, y, visible in read_list(path, int, int, float, float, float):
+        if image not in landmarks or not 0 < part <= num_parts:
+            raise ValueError(f'{path}: found part {part} of image {image}, expected parts '
+                             f'1..{num_parts} of images in images.txt. Run: {check(root)}')
+        landmarks[image][part - 1] = x, y, visible
+    short = [i for i, rows in landmarks.items() if np.isnan(rows).any()]
+    if short:
+        raise ValueError(f'{path}: {len(short)} images lack parts, the first is image {short[0]}; '
+                         f'expected {num_parts} rows an image. Run: {check(root)}')
+    return landmarks
+
+
+def read_list(path, *types):
+    """Rows of a text file of space-separated columns; the last column may hold spaces."""
+    rows = []
+    for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(tuple(t(v) for t, v in zip(
+                types, line.strip().split(maxsplit=len(types) - 1), strict=True)))
+        except ValueError:
+            wanted = ' '.join(t.__name__ for t in types)
+            raise ValueError(f'{path}, line {number}: found {line!r}, expected {wanted}. '
+                             f'Unpack the file again') from None
+    return rows
+
+
+def check(root):
+    """The command that says what is wrong with the copy at ``root``."""
+    return f'python tools/check_data.py cub --root {root.parent}'
