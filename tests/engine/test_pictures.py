@@ -1,0 +1,281 @@
+"""Pictures of the mini configs with random weights, on images and part stores written here."""
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+from semmae.datasets.part_store import PartStoreWriter, list_images
+from semmae.engine import pictures
+from semmae.functional.patches import normalize_patches, patchify
+from semmae.models import SemMAE
+from semmae.registry import MODELS
+from semmae.reporting.figures import DROPPED, MASKED, cell_origin, cell_size, part_colours
+
+REPO = Path(__file__).parents[2]
+MINI = REPO / 'mm_configs' / 'mini'
+LEARNER, MAE, FOREGROUND = (MINI / f'{name}.py' for name in (
+    'semmae_parts_mini', 'mae_p16_mini', 'semmae_pretrain_mini'))  # grids 16, 8 and 16
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    """Five smooth 64x64 images, every pixel darker than the grey of a mask."""
+    folder = tmp_path_factory.mktemp('photos')
+    y, x = np.mgrid[:64, :64] / 10
+    for k in range(5):
+        image = 50 + 40 * np.sin(np.stack([x + k, y * (k + 1) / 3, x + y - k], -1))
+        Image.fromarray(image.astype(np.uint8)).save(folder / f'{k}.png')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def store(photos, tmp_path_factory):
+    """Parts are the quarters of the 16x16 grid, the foreground its central 8x8 patches."""
+    y, x = np.mgrid[:16, :16]
+    central = ((y // 4 % 3 > 0) & (x // 4 % 3 > 0)).reshape(1, -1)
+    ids = (y // 8 * 2 + x // 8).reshape(1, -1)
+    names = list_images(photos)
+    writer = PartStoreWriter(tmp_path_factory.mktemp('store'), names,
+                             dict(grid=16, num_parts=6))
+    writer.write(0, ids.repeat(len(names), 0), (255 * central).repeat(len(names), 0))
+    return writer.finish().root
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    """{config: checkpoint} with random weights."""
+    folder, made = tmp_path_factory.mktemp('weights'), {}
+    torch.manual_seed(0)
+    for config in (LEARNER, MAE, FOREGROUND):
+        model = MODELS.build(Config.fromfile(config).model)
+        if config == LEARNER:
+            model.encoder.backbone.init_weights()
+        else:
+            model.backbone.init_weights()
+            model.decoder.init_weights()
+        made[config] = folder / f'{config.stem}.pth'
+        torch.save(dict(state_dict=model.state_dict(), meta={}), made[config])
+    return made
+
+
+def cell(path, row, column):
+    """The 64x64 array that a cell of a sheet shows."""
+    size = cell_size(64, 64)
+    x, y = cell_origin(row, column, size)
+    with Image.open(path) as sheet:
+        return np.array(sheet.convert('RGB'))[y:y + size[0], x:x + size[1]][::3, ::3]
+
+
+def photo(folder, k):
+    with Image.open(folder / f'{k}.png') as image:
+        return np.array(image)
+
+
+def patch_states(path, row, column, patch):
+    """(h, w) strings: which patches of a cell are masked, dropped or visible."""
+    pixels = cell(path, row, column)
+    grid = 64 // patch
+    blocks = pixels.reshape(grid, patch, grid, patch, 3).swapaxes(1, 2).reshape(grid, grid, -1)
+    masked, dropped = ((blocks == grey).all(-1) for grey in (MASKED, DROPPED))
+    return np.where(masked, 'masked', np.where(dropped, 'dropped', 'visible'))
+
+
+def test_images_are_evenly_spaced_over_the_sorted_folder_and_unchanged(photos):
+    batch, _ = pictures.take(Config.fromfile(MAE), photos, 3)
+    assert batch['sample_idx'].tolist() == [0, 2, 4]
+    assert (pictures.pixels_of(batch)[1] == photo(photos, 2)).all()
+    assert len(pictures.take(Config.fromfile(MAE), photos, 99)[0]['inputs']) == 5
+
+
+def test_true_patches_as_predictions_reproduce_the_image(photos, weights, tmp_path, monkeypatch):
+    def truth(model, images, ids_keep, ids_mask):
+        patches = patchify(images, 8)
+        return normalize_patches(patches.gather(1, ids_mask[..., None].expand(-1, -1, 192)))
+
+    monkeypatch.setattr(SemMAE, 'predict', truth)
+    out = tmp_path / 'r.png'
+    caption = pictures.draw_reconstructions(MAE, weights[MAE], photos, out, num=2)
+    for row, k in enumerate((0, 4)):
+        assert (cell(out, row, 0) == photo(photos, k)).all()
+        assert np.abs(cell(out, row, 2).astype(int) - photo(photos, k)).max() <= 1
+    assert 'mean and variance of the true one' in caption
+
+
+def test_visible_patches_are_pasted_in_and_masked_ones_are_predicted(photos, weights, tmp_path):
+    out = tmp_path / 'r.png'
+    pictures.draw_reconstructions(MAE, weights[MAE], photos, out, num=1)
+    states = patch_states(out, 0, 1, 8)
+    assert (states == 'masked').sum() == 48 and (states == 'visible').sum() == 16
+    visible = (states == 'visible').repeat(8, 0).repeat(8, 1)
+    true, rebuilt = photo(photos, 0), cell(out, 0, 2)
+    assert (rebuilt[visible] == true[visible]).all()
+    assert np.abs(rebuilt[~visible].astype(int) - true[~visible]).mean() > 1  # random weights
+
+
+def test_predictions_have_the_mean_and_variance_of_the_true_patches():
+    true, predicted = 3 + 2 * torch.randn(2, 5, 192), torch.randn(2, 5, 192)
+    shown = pictures.denormalize_patches(normalize_patches(predicted), true)
+    torch.testing.assert_close(shown.mean(-1), true.mean(-1))
+    torch.testing.assert_close(shown.var(-1), true.var(-1), rtol=1e-4, atol=1e-4)
+
+
+def test_the_seed_decides_the_mask_and_nothing_else_does(photos, weights, tmp_path):
+    files = [tmp_path / f'{k}.png' for k in range(3)]
+    for file, seed in zip(files, (0, 0, 1)):
+        pictures.draw_reconstructions(MAE, weights[MAE], photos, file, num=1, seed=seed)
+    assert files[0].read_bytes() == files[1].read_bytes()
+    # Not the files: the caption names the seed.
+    assert (patch_states(files[0], 0, 1, 8) != patch_states(files[2], 0, 1, 8)).any()
+
+
+def test_reconstructions_of_the_foreground_leave_the_background_out(photos, weights, store,
+                                                                    tmp_path):
+    out = tmp_path / 'r.png'
+    caption = pictures.draw_reconstructions(FOREGROUND, weights[FOREGROUND], photos, out, num=1,
+                                            part_store=store)
+    states = patch_states(out, 0, 1, 4)
+    central = np.zeros((16, 16), bool)
+    central[4:12, 4:12] = True
+    assert ((states == 'dropped') == ~central).all()
+    assert (states == 'masked').sum() == 48 and (states == 'visible').sum() == 16
+    assert (patch_states(out, 0, 2, 4)[~central] == 'dropped').all()
+    assert 'only the 64 most foreground of 256' in caption
+
+
+def test_masks_go_from_patches_of_every_part_to_whole_parts(photos, store, tmp_path):
+    out = tmp_path / 'm.png'
+    pictures.draw_masks(FOREGROUND, None, photos, out, part_store=store, alphas=(0., 1.), num=2)
+    y, x = np.mgrid[:16, :16]
+    part = y // 8 * 2 + x // 8  # 16 candidates in each of the four
+    for row in range(2):
+        states = [patch_states(out, row, column, 4) for column in (2, 3, 4)]
+        counts = [[(s[part == p] == 'masked').sum() for p in range(4)] for s in states]
+        assert [sum(c) for c in counts] == [48] * 3
+        assert counts[1] == [12] * 4                # alpha 0: three quarters of every part
+        assert sorted(counts[2]) == [0, 16, 16, 16]  # alpha 1: one part stays
+        assert all((s == 'dropped').sum() == 192 for s in states)
+
+
+def test_the_part_column_shows_the_parts_of_the_store(photos, store, tmp_path):
+    out = tmp_path / 'm.png'
+    pictures.draw_masks(FOREGROUND, None, photos, out, part_store=store, num=1)
+    grey = photo(photos, 0) @ np.array([.299, .587, .114])
+    expected = .88 * part_colours(4)[[3]] + .12 * grey[32:, 32:, None]
+    assert np.abs(cell(out, 0, 1)[32:, 32:] - expected).max() <= .5
+
+
+def test_masks_of_a_part_learner_follow_the_parts_it_finds(photos, weights, tmp_path):
+    out = tmp_path / 'm.png'
+    pictures.draw_masks(LEARNER, weights[LEARNER], photos, out, alphas=(0.,), num=1)
+    model, cfg = pictures.load_learner(LEARNER, weights[LEARNER])
+    with torch.no_grad():
+        ids = pictures.infer(model, pictures.take(cfg, photos, 1)[0])[0].reshape(16, 16).numpy()
+    masked = patch_states(out, 0, 3, 4) == 'masked'
+    assert masked.sum() == 192
+    for part in np.unique(ids):
+        assert abs(masked[ids == part].sum() - .75 * (ids == part).sum()) < 1
+
+
+def test_parts_are_those_of_the_learner_and_heads_those_of_its_encoder(
+        photos, weights, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(pictures.figures, 'part_sheet', lambda images, label_maps, path, **more:
+                        drawn.update(label_maps, **more['heat_maps']))
+    pictures.draw_parts(LEARNER, weights[LEARNER], photos, tmp_path / 'p.png', num=2, grid=8)
+    model, cfg = pictures.load_learner(LEARNER, weights[LEARNER], grid=8)
+    batch, _ = pictures.take(cfg, photos, 2)
+    with torch.no_grad():
+        inputs = model.data_preprocessor(dict(inputs=batch['inputs']))['inputs']
+        maps, _ = model.maps(inputs)
+        heads = model.encoder(inputs, return_heads=True)[2]
+    assert (drawn['learned parts'] == maps.argmax(1).reshape(2, 8, 8).numpy()).all()
+    assert (drawn['encoder heads'] == heads.argmax(1).reshape(2, 8, 8).numpy()).all()
+    assert drawn['foreground score'].shape == (2, 8, 8)
+
+
+def test_attention_is_that_of_the_pretrained_encoder(photos, weights, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(pictures.figures, 'heat_sheet',
+                        lambda images, heat_maps, *_: drawn.update(heat_maps))
+    pictures.draw_attention(MAE, weights[MAE], photos, tmp_path / 'a.png', num=2)
+    model, cfg = pictures.load_pretraining(MAE, weights[MAE])
+    batch, _ = pictures.take(cfg, photos, 2)
+    with torch.no_grad():
+        x = model.data_preprocessor(dict(inputs=batch['inputs']))['inputs']
+        x, _ = model.backbone.tokens(x)
+        for layer in model.backbone.layers[:-1]:
+            x = layer(x)
+        last = model.backbone.layers[-1]
+        q, k, _ = last.attn.qkv(last.ln1(x)).view(2, 65, 3, 3, 32).unbind(2)
+        logits = torch.einsum('bhd,bnhd->bhn', q[:, 0], k) / 32 ** .5
+    expected = logits.softmax(-1)[:, :, 1:].reshape(2, 3, 8, 8).numpy()
+    assert list(drawn) == ['head 0', 'head 1', 'head 2']
+    for k, heat in enumerate(drawn.values()):
+        np.testing.assert_allclose(heat, expected[:, k], rtol=1e-4)
+
+
+def test_every_picture_is_written_as_a_png(photos, weights, store, tmp_path):
+    pictures.draw_parts(LEARNER, weights[LEARNER], photos, tmp_path / '1.png', num=1)
+    pictures.draw_attention(LEARNER, weights[LEARNER], photos, tmp_path / '2.png', num=1)
+    pictures.draw_masks(FOREGROUND, weights[FOREGROUND], photos, tmp_path / '3.png',
+                        part_store=store, num=1)
+    for path in tmp_path.glob('*.png'):
+        with Image.open(path) as picture:
+            picture.load()
+            assert picture.format == 'PNG'
+    assert len(list(tmp_path.glob('*.png'))) == 3
+
+
+def test_what_does_not_fit_is_refused_with_what_to_do(photos, weights, store, tmp_path):
+    out = tmp_path / 'x.png'
+    with pytest.raises(ValueError, match='semmae.PartLearner, expected a pre-training'):
+        pictures.draw_reconstructions(LEARNER, weights[LEARNER], photos, out)
+    with pytest.raises(ValueError, match='SemMAE, expected a part learner'):
+        pictures.draw_parts(MAE, weights[MAE], photos, out)
+    with pytest.raises(ValueError, match='is not a checkpoint of this config'):
+        pictures.draw_masks(FOREGROUND, weights[MAE], photos, out, part_store=store)
+    with pytest.raises(ValueError, match='tools/extract_parts.py .* --store'):
+        pictures.draw_masks(MAE, None, photos, out)
+    with pytest.raises(ValueError, match='grid 16, wanted 8'):
+        pictures.draw_masks(MAE, None, photos, out, part_store=store)
+    with pytest.raises(ValueError, match='expected its checkpoint and no part store'):
+        pictures.draw_masks(LEARNER, None, photos, out)
+    with pytest.raises(ValueError, match='num is 0'):
+        pictures.draw_attention(MAE, weights[MAE], photos, out, num=0)
+    (tmp_path / 'others').mkdir()
+    Image.new('RGB', (64, 64)).save(tmp_path / 'others' / 'a.png')
+    with pytest.raises(ValueError, match='does not fit: images'):
+        pictures.draw_masks(FOREGROUND, None, tmp_path / 'others', out, part_store=store)
+    assert not out.exists()
+
+
+def visualize(monkeypatch, *words):
+    monkeypatch.setattr(sys, 'argv', ['visualize.py', *map(str, words)])
+    runpy.run_path(str(REPO / 'tools' / 'visualize.py'), run_name='__main__')
+
+
+def test_the_tool_says_where_the_picture_went(photos, weights, store, tmp_path, monkeypatch,
+                                              capsys):
+    common = ['--images', photos, '--num', 1, '--out']
+    visualize(monkeypatch, 'alpha', '--out', tmp_path / 'alpha.png')
+    visualize(monkeypatch, 'masks', FOREGROUND, '--store', store, *common, tmp_path / 'm.png')
+    visualize(monkeypatch, 'parts', LEARNER, weights[LEARNER], '--grid', 8, *common,
+              tmp_path / 'p.png')
+    visualize(monkeypatch, 'reconstruction', MAE, weights[MAE], *common, tmp_path / 'r.png')
+    visualize(monkeypatch, 'attention', MAE, weights[MAE], *common, tmp_path / 'a.png')
+    printed = capsys.readouterr().out
+    for name in ('alpha', 'm', 'p', 'r', 'a'):
+        assert f'-> {tmp_path / name}.png' in printed and (tmp_path / f'{name}.png').is_file()
+
+
+def test_a_mistake_ends_the_tool_in_one_line(photos, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stop:
+        visualize(monkeypatch, 'attention', MAE, tmp_path / 'none.pth', '--images', photos,
+                  '--out', tmp_path / 'x.png')
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith('FileNotFoundError: no checkpoint at')

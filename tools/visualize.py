@@ -1,0 +1,57 @@
+"""Pictures of parts, masks and models.   python tools/visualize.py alpha --out work_dirs/alpha.png
+
+  python tools/visualize.py parts mm_configs/mini/semmae_parts_mini.py \
+      work_dirs/semmae_parts_mini/epoch_4.pth --images data/toy/imagenet/train --out parts.png
+
+parts           CONFIG CHECKPOINT    of a part learner: encoder heads, parts, foreground (Fig. 4)
+masks           CONFIG [CHECKPOINT]  of a pre-training, parts from --store; or of a part learner
+reconstruction  CONFIG CHECKPOINT    of a pre-training
+attention       CONFIG CHECKPOINT    of a pre-training or a part learner: last layer, each head
+alpha                                the curves of alpha and gamma (Fig. 3); needs no model
+"""
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+def parse(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[-1],
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest='what', required=True)
+    for what in ('parts', 'masks', 'reconstruction', 'attention', 'alpha'):
+        command = commands.add_parser(what)
+        command.add_argument('--out', required=True, help='the PNG to write')
+        if what == 'alpha':
+            continue
+        command.add_argument('config')
+        command.add_argument('checkpoint', nargs='?' if what == 'masks' else None)
+        command.add_argument('--images', required=True, help='folder of images, at any depth')
+        command.add_argument('--num', type=int, default=6 if what == 'parts' else 4,
+                             help='how many images, evenly spaced over the sorted folder')
+        if what == 'parts':
+            command.add_argument('--grid', type=int, help="patches a side; default: the config's")
+        if what in ('masks', 'reconstruction'):
+            command.add_argument('--store', dest='part_store',
+                                 help="part store of these images; default: the config's")
+            command.add_argument('--seed', type=int, default=0, help='of the masks')
+    return parser.parse_args(argv)
+
+
+def main():
+    args = vars(parse())
+    what = args.pop('what')
+    from semmae.engine.launch import fail_clearly
+    with fail_clearly():
+        from semmae.engine import pictures
+        from semmae.reporting.figures import alpha_curves
+        draw = dict(parts=pictures.draw_parts, masks=pictures.draw_masks,
+                    reconstruction=pictures.draw_reconstructions, attention=pictures.draw_attention,
+                    alpha=lambda out: alpha_curves(out))
+        draw[what](**args)
+        print(f'{what} -> {args["out"]}')
+
+
+if __name__ == '__main__':
+    main()
