@@ -1,7 +1,7 @@
 """The runs behind the tables, as data: what each needs, the command, and the file it leaves.
 
-``{images}`` and the products of other rows (``{mae_p16}``) are filled in by the runner
-(`semmae.engine.plan`), which also gives every run its work directory and seed. A row named
+``{images}``, ``{work_dir}``, ``{seed_dir}`` (the folder of all work dirs of a seed) and the products
+of other rows (``{mae_p16}``) are filled in by the runner (`semmae.engine.plan`). A row named
 ``task/recipe`` fills the table cells of that name.
 """
 from dataclasses import dataclass, field
@@ -64,16 +64,21 @@ MINI = Suite(
     rows=(
         Row('data', 'data/toy/toy.json', is_shared=True,
             command=('-m', 'semmae.datasets.toy', '--out', 'data/toy')),
-        Row('mae_p16', 'epoch_24.pth', f'{_mini}/mae_p16_mini.py', {ROOT: '{images}'},
+        Row('mae_p16', 'epoch_20.pth', f'{_mini}/mae_p16_mini.py', {ROOT: '{images}'},
             needs=('data',)),
-        Row('parts', 'epoch_4.pth', f'{_mini}/semmae_parts_mini.py',
+        Row('parts', 'epoch_3.pth', f'{_mini}/semmae_parts_mini.py',
             {ROOT: '{images}', 'model.encoder.checkpoint': '{mae_p16}'}, needs=('mae_p16',)),
         extraction(f'{_mini}/semmae_parts_mini.py', 'parts', 'store_8', 8),
-        Row('semmae_p16', 'epoch_24.pth', f'{_mini}/semmae_p16_mini.py',
+        Row('semmae_p16', 'epoch_20.pth', f'{_mini}/semmae_p16_mini.py',
             {ROOT: '{images}', STORE: '{store_8}'}, needs=('store_8',)),
         *evaluations(_mini_tasks, ('mae_p16', 'semmae_p16')),
         Row('linprobe/scratch', 'results.jsonl', _mini_tasks['linprobe'],
-            {'model.backbone.init_cfg': 'None'}, needs=('data',))))
+            {'model.backbone.init_cfg': 'None'}, needs=('data',)),
+        Row('report', 'report.html', command=(
+            'tools/make_report.py', '{seed_dir}', '--images', '{images}',
+            '--out', '{work_dir}/report.html'),
+            needs=(*(f'{task}/{recipe}' for task in _mini_tasks
+                     for recipe in ('mae_p16', 'semmae_p16')), 'linprobe/scratch'))))
 
 # ------------------------------------------------------------------ the paper's sizes
 _ab = 'mm_configs/ablations'

@@ -28,4 +28,4 @@ test_dataloader = val_dataloader
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 
 result = dict(task='cub', dataset='CUB-200-2011', split='test', metric='accuracy/top1',
-              tables=[6], full=dict(epochs=100, num_train=5994))
+              tables=[6], full=dict(epochs=100, num_train=5994, pixels=224))

@@ -62,4 +62,4 @@ param_scheduler = [
 train_cfg = dict(by_epoch=True, max_epochs=90, val_interval=10)
 
 result = dict(task='linprobe', dataset='ImageNet-1k', split='val', metric='accuracy/top1',
-              tables=[1, 3, 4, 5], full=dict(epochs=90, num_train=1281167))
+              tables=[1, 3, 4, 5], full=dict(epochs=90, num_train=1281167, pixels=224))

@@ -23,7 +23,7 @@ train_dataloader = _base_.train_dataloader
 
 optim_wrapper = dict(
     type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.0,
-    optimizer=dict(type='Adam', lr=4e-3), clip_grad=dict(max_norm=1.0))
+    optimizer=dict(type='Adam', fused=True, lr=4e-3), clip_grad=dict(max_norm=1.0))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(type='LinearLR', start_factor=1.0, end_factor=0.01, by_epoch=True, begin=0, end=2,

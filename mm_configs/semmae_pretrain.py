@@ -30,4 +30,4 @@ train_dataloader.dataset.dataset.update(
 train_dataloader.dataset.dataset.pipeline[-1].num_noise = grid ** 2 + num_parts
 
 default_hooks = dict(checkpoint=dict(interval=10))
-recipe = dict(id='semmae_p8', method='SemMAE', full=dict(epochs=800, num_train=1281167))
+recipe = dict(id='semmae_p8', method='SemMAE', full=dict(epochs=800, num_train=1281167, pixels=224))

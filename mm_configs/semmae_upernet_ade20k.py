@@ -73,7 +73,7 @@ test_evaluator = val_evaluator
 
 optim_wrapper = dict(
     type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.0,
-    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
+    optimizer=dict(type='AdamW', fused=True, lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
     constructor='semmae.LayerDecayConstructor',
     paramwise_cfg=dict(
         layer_decay_rate=0.65, norm_decay_mult=0., bias_decay_mult=0., flat_decay_mult=0.,
@@ -89,4 +89,4 @@ default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, inte
 log_processor = dict(by_epoch=False)
 
 result = dict(task='ade20k', dataset='ADE20K', split='validation', metric='mIoU', tables=[7],
-              full=dict(iters=160000, num_train=20210))
+              full=dict(iters=160000, num_train=20210, pixels=512))

@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from semmae.evaluation.results import read_results
-from semmae.reporting.tables import FORMATS, TITLES, build_tables, print_tables, render
+from semmae.reporting.tables import FORMATS, TITLES, build_tables, measured, print_tables, render
 
 
 def parse_args(argv):
@@ -20,6 +20,8 @@ def parse_args(argv):
     parser.add_argument('paths', nargs='+', metavar='PATH')
     parser.add_argument('--table', type=int, action='append', choices=TITLES, metavar='1..7',
                         help='only these tables; several values or several times (default: all)')
+    parser.add_argument('--measured', action='store_true',
+                        help='only lines that hold a result of ours')
     parser.add_argument('--format', choices=FORMATS, default='markdown')
     parser.add_argument('--out', type=Path, metavar='F', help='write to this file')
     args = parser.parse_intermixed_args(one_value_each(argv))
@@ -46,6 +48,7 @@ def main(argv=None):
     try:
         records, problems = read_results(args.paths)
         frames = build_tables(records, tables=args.table or tuple(TITLES))
+        frames = measured(frames) if args.measured else frames
     except FileNotFoundError as error:
         print(f'make_tables.py: error: {error}', file=sys.stderr)
         return 2

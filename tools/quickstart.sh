@@ -16,5 +16,5 @@ setup
 work=work_dirs/quickstart
 [ -z "$data" ] || work="work_dirs/quickstart-$(basename "$data")-$(cksum <<< "$data" | cut -d ' ' -f 1)"
 "$PYTHON" tools/run_suite.py mini --jobs 2 --work-dir "$work" ${data:+--data "$data"}
-"$PYTHON" tools/make_tables.py "$work" --table 1 --table 6 --table 7
+"$PYTHON" tools/make_tables.py "$work" --measured
 echo "Report: $work/seed0/report/report.html"

@@ -1,7 +1,7 @@
 """Pictures of parts, masks and models.   python tools/visualize.py alpha --out work_dirs/alpha.png
 
   python tools/visualize.py parts mm_configs/mini/semmae_parts_mini.py \
-      work_dirs/semmae_parts_mini/epoch_4.pth --images data/toy/imagenet/train --out parts.png
+      work_dirs/semmae_parts_mini/epoch_3.pth --images data/toy/imagenet/train --out parts.png
 
 parts           CONFIG CHECKPOINT    of a part learner: encoder heads, parts, foreground (Fig. 4)
 masks           CONFIG [CHECKPOINT]  of a pre-training, parts from --store; or of a part learner

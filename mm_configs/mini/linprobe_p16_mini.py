@@ -1,7 +1,7 @@
 """Mini linear probing: 8 classes of toy objects (chance 12.5), 64x64 images in 8x8 patches.
 
 Run:    python tools/train.py mm_configs/mini/linprobe_p16_mini.py --cfg-options \
-            model.backbone.init_cfg.checkpoint=work_dirs/semmae_p16_mini/epoch_24.pth
+            model.backbone.init_cfg.checkpoint=work_dirs/semmae_p16_mini/epoch_20.pth
 Needs:  python -m semmae.datasets.toy --out data/toy
 Sizes, batch and length only, with the learning rates that go with them; the code is that of the
 real configs. Numbers of it are marked as reduced in every table.
@@ -13,7 +13,7 @@ _arch = dict(_delete_=True, embed_dims=96, num_layers=4, num_heads=3, feedforwar
 
 model = dict(
     backbone=dict(arch=_arch, img_size=img_size, patch_size=8, init_cfg=dict(
-        checkpoint='work_dirs/semmae_p16_mini/epoch_24.pth')),
+        checkpoint='work_dirs/semmae_p16_mini/epoch_20.pth')),
     neck=dict(input_features=96), head=dict(num_classes=8, in_channels=96),
     data_preprocessor=dict(num_classes=8))
 train_dataloader = _base_.train_dataloader
@@ -28,12 +28,12 @@ val_dataloader.dataset.pipeline[1].scale = img_size
 val_dataloader.dataset.pipeline[2].crop_size = img_size
 test_dataloader = val_dataloader
 
-optim_wrapper = dict(optimizer=dict(lr=0.8))
+optim_wrapper = dict(optimizer=dict(lr=20.0))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=1,
          convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', T_max=9, by_epoch=True, begin=1, end=10, eta_min=0.0,
+    dict(type='CosineAnnealingLR', T_max=5, by_epoch=True, begin=1, end=6, eta_min=0.0,
          convert_to_iter_based=True)]
-train_cfg = dict(max_epochs=10, val_interval=10)
-default_hooks = dict(checkpoint=dict(interval=5, max_keep_ckpts=2))
-result = dict(dataset='toy')
+train_cfg = dict(max_epochs=6, val_interval=6)
+default_hooks = dict(checkpoint=dict(interval=2, max_keep_ckpts=2))
+result = dict(dataset='toy set')

@@ -12,7 +12,7 @@ _arch = dict(_delete_=True, embed_dims=96, num_layers=4, num_heads=3, feedforwar
 model = dict(
     backbone=dict(arch=_arch, img_size=img_size, patch_size=patch_size),
     decoder=dict(grid=grid, patch_size=patch_size, embed_dim=96, decoder_embed_dim=64,
-                 decoder_depth=2, decoder_num_heads=2),
+                 decoder_depth=1, decoder_num_heads=2),
     num_candidates=grid ** 2 // 4)
 train_dataloader = _base_.train_dataloader
 train_dataloader.update(batch_size=64, num_workers=0, persistent_workers=False, pin_memory=False)
@@ -26,7 +26,7 @@ optim_wrapper = dict(optimizer=dict(lr=1.5e-3))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=2,
          convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', T_max=22, by_epoch=True, begin=2, end=24,
+    dict(type='CosineAnnealingLR', T_max=18, by_epoch=True, begin=2, end=20,
          convert_to_iter_based=True)]
-train_cfg = dict(max_epochs=24)
+train_cfg = dict(max_epochs=20)
 default_hooks = dict(checkpoint=dict(interval=4, max_keep_ckpts=2))

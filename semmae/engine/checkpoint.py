@@ -16,9 +16,18 @@ from mmengine.logging import HistoryBuffer, MMLogger
 
 from ..datasets.part_store import write_atomically
 
+
+def _statistics_of_history(owner, name):
+    """``getattr`` for what mmengine's log buffers need it for, and for nothing else."""
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
+        raise pickle.UnpicklingError(f'the file asks for getattr({owner!r}, {name!r})')
+    return getattr(owner, name)
+
+
 # Plain containers of numbers that mmengine writes beside the weights.
 _numpy = np._core if hasattr(np, '_core') else np.core  # numpy 2 and 1
-SAFE = [HistoryBuffer, np.ndarray, np.dtype, _numpy.multiarray._reconstruct,
+SAFE = [HistoryBuffer, (_statistics_of_history, 'builtins.getattr'), np.ndarray, np.dtype,
+        _numpy.multiarray._reconstruct,
         _numpy.multiarray.scalar,
         *{type(np.dtype(t)) for t in ('f8', 'f4', 'f2', 'i8', 'i4', 'i2', 'i1', 'u1', 'b1')}]
 
@@ -70,7 +79,8 @@ def read_checkpoint(path, map_location='cpu') -> dict:
         with torch.serialization.safe_globals(SAFE):
             return torch.load(path, map_location=map_location, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        lines = [line for line in str(error).splitlines() if 'Error' in line or 'error' in line]
+        first = (lines or str(error).splitlines() or [type(error).__name__])[0].strip()
         raise ValueError(
             f'{path} ({path.stat().st_size} bytes) is not a checkpoint that can be read as plain '
             f'tensors: {first}. Expected a file written by torch.save or safetensors with weights '

@@ -121,11 +121,14 @@ def config_name(cfg):
 
 
 def run_size(runner):
-    """Epochs or iterations, global batch and training images of a run's config."""
+    """Epochs or iterations, image side, global batch and training images of a run."""
     cfg = runner.cfg
     loader = cfg.get('train_dataloader') or {}
     train = cfg.get('train_cfg') or {}
     size = dict(epochs=train.get('max_epochs'), iters=train.get('max_iters'))
+    backbone = getattr(unwrapped(runner.model), 'backbone', None)
+    if hasattr(backbone, 'img_size'):
+        size['pixels'] = backbone.img_size[0]
     built = getattr(runner, '_train_loop', None)
     if hasattr(built, 'dataloader'):
         size['num_train'] = len(built.dataloader.dataset)
@@ -136,7 +139,7 @@ def run_size(runner):
 
 def why_reduced(full, size):
     """'' or what is smaller than the paper's size, as '20 of 90 epochs, ...'."""
-    names = dict(num_train='training images', iters='iterations')
+    names = dict(num_train='training images', iters='iterations', pixels='pixels a side')
     return ', '.join(f'{size[k]} of {v} {names.get(k, k)}' for k, v in full.items()
                      if k in size and size[k] < v)
 
@@ -160,7 +163,7 @@ def protocol_of(runner, weights):
         patch_size=backbone.patch_size,
         tokens=kept or backbone.patch_resolution[0] * backbone.patch_resolution[1],
         schedule=[short(s) for s in cfg.get('param_scheduler') or []],
-        **{k: v for k, v in run_size(runner).items() if k != 'num_train'},
+        **{k: v for k, v in run_size(runner).items() if k not in ('num_train', 'pixels')},
         optimizer=optimizer.pop('type', None), **optimizer,
         layer_decay=(optim.get('paramwise_cfg') or {}).get('layer_decay_rate'),
         precision=optim.get('dtype', 'float32' if optim.get('type') == 'OptimWrapper' else 'amp'),

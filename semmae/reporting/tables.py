@@ -32,6 +32,9 @@ TITLES = {
 }
 OTHER = 0  # key of the table of results that are no cell of the paper
 OTHER_TITLE = 'Other results (no cell of the paper)'
+OWN = re.compile(r'(sem)?mae_p\d')  # recipes of mm_configs; the others come as checkpoints
+DATASETS = dict(linprobe='ImageNet-1k', finetune='ImageNet-1k', inat19='iNaturalist 2019',
+                cub='CUB-200-2011', cars='Stanford Cars', ade20k='ADE20K')
 COLUMNS = ['method', 'setting', 'paper', 'ours', 'difference', 'note', 'to fill']
 FORMATS = ('markdown', 'latex', 'csv', 'html')
 REMARKS = {5: 'The paper prints no patch sizes here: 8x8 for SemMAE follows from its Section 4.2, '
@@ -60,8 +63,9 @@ def load_numbers(path=None) -> pd.DataFrame:
 def build_tables(records, numbers=None, tables=tuple(TITLES)) -> dict:
     """{table number: DataFrame with ``COLUMNS``}; ``OTHER`` last, if all tables are asked for.
 
-    records: as ``read_results`` returns them. A record stands in every table that has its row. One
-    cell of the paper is one line, or several where its results must not be averaged.
+    records: as ``read_results`` returns them. A record stands in every table that has its row; one
+    that the paper does not have stands below the cells of the first of its ``tables``, or under
+    ``OTHER``. One cell is one line, or several where its results must not be averaged.
     ``frame.attrs`` holds title, legend (texts) and bold (positions of distinguishable bests).
     """
     numbers = load_numbers() if numbers is None else numbers
@@ -70,18 +74,36 @@ def build_tables(records, numbers=None, tables=tuple(TITLES)) -> dict:
     by_row = defaultdict(list)
     for record in records:
         by_row[record['row']].append(record)
-    frames = {}
-    for table in sorted(set(tables)):
+    lines = {OTHER: []} if set(tables) == set(TITLES) else {}
+    for table in set(tables):
         cells = numbers[numbers['table'] == table].sort_values('order').to_dict('records')
-        lines = [line for cell in cells for line in
-                 _lines(by_row.get(cell['row'], []), cell, cell['group'], _setting(cell))]
-        frames[table] = _frame(lines, TITLES[table], [REMARKS[table]] if table in REMARKS else [])
-    elsewhere = sorted(set(by_row) - set(numbers['row']))
-    if elsewhere and set(tables) == set(TITLES):
-        lines = [line for row in elsewhere for line in
-                 _lines(by_row[row], None, min(record['method'] for record in by_row[row]), row)]
-        frames[OTHER] = _frame(lines, OTHER_TITLE, [])
-    return frames
+        lines[table] = [line for cell in cells for line in
+                        _lines(by_row.get(cell['row'], []), cell, cell['group'], _setting(cell))]
+    for row in sorted(set(by_row) - set(numbers['row'])):
+        home = min((t for record in by_row[row] for t in record['tables'] if t in TITLES),
+                   default=OTHER)
+        if home in lines:
+            method = min(record['method'] for record in by_row[row])
+            lines[home] += _lines(by_row[row], None, method, f'{row} (not in the paper)')
+    return {table: _frame(lines[table], TITLES.get(table, OTHER_TITLE),
+                          [REMARKS[table]] if table in REMARKS else [])
+            for table in sorted(lines, key=lambda t: (t == OTHER, t))
+            if lines[table] or table != OTHER}
+
+
+def measured(frames) -> dict:
+    """The lines that hold a result of ours; tables without any are left out."""
+    kept = {}
+    for table, frame in frames.items():
+        rows = [i for i, ours in enumerate(frame['ours']) if ours]
+        if rows:
+            kept[table] = frame.iloc[rows].reset_index(drop=True)
+            notes = '; '.join(kept[table]['note']).split('; ')
+            kept[table].attrs = dict(
+                frame.attrs, bold=[rows.index(i) for i in frame.attrs['bold'] if i in rows],
+                legend=[text for text in frame.attrs['legend']
+                        if not text.startswith('erratum') or text.split(':')[0] in notes])
+    return kept
 
 
 def _setting(cell):
@@ -121,8 +143,7 @@ def _frame(lines, title, remarks):
         failed = Counter(record['status'] for record in line['failed'])
         note += [f"{times} run{'s' if times > 1 else ''} {status}, not averaged"
                  for status, times in sorted(failed.items())]
-        command = '' if records or not cell or not cell['row'] else (
-            f"python tools/run_suite.py paper --only {shlex.quote(cell['row'])}")
+        command = _command(cell['row']) if cell and cell['row'] and not records else ''
         rows.append([line['method'], line['setting'], cell['value'] if cell else '', _ours(records),
                      _difference(records, cell), '; '.join(note), command])
     legend += [f'erratum {number}: {text}.' for text, number in errata.items()] + remarks
@@ -134,13 +155,19 @@ def _frame(lines, title, remarks):
     return frame
 
 
+def _command(row):
+    """What fills a cell; recipes that are not trained here need their weights."""
+    weights = '' if OWN.match(row.split('/')[-1]) else ' --checkpoint FILE'
+    return f'python tools/run_suite.py paper --only {shlex.quote(row)}{weights}'
+
+
 def _what_was_measured(record, cell, datasets):
     """What keeps a result from being read as the paper's cell: reduced, dataset, metric, unit."""
     note = []
     if record['reduced']:
         why = record.get('reduced_why')
         note.append(f'reduced: {why}' if why else 'reduced')
-    if datasets[record['task']] > 1 or cell is None:
+    if datasets[record['task']] > 1 or record['dataset'] != DATASETS.get(record['task']):
         note.append(f"on {record['dataset']}")
     if cell is None or not protocol.same_quantity(record, cell):
         note.append(f"metric {record['metric']} in {record['unit']}")
@@ -165,7 +192,8 @@ def _ours(records):
 def _difference(records, cell):
     if not records or not cell:
         return ''
-    if records[0]['reduced'] or not protocol.same_quantity(records[0], cell):
+    if records[0]['reduced'] or records[0]['dataset'] != DATASETS.get(records[0]['task']) \
+            or not protocol.same_quantity(records[0], cell):
         return '-'
     return f"{statistics.fmean(_values(records)) - float(cell['value']):+.2f}"
 

@@ -12,8 +12,8 @@ train_dataloader = dict(
             type='semmae.PartDataset', data_root='data/imagenet/train',
             pipeline=[
                 dict(type='LoadImageFromFile'),
-                dict(type='ResizeEdge', scale=224, edge='short', backend='pillow',
+                dict(type='mmpretrain.ResizeEdge', scale=224, edge='short', backend='pillow',
                      interpolation='bicubic'),
-                dict(type='CenterCrop', crop_size=224),
+                dict(type='mmpretrain.CenterCrop', crop_size=224),
                 dict(type='semmae.FlipWithParts', prob=0.5),
                 dict(type='semmae.PackImage', num_noise=0)])))

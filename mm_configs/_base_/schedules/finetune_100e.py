@@ -1,7 +1,7 @@
 """MAE's fine-tuning of ViT-B: 100 epochs, batch 1024, layer decay 0.65 (MAE, A.1)."""
 optim_wrapper = dict(
     type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.0,
-    optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.999), weight_decay=0.05),
+    optimizer=dict(type='AdamW', fused=True, lr=2e-3, betas=(0.9, 0.999), weight_decay=0.05),
     constructor='semmae.LayerDecayConstructor',
     paramwise_cfg=dict(
         layer_decay_rate=0.65, norm_decay_mult=0., bias_decay_mult=0., flat_decay_mult=0.,

@@ -1,7 +1,7 @@
 """800 epochs at global batch 4096 (16 GPUs x 256), AdamW 2.4e-3, 40 epochs warm-up (Sec. 4.1)."""
 optim_wrapper = dict(
     type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.0,
-    optimizer=dict(type='AdamW', lr=2.4e-3, betas=(0.9, 0.95), weight_decay=0.05),
+    optimizer=dict(type='AdamW', fused=True, lr=2.4e-3, betas=(0.9, 0.95), weight_decay=0.05),
     constructor='semmae.LayerDecayConstructor',
     paramwise_cfg=dict(
         norm_decay_mult=0., bias_decay_mult=0., flat_decay_mult=0.,
