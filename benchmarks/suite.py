@@ -1,6 +1,6 @@
 """The runs behind the tables, as data: what each needs, the command, and the file it leaves.
 
-``{images}``, ``{work_dir}``, ``{seed_dir}`` (the folder of all work dirs of a seed) and the products
+``{images}``, ``{work_dir}``, ``{seed_dir}`` (the folder of all work dirs of a seed) and products
 of other rows (``{mae_p16}``) are filled in by the runner (`semmae.engine.plan`). A row named
 ``task/recipe`` fills the table cells of that name.
 """
@@ -55,9 +55,10 @@ def extraction(config, learner, store, grid, images='{images}', source='learned'
 ROOT = 'train_dataloader.dataset.dataset.data_root'
 STORE = 'train_dataloader.dataset.dataset.part_store'
 _mini = 'mm_configs/mini'
-_mini_tasks = {'linprobe': f'{_mini}/linprobe_p16_mini.py',
+# The longest first: two at a time then end together.
+_mini_tasks = {'ade20k': f'{_mini}/semmae_upernet_ade20k_mini.py',
                'cub': f'{_mini}/semmae_cub_mini.py',
-               'ade20k': f'{_mini}/semmae_upernet_ade20k_mini.py'}
+               'linprobe': f'{_mini}/linprobe_p16_mini.py'}
 MINI = Suite(
     images='data/toy/imagenet/train',
     tasks={task: {8: config} for task, config in _mini_tasks.items()},

@@ -8,9 +8,9 @@ from ..reporting.tables import build_tables, measured, render
 from .pictures import draw_masks, draw_parts, draw_reconstructions
 
 MINI = Path('mm_configs/mini')
-NOTE = ('These are reduced runs: a few thousand small images, a ViT of 0.5 million parameters, one '
-        'seed. They show that every stage runs and learns. They do not say whether SemMAE is better '
-        'than MAE: between seeds such numbers move by several points.')
+NOTE = ('These are reduced runs: a few thousand small images, a ViT of half a million parameters, '
+        'one seed. They show that every stage runs and learns. They do not say whether SemMAE is '
+        'better than MAE.')
 
 
 def newest(folder):
@@ -22,7 +22,7 @@ def newest(folder):
 
 
 def mini_report(folder, images, out):
-    """Write the report of ``folder`` (one seed of the mini suite) to ``out`` and return its path."""
+    """Write the report of ``folder``, one seed of the mini suite, to ``out``; returns the path."""
     folder, out = Path(folder), Path(out)
     where = out.parent / 'pictures'
     learner = MINI / 'semmae_parts_mini.py', newest(folder / 'parts')

@@ -1,0 +1,75 @@
+"""Small data in the real layouts, made once."""
+from pathlib import Path
+
+import mat4py
+import numpy as np
+import pytest
+
+from semmae.datasets.part_store import PartStoreWriter, list_images
+from semmae.datasets.toy import write_toy
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items):
+    shared = REPO.parent / 'shared' / 'data'
+    if not shared.is_dir():
+        skip = pytest.mark.skip(reason='the real samples are not on this machine')
+        for item in items:
+            if 'shared_data' in item.keywords:
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope='session')
+def toy(tmp_path_factory):
+    """The toy set at its smallest, with random part stores at grids 8 and 16."""
+    root = tmp_path_factory.mktemp('data') / 'toy'
+    write_toy(root, num_imagenet=(16, 8), num_cub=(16, 16), num_ade=(4, 2), progress=False)
+    for split in ('train', 'val'):
+        for grid in (8, 16):
+            random_store(root / 'imagenet' / split, root / 'parts' / f'{split}_{grid}', grid)
+    return root
+
+
+def random_store(images, out, grid, num_parts=6, seed=0):
+    """A part store of random parts for the images below a folder."""
+    names, rng = list_images(images), np.random.default_rng(seed)
+    writer = PartStoreWriter(out, names, dict(grid=grid, num_parts=num_parts))
+    shape = len(names), grid ** 2
+    writer.write(0, rng.integers(num_parts, size=shape), rng.integers(256, size=shape))
+    return writer.finish()
+
+
+@pytest.fixture(scope='session')
+def cars(toy):
+    """Stanford Cars' layout (the single annotation file) over toy images."""
+    root = toy.parent / 'stanford_cars'
+    names = list_images(toy / 'imagenet' / 'train')
+    root.mkdir()
+    (root / 'car_ims').symlink_to(toy / 'imagenet' / 'train')
+    mat4py.savemat(str(root / 'cars_annos.mat'), {'annotations': {
+        'relative_im_path': [f'car_ims/{n}' for n in names],
+        'class': [1 + i % 196 for i in range(len(names))],
+        'test': [int(i >= 8) for i in range(len(names))]}})
+    return root
+
+
+@pytest.fixture(scope='session')
+def inat(toy):
+    """iNaturalist 2019's layout over toy images."""
+    import json
+    root = toy.parent / 'inat2019'
+    images = root / 'train_val2019' / 'Plants'
+    names = list_images(toy / 'imagenet' / 'train')[:8]
+    for split in ('train', 'val'):
+        records = dict(images=[], annotations=[],
+                       categories=[dict(id=c, name=str(c)) for c in range(1010)])
+        for i, name in enumerate(names):
+            target = images / str(i) / f'{split}{i}.jpg'
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((toy / 'imagenet' / 'train' / name).read_bytes())
+            records['images'].append(dict(
+                id=i, file_name=f'train_val2019/Plants/{i}/{split}{i}.jpg'))
+            records['annotations'].append(dict(id=i, image_id=i, category_id=i))
+        (root / f'{split}2019.json').write_text(json.dumps(records))
+    return root

@@ -1,0 +1,97 @@
+"""A suite runs in order, skips what is done, and says what failed."""
+import io
+import sys
+
+import pytest
+import torch
+from rich.console import Console
+
+from benchmarks.suite import MINI, PAPER, SUITES, Row, Suite
+from semmae.engine.plan import execute, plan, wanted
+from semmae.reporting.tables import OWN, load_numbers
+
+WRITE = 'import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.write_text(sys.argv[2])'
+
+
+def little(*rows):
+    return Suite(rows=rows, tasks={}, images='images')
+
+
+def writer(name, needs=(), text='x'):
+    return Row(name, 'out.txt', needs=needs, command=('-c', WRITE, '{work_dir}/out.txt', text))
+
+
+def quiet():
+    return Console(file=io.StringIO())
+
+
+def test_needed_rows_come_first_and_only_what_is_needed():
+    rows = {r.id: r for r in MINI.rows}
+    assert wanted(rows, ['linprobe/semmae_p16']) == [
+        'data', 'mae_p16', 'parts', 'store_8', 'semmae_p16', 'linprobe/semmae_p16']
+
+
+def test_runs_make_their_products_and_are_then_skipped(tmp_path):
+    suite = little(writer('a'), writer('b', ('a',), '{a}'))
+    execute(plan(suite, tmp_path), jobs=2, console=quiet())
+    a, b = tmp_path / 'seed0/a/out.txt', tmp_path / 'seed0/b/out.txt'
+    assert b.read_text() == str(a)
+    times = [p.stat().st_mtime_ns for p in (a, b)]
+    execute(plan(suite, tmp_path), console=quiet())
+    assert [p.stat().st_mtime_ns for p in (a, b)] == times
+
+
+def test_a_failure_stops_the_suite_and_shows_the_end_of_its_log(tmp_path):
+    bad = Row('bad', 'never.txt', command=('-c', 'raise SystemExit("out of cheese")'))
+    suite = little(bad, Row('after', 'x', needs=('bad',), command=('-c', 'pass')))
+    with pytest.raises(RuntimeError, match='(?s)bad failed .exit 1.*out of cheese'):
+        execute(plan(suite, tmp_path), console=quiet())
+    assert not (tmp_path / 'seed0/after').exists()
+
+
+def test_a_run_that_leaves_no_product_is_a_failure(tmp_path):
+    with pytest.raises(RuntimeError, match='is missing'):
+        execute(plan(little(Row('a', 'out', command=('-c', 'pass'))), tmp_path), console=quiet())
+
+
+def test_seeds_have_work_dirs_of_their_own_and_share_the_data(tmp_path):
+    runs = plan(MINI, tmp_path, only=['linprobe/scratch'], seeds=(0, 1))
+    assert [r.id for r in runs] == ['data', 'linprobe/scratch', 'linprobe/scratch']
+    assert '--seed 1' in ' '.join(runs[2].command) and 'seed1' in str(runs[2].work_dir)
+
+
+def test_unknown_and_foreign_rows_say_what_to_do(tmp_path):
+    with pytest.raises(ValueError, match='no row .linprobe/typo.; it has: '):
+        plan(PAPER, tmp_path, only=['linprobe/typo'])
+    with pytest.raises(ValueError, match='--checkpoint FILE'):
+        plan(PAPER, tmp_path, only=['finetune/beit'])
+
+
+def test_several_gpus_start_the_launcher(tmp_path):
+    runs = plan(PAPER, tmp_path, only=['mae_p16'], gpus=8)
+    assert runs[0].command[:4] == ['bash', 'tools/dist_train.sh',
+                                   'mm_configs/ablations/mae_vit-base-p16.py', '8']
+
+
+def test_every_cell_that_is_ours_has_a_row_and_every_other_is_foreign():
+    rows = {r.id for r in PAPER.rows}
+    for cell in load_numbers()['row']:
+        recipe = cell.split('/')[-1]
+        assert (cell in rows) if OWN.match(recipe) else (recipe in PAPER.foreign), cell
+
+
+@pytest.mark.parametrize('name', SUITES)
+def test_every_config_of_a_suite_exists(name):
+    from pathlib import Path
+    for row in SUITES[name].rows:
+        assert not row.config or Path(row.config).is_file(), row
+        assert set(row.needs) <= {r.id for r in SUITES[name].rows}
+
+
+def test_a_checkpoint_from_anywhere_gets_the_tasks_of_its_patch_size(tmp_path):
+    torch.save({'model': {'patch_embed.proj.weight': torch.zeros(8, 3, 16, 16)}},
+               tmp_path / 'mae_vit.pth')
+    runs = plan(PAPER, tmp_path, checkpoint=tmp_path / 'mae_vit.pth')
+    assert [r.id for r in runs] == ['linprobe/mae_vit', 'finetune/mae_vit', 'ade20k/mae_vit']
+    assert 'result.recipe=mae_vit' in ' '.join(runs[0].command)
+    assert runs[0].command[0] == sys.executable

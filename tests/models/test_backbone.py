@@ -1,0 +1,73 @@
+"""The shared ViT: mmpretrain's numbers, zero-initialised relative positions, frozen when asked."""
+import pytest
+import torch
+from mmpretrain.models import VisionTransformer
+
+from semmae.registry import MODELS
+
+ARCH = dict(embed_dims=24, num_layers=3, num_heads=2, feedforward_channels=48)
+SIZE = dict(arch=ARCH, img_size=32, patch_size=8)
+
+
+def vit(**kwargs):
+    torch.manual_seed(0)
+    model = MODELS.build(dict(dict(type='semmae.ViT', out_type='raw', **SIZE), **kwargs))
+    model.init_weights()
+    return model.eval()
+
+
+@pytest.mark.parametrize('out_type', ['raw', 'cls_token', 'featmap', 'avg_featmap'])
+@pytest.mark.parametrize('side', [32, 48])
+def test_features_equal_mmpretrains_vit_with_the_same_weights(out_type, side):
+    ours = vit(out_type=out_type)
+    theirs = VisionTransformer(out_type=out_type, **SIZE).eval()
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    images = torch.randn(2, 3, side, side)
+    torch.testing.assert_close(ours(images)[0], theirs(images)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_relative_position_bias_starts_as_the_plain_network_and_then_matters():
+    plain, biased = vit(), vit(rel_pos_bias=True)
+    biased.load_state_dict(plain.state_dict(), strict=False)
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(plain(images)[0], biased(images)[0], rtol=1e-5, atol=1e-6)
+    biased.layers[0].attn.relative_position_bias_table.data.normal_()
+    assert not torch.allclose(plain(images)[0], biased(images)[0], atol=1e-3)
+
+
+def test_relative_positions_share_a_bias_exactly_where_offsets_are_equal():
+    from semmae.models.backbone import relative_positions
+    index = relative_positions(3, 4)
+    at = [(y, x) for y in range(3) for x in range(4)]
+    offsets = {}
+    for i, a in enumerate(at):
+        for j, b in enumerate(at):
+            offsets.setdefault((a[0] - b[0], a[1] - b[1]), set()).add(int(index[1 + i, 1 + j]))
+    rows = [r.pop() for r in offsets.values() if len(r) == 1]
+    assert len(rows) == len(offsets) == len(set(rows)) == 5 * 7
+    assert index.max() == 5 * 7 + 2 and {int(index[0, 0]), int(index[0, 1]), int(index[1, 0])
+                                         }.isdisjoint(rows)
+
+
+def test_relative_positions_at_another_size_are_refused():
+    with pytest.raises(ValueError, match='made for 17 tokens, found 37'):
+        vit(rel_pos_bias=True)(torch.randn(1, 3, 48, 48))
+
+
+def test_a_frozen_backbone_trains_nothing():
+    assert not any(p.requires_grad for p in vit(is_frozen=True).parameters())
+
+
+def test_feature_maps_of_kept_patches_are_refused():
+    with pytest.raises(ValueError, match='needs all patches'):
+        vit(out_type='featmap')(torch.randn(1, 3, 32, 32), torch.tensor([[0, 1]]))
+
+
+def test_an_init_cfg_without_a_checkpoint_says_how_to_give_one():
+    with pytest.raises(ValueError, match='model.backbone.init_cfg.checkpoint=FILE'):
+        vit(init_cfg=dict(type='Pretrained', checkpoint=''))
+
+
+def test_a_missing_checkpoint_is_an_error_and_not_a_network_of_noise():
+    with pytest.raises(FileNotFoundError, match='no checkpoint at nowhere.pth'):
+        vit(init_cfg=dict(type='Pretrained', checkpoint='nowhere.pth'))

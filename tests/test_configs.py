@@ -1,0 +1,166 @@
+"""Every config in mm_configs/ loads, builds, trains one step at toy size and, if it can, evaluates.
+
+Sizes and paths are replaced, nothing else: data readers, models, losses, optimiser groups, schedules
+and the result line are those of the file.
+"""
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from mmengine.config import Config
+
+from semmae.engine import launch
+from semmae.registry import MODELS
+
+REPO = Path(__file__).resolve().parents[1]
+LEAVES = sorted(p.relative_to(REPO).as_posix() for p in (REPO / 'mm_configs').rglob('*.py')
+                if '_base_' not in p.parts)
+ARCH = dict(embed_dims=24, num_layers=4, num_heads=2, feedforward_channels=48)
+STEPS = 2  # images of a batch; one batch an epoch
+
+
+def test_the_paper_has_its_eight_configs_and_names_are_unique_for_mim():
+    names = [Path(leaf).name for leaf in LEAVES]
+    assert len(set(names)) == len(names)
+    assert {f'semmae_{n}.py' for n in ('parts', 'pretrain', 'linprobe', 'finetune', 'inat19', 'cub',
+                                       'cars', 'upernet_ade20k')} <= set(names)
+
+
+@pytest.mark.parametrize('leaf', LEAVES)
+def test_header_says_what_it_is_and_how_to_run_it(leaf):
+    header = (REPO / leaf).read_text().split('"""')[1]
+    assert f'{leaf}' in header, 'the command to run it'
+    assert 'Run:' in header
+    if 'mini' not in leaf:
+        assert 'Status:' in header
+        assert 'Paper' in header or 'MAE:' in header
+
+
+@pytest.mark.parametrize('leaf', LEAVES)
+def test_config_builds_and_takes_one_step(leaf, toy, cars, inat, tmp_path, monkeypatch):
+    cfg = Config.fromfile(REPO / leaf)
+    shrink(cfg, toy, cars, inat, tmp_path)
+    monkeypatch.setattr(launch, 'read_config', lambda *_: cfg)
+    before = []
+    original = launch.Runner.train
+
+    def remember(runner):
+        original_init = runner._init_model_weights
+
+        def init():
+            original_init()
+            before.append({k: v.clone() for k, v in runner.model.named_parameters()})
+        runner._init_model_weights = init
+        return original(runner)
+    monkeypatch.setattr(launch.Runner, 'train', remember)
+    model = launch.train(leaf, work_dir=tmp_path / 'run', seed=0)
+    changed = {k for k, v in model.named_parameters() if not v.equal(before[0][k])}
+    trained = {k for k, v in model.named_parameters() if v.requires_grad}
+    assert changed and changed <= trained
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    if 'result' in cfg:
+        line = json.loads((tmp_path / 'run/results.jsonl').read_text())
+        assert line['task'] == cfg.result.task and line['reduced']
+        assert line['load_report']['matched'] > 0
+
+
+def shrink(cfg, toy, cars, inat, tmp_path):
+    """Toy sizes and paths in place of the real ones."""
+    cfg.train_dataloader.update(batch_size=STEPS, num_workers=0, persistent_workers=False,
+                                pin_memory=False)
+    # A step at the warm-up's first rate, 1e-9, would change nothing.
+    for schedule in cfg.param_scheduler:
+        if schedule.type == 'LinearLR':
+            schedule.start_factor = 0.5
+    train = cfg.train_dataloader.dataset.dataset
+    if cfg.model.type in ('semmae.SemMAE', 'semmae.PartLearner'):
+        shrink_self_supervised(cfg, train, toy, tmp_path)
+    else:
+        for loader in (cfg.val_dataloader, cfg.test_dataloader):
+            loader.update(batch_size=STEPS, num_workers=0, persistent_workers=False)
+        shrink_labelled(cfg, train, toy, cars, inat)
+        shrink_model(cfg, tmp_path)
+    if cfg.train_cfg.get('max_iters'):
+        cfg.train_cfg.update(max_iters=1, val_interval=1)
+    else:
+        cfg.train_cfg.update(max_epochs=1)
+        train.indices = STEPS
+
+
+def shrink_self_supervised(cfg, train, toy, tmp_path):
+    train.data_root = str(toy / 'imagenet' / 'train')
+    if cfg.model.type == 'semmae.SemMAE':
+        grid = 16 if cfg.model.num_candidates else 8
+        patch = cfg.model.backbone.patch_size
+        train.grid = cfg.model.decoder.grid = grid
+        train.pipeline[1].scale = train.pipeline[2].crop_size = grid * patch
+        train.pipeline[-1].num_noise = grid ** 2 + cfg.model.masking.get('num_parts', 0)
+        cfg.model.backbone.update(arch=ARCH, img_size=grid * patch)
+        cfg.model.decoder.update(embed_dim=24, decoder_embed_dim=16, decoder_depth=1,
+                                 decoder_num_heads=2)
+        if cfg.model.num_candidates:
+            cfg.model.num_candidates = grid ** 2 // 4
+        if train.part_store:
+            train.part_store = str(toy / 'parts' / f'train_{grid}')
+    else:
+        encoder = cfg.model.encoder
+        weights = tmp_path / 'encoder.pth'
+        if isinstance(encoder.backbone, str):
+            encoder.backbone = 'vit_tiny_patch16_224'
+            model = timm.create_model(encoder.backbone, num_classes=0)
+            torch.save(dict(teacher={f'module.{k}': v for k, v in model.state_dict().items()}),
+                       weights)
+        else:
+            torch.save(MODELS.build(encoder.backbone).state_dict(), weights)
+        encoder.update(grid=4, checkpoint=str(weights))
+        cfg.model.blur_kernel = 3
+        train.pipeline[1].scale = train.pipeline[2].crop_size = 64
+
+
+def shrink_labelled(cfg, train, toy, cars, inat):
+    homes = {'semmae.INaturalist2019': inat, 'semmae.CUBParts': toy / 'CUB_200_2011',
+             'mmpretrain.StanfordCars': cars, 'mmseg.ADE20KDataset': toy / 'ADEChallengeData2016',
+             'mmseg.BaseSegDataset': toy / 'ADEChallengeData2016'}
+    for split, data in (('train', train), ('val', cfg.val_dataloader.dataset),
+                        ('val', cfg.test_dataloader.dataset)):
+        data.data_root = str(homes.get(data.type, toy / 'imagenet' / split))
+        for step in data.pipeline:
+            if step.type == 'semmae.LoadParts':
+                step.update(store=str(toy / 'parts' / f'{split}_8'), grid=8,
+                            root=str(toy / 'imagenet' / split))
+
+
+def shrink_model(cfg, tmp_path):
+    side = 64
+    model, backbone = cfg.model, cfg.model.backbone
+    backbone.update(arch=ARCH, img_size=side)
+    if backbone.get('out_indices'):
+        backbone.out_indices = [0, 1, 2, 3]
+        model.data_preprocessor.size = (side, side)
+        model.neck.embed_dim = 24
+        model.decode_head.update(in_channels=[24] * 4, channels=8)
+        model.auxiliary_head.update(in_channels=24, channels=8)
+        if model.test_cfg.mode == 'slide':
+            model.test_cfg.update(crop_size=(side, side), stride=(43, 43))
+    else:
+        model.head.in_channels = 24
+        if model.get('neck'):
+            model.neck.input_features = 24
+        if model.get('num_candidates'):
+            model.num_candidates = 16
+    for loader in (cfg.train_dataloader.dataset, cfg.val_dataloader, cfg.test_dataloader):
+        for step in loader.dataset.pipeline:
+            kind = step.type.split('.')[-1]
+            if kind in ('RandomResizedCrop', 'ResizeEdge'):
+                step.scale = side
+            elif kind in ('RandomResize', 'Resize'):
+                step.scale = (side * 4, side)
+            elif kind in ('CenterCrop', 'RandomCrop'):
+                step.crop_size = side if kind == 'CenterCrop' else (side, side)
+    weights = tmp_path / 'pretrained.pth'
+    torch.save(dict(state_dict={f'backbone.{k}': v for k, v in MODELS.build(dict(
+        backbone, init_cfg=None, out_type='raw', final_norm=True, rel_pos_bias=False)
+    ).state_dict().items()}), weights)
+    backbone.init_cfg = dict(type='Pretrained', checkpoint=str(weights))

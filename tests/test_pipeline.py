@@ -1,0 +1,187 @@
+"""Runs as a user starts them: resumed, on two processes, through mim."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from semmae.engine.checkpoint import read_checkpoint
+
+REPO = Path(__file__).resolve().parents[1]
+ENV = dict(os.environ, PYTHON=sys.executable, PYTHONWARNINGS='ignore', OMP_NUM_THREADS='1',
+           PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
+PRETRAIN = 'mm_configs/mini/semmae_p16_mini.py'
+DATA = 'train_dataloader.dataset.dataset'
+
+
+def run(*command, **kwargs):
+    return subprocess.run(list(map(str, command)), cwd=REPO, env=ENV, text=True,
+                          capture_output=True, timeout=300, **kwargs)
+
+
+def options(toy, **more):
+    return ['--cfg-options', f'{DATA}.data_root={toy / "imagenet/train"}',
+            f'{DATA}.part_store={toy / "parts/train_8"}', 'train_dataloader.batch_size=8',
+            *(f'{k}={v}' for k, v in more.items())]
+
+
+def weights(path):
+    return read_checkpoint(path)['state_dict']
+
+
+@pytest.fixture(scope='module')
+def pretrained(toy, tmp_path_factory):
+    """Three epochs of mini SemMAE on 16 images, uninterrupted, in one process."""
+    work = tmp_path_factory.mktemp('one')
+    done = run(sys.executable, 'tools/train.py', PRETRAIN, '--work-dir', work,
+               *options(toy, **{'train_cfg.max_epochs': 3,
+                                'default_hooks.checkpoint.interval': 1}))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return work
+
+
+def test_a_run_killed_and_resumed_ends_in_the_same_bits(pretrained, toy, tmp_path):
+    command = [sys.executable, 'tools/train.py', PRETRAIN, '--work-dir', str(tmp_path), '--resume',
+               *options(toy, **{'train_cfg.max_epochs': 3,
+                                'default_hooks.checkpoint.interval': 1,
+                                'train_dataloader.num_workers': 1})]
+    process = subprocess.Popen(command, cwd=REPO, env=ENV, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while not (tmp_path / 'epoch_1.pth').exists() and time.time() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (tmp_path / 'epoch_1.pth').exists() and not (tmp_path / 'epoch_3.pth').exists()
+    done = run(*command)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert 'resumed epoch: ' in done.stdout + done.stderr
+    ours, reference = weights(tmp_path / 'epoch_3.pth'), weights(pretrained / 'epoch_3.pth')
+    assert all(ours[k].equal(v) for k, v in reference.items())
+
+
+def test_two_processes_reach_the_weights_of_one_with_the_same_global_batch(
+        pretrained, toy, tmp_path):
+    done = run('bash', 'tools/dist_train.sh', PRETRAIN, 2, '--work-dir', tmp_path,
+               *options(toy, **{'train_cfg.max_epochs': 3})[:3], 'train_dataloader.batch_size=4',
+               'train_cfg.max_epochs=3', 'default_hooks.checkpoint.interval=1')
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = weights(pretrained / 'epoch_3.pth'), weights(tmp_path / 'epoch_3.pth')
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=2e-6, msg=name)
+
+
+def test_the_part_store_decides_the_masks(pretrained, toy, tmp_path):
+    """The negative control of the two tests above: other parts end in other weights."""
+    from tests.conftest import random_store
+    random_store(toy / 'imagenet/train', tmp_path / 'store', 8, seed=1)
+    command = options(toy, **{'train_cfg.max_epochs': 3, 'default_hooks.checkpoint.interval': 1})
+    command[2] = f'{DATA}.part_store={tmp_path / "store"}'
+    done = run(sys.executable, 'tools/train.py', PRETRAIN, '--work-dir', tmp_path / 'run', *command)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ours, one = weights(tmp_path / 'run/epoch_3.pth'), weights(pretrained / 'epoch_3.pth')
+    assert not all(ours[k].equal(v) for k, v in one.items())
+
+
+CLASSES = ('train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'train_dataloader.batch_size=8')
+
+
+@pytest.fixture(scope='module')
+def probed(pretrained, toy, tmp_path_factory):
+    """A linear probe of the pre-trained weights, one epoch."""
+    work = tmp_path_factory.mktemp('probe')
+    done = run(sys.executable, 'tools/train.py', 'mm_configs/mini/linprobe_p16_mini.py',
+               '--work-dir', work, '--cfg-options', *CLASSES, *labelled(toy),
+               f'model.backbone.init_cfg.checkpoint={pretrained / "epoch_3.pth"}')
+    assert done.returncode == 0, done.stderr[-3000:]
+    return work
+
+
+def labelled(toy):
+    return [f'{DATA}.data_root={toy / "imagenet/train"}',
+            f'val_dataloader.dataset.data_root={toy / "imagenet/val"}',
+            f'test_dataloader.dataset.data_root={toy / "imagenet/val"}']
+
+
+def lines(work):
+    return [json.loads(line) for line in (work / 'results.jsonl').read_text().splitlines()]
+
+
+def test_a_result_names_its_pretraining_and_everything_behind_it(probed, pretrained):
+    (line,) = lines(probed)
+    assert line['row'] == 'linprobe/semmae_p16' and line['method'] == 'SemMAE'
+    assert line['metric'] == 'accuracy/top1' and 0 <= line['value'] <= 100
+    assert line['load_report']['path'] == str(pretrained / 'epoch_3.pth')
+    assert line['reduced'] and '3 of 800 epochs' in line['reduced_why']
+    assert '64 of 224 pixels' in line['reduced_why']
+    assert line['protocol']['pretraining']['epochs'] == 3
+    assert line['protocol']['augmentation'][0].startswith('RandomResizedCrop(')
+
+
+def test_testing_the_checkpoint_again_gives_the_same_number_and_row(probed, toy, tmp_path):
+    done = run(sys.executable, 'tools/test.py', 'mm_configs/mini/linprobe_p16_mini.py',
+               probed / 'epoch_1.pth', '--work-dir', tmp_path, '--cfg-options', *labelled(toy))
+    assert done.returncode == 0, done.stderr[-3000:]
+    (line,), (first,) = lines(tmp_path), lines(probed)
+    assert (line['row'], line['value']) == (first['row'], first['value'])
+    assert line['checkpoint_sha256'] == first['checkpoint_sha256']
+
+
+def test_the_tables_show_it_as_reduced_with_the_papers_number_beside(probed):
+    done = run(sys.executable, 'tools/make_tables.py', probed, '--table', 1)
+    row = next(r for r in done.stdout.splitlines() if '65.0' in r)
+    assert f'{lines(probed)[0]["value"]:.2f} (n=1)' in row and 'reduced' in row
+
+
+def test_mim_test_runs_classification_through_semmae_and_segmentation_through_both(
+        probed, pretrained, toy, tmp_path):
+    pytest.importorskip('mim')
+    ade = toy / 'ADEChallengeData2016'
+    config = 'mm_configs/mini/semmae_upernet_ade20k_mini.py'
+    sets = [f'{key}.data_root={ade}' for key in (
+        DATA, 'val_dataloader.dataset', 'test_dataloader.dataset')]
+    done = run(sys.executable, 'tools/train.py', config, '--work-dir', tmp_path / 'seg',
+               '--cfg-options', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
+               'default_hooks.checkpoint.interval=2', 'train_dataloader.batch_size=2', *sets,
+               f'model.backbone.init_cfg.checkpoint={pretrained / "epoch_3.pth"}')
+    assert done.returncode == 0, done.stderr[-3000:]
+    (trained,) = lines(tmp_path / 'seg')
+    mim = Path(sys.executable).parent / 'mim'
+    for i, package in enumerate(('mmsegmentation', 'semmae')):
+        work = tmp_path / f'{i}'
+        done = run(mim, 'test', package, config, '--checkpoint', tmp_path / 'seg/iter_2.pth',
+                   '--work-dir', work, '--cfg-options', *sets)
+        assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-2000:]
+        (line,) = lines(work)
+        assert line['row'] == 'ade20k/semmae_p16' and line['value'] == trained['value']
+    done = run(mim, 'test', 'semmae', 'mm_configs/mini/linprobe_p16_mini.py', '--checkpoint',
+               probed / 'epoch_1.pth', '--work-dir', tmp_path / 'cls', '--cfg-options',
+               *labelled(toy))
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-2000:]
+    assert lines(tmp_path / 'cls')[0]['value'] == lines(probed)[0]['value']
+
+
+@pytest.mark.parametrize('command, complaint', [
+    (['tools/train.py', 'mm_configs/nothing.py'], 'no config at mm_configs/nothing.py'),
+    (['tools/train.py', PRETRAIN, '--cfg-options', 'model.backbon.depth=3'],
+     'model.backbon.depth.* has no such key'),
+    (['tools/test.py', PRETRAIN, 'nothing.pth'], 'no checkpoint at nothing.pth'),
+    (['tools/make_tables.py', 'nothing'], 'no such file or folder: nothing')])
+def test_a_mistake_ends_in_one_line_and_status_2(command, complaint):
+    import re
+    done = run(sys.executable, *command)
+    assert done.returncode == 2
+    assert re.search(complaint, done.stderr), done.stderr[-1500:]
+    assert 'Traceback' not in done.stderr
+
+
+def test_launchers_take_paths_with_spaces_and_refuse_a_wrong_number():
+    done = run('bash', 'tools/dist_train.sh', PRETRAIN, 'two')
+    assert done.returncode == 2 and "found 'two'" in done.stderr
+    done = run('bash', 'tools/dist_train.sh', 'my configs/a b.py', 1)
+    assert 'no config at my configs/a b.py' in done.stderr
