@@ -1,7 +1,7 @@
-"""Every config in mm_configs/ loads, builds, trains one step at toy size and, if it can, evaluates.
+"""Every config in mm_configs/ loads, builds, trains one step at toy size and evaluates if it can.
 
-Sizes and paths are replaced, nothing else: data readers, models, losses, optimiser groups, schedules
-and the result line are those of the file.
+Sizes and paths are replaced, nothing else: data readers, models, losses, optimiser groups,
+schedules and the result line are those of the file.
 """
 import json
 from pathlib import Path

@@ -59,6 +59,10 @@ class ViT(VisionTransformer):
             self.load_report = load_backbone(self, self.init_cfg['checkpoint'])
         self._is_init = True
 
+    def train(self, mode=True):
+        super().train(mode)
+        return self  # mmpretrain's returns nothing
+
     def tokens(self, images, ids_keep=None):
         """(B, 3, H, W) -> (B, 1 + V, D), the input of the first layer: class token, then patches.
 

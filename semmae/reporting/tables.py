@@ -80,7 +80,7 @@ def build_tables(records, numbers=None, tables=tuple(TITLES)) -> dict:
         lines[table] = [line for cell in cells for line in
                         _lines(by_row.get(cell['row'], []), cell, cell['group'], _setting(cell))]
     for row in sorted(set(by_row) - set(numbers['row'])):
-        home = min((t for record in by_row[row] for t in record['tables'] if t in TITLES),
+        home = min((t for record in by_row[row] for t in record.get('tables') or () if t in TITLES),
                    default=OTHER)
         if home in lines:
             method = min(record['method'] for record in by_row[row])

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from mmengine.logging import HistoryBuffer
 
 from semmae.engine import checkpoint
 from semmae.registry import MODELS
@@ -112,7 +113,7 @@ class Attack:
 
 class GetattrAttack:
     def __reduce__(self):
-        return getattr, (os, 'system')
+        return getattr, (HistoryBuffer, 'set_default_statistics')
 
 
 @pytest.mark.parametrize('make', [lambda p: Attack(p), lambda p: GetattrAttack()])

@@ -89,8 +89,8 @@ def test_every_config_of_a_suite_exists(name):
 
 
 def test_a_checkpoint_from_anywhere_gets_the_tasks_of_its_patch_size(tmp_path):
-    torch.save({'model': {'patch_embed.proj.weight': torch.zeros(8, 3, 16, 16)}},
-               tmp_path / 'mae_vit.pth')
+    torch.save({'model': {'patch_embed.proj.weight': torch.zeros(8, 3, 16, 16),
+                          'blocks.0.norm1.weight': torch.ones(8)}}, tmp_path / 'mae_vit.pth')
     runs = plan(PAPER, tmp_path, checkpoint=tmp_path / 'mae_vit.pth')
     assert [r.id for r in runs] == ['linprobe/mae_vit', 'finetune/mae_vit', 'ade20k/mae_vit']
     assert 'result.recipe=mae_vit' in ' '.join(runs[0].command)

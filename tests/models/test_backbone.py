@@ -20,7 +20,8 @@ def vit(**kwargs):
 @pytest.mark.parametrize('side', [32, 48])
 def test_features_equal_mmpretrains_vit_with_the_same_weights(out_type, side):
     ours = vit(out_type=out_type)
-    theirs = VisionTransformer(out_type=out_type, **SIZE).eval()
+    theirs = VisionTransformer(out_type=out_type, **SIZE)
+    theirs.eval()  # which returns nothing
     theirs.load_state_dict(ours.state_dict(), strict=True)
     images = torch.randn(2, 3, side, side)
     torch.testing.assert_close(ours(images)[0], theirs(images)[0], rtol=1e-5, atol=1e-6)

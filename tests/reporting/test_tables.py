@@ -19,7 +19,15 @@ from hypothesis import strategies as st
 from semmae.evaluation.protocol import fingerprint
 from semmae.evaluation.results import append_result, read_results
 from semmae.reporting import tables as module
-from semmae.reporting.tables import FORMATS, OTHER, TITLES, build_tables, load_numbers, render
+from semmae.reporting.tables import (
+    DATASETS,
+    FORMATS,
+    OTHER,
+    TITLES,
+    build_tables,
+    load_numbers,
+    render,
+)
 
 REPO = Path(__file__).parents[2]
 TOOL = [sys.executable, str(REPO / 'tools' / 'make_tables.py')]
@@ -42,7 +50,7 @@ NASTY = ['a_b|c', '$x$', r'\input{/etc/passwd}', '<script>alert(1)</script>', '5
 def a_record(row='linprobe/mae_p16', **changes):
     protocol = changes.setdefault('protocol', {'input_size': 224, 'epochs': 90})
     task, recipe = row.split('/', 1)
-    return {'row': row, 'method': 'MAE', 'recipe': recipe, 'task': task, 'dataset': 'imagenet',
+    return {'row': row, 'method': 'MAE', 'recipe': recipe, 'task': task, 'dataset': DATASETS[task],
             'split': 'val', 'metric': 'accuracy/top1', 'value': 65.0, 'unit': '%', 'seed': 0,
             'fingerprint': fingerprint(protocol), 'config': 'c.py', 'checkpoint': 'c.pth',
             'checkpoint_sha256': 'aa', 'reduced': False, 'reduced_why': None, 'status': 'ok',
@@ -86,7 +94,8 @@ def test_an_empty_folder_prints_seven_tables_with_every_number_and_one_command_a
         cells = [[cell.strip() for cell in row.strip('|').split('|')] for row in rows]
         assert ' '.join(row[2] for row in cells) == PRINTED[int(table)]
         assert all(row[3] == row[4] == '' for row in cells)
-        assert all(re.fullmatch(r'`python tools/run_suite\.py paper --only \w+/\w+`', row[6])
+        assert all(re.fullmatch(r'`python tools/run_suite\.py paper --only \w+/\w+'
+                                r'( --checkpoint FILE)?`', row[6])
                    for row in cells)
 
 
@@ -167,8 +176,29 @@ def test_a_failed_run_is_named_below_the_table_and_never_averaged():
 def test_results_that_fit_no_cell_stand_in_a_table_of_their_own_only_if_there_are_any():
     assert OTHER not in build_tables([a_record()])
     frame = build_tables([a_record('linprobe/scratch', method='scratch', dataset='toy')])[OTHER]
-    assert frame['setting'][0] == 'linprobe/scratch' and frame['ours'][0] == '65.00 (n=1)'
+    assert frame['setting'][0] == 'linprobe/scratch (not in the paper)'
+    assert frame['ours'][0] == '65.00 (n=1)'
     assert frame['note'][0] == 'on toy; metric accuracy/top1 in %'
+
+
+def test_a_result_that_the_paper_lacks_stands_below_the_cells_of_its_first_table():
+    frames = build_tables([a_record('linprobe/scratch', method='scratch', tables=[1, 5])])
+    assert OTHER not in frames and len(frames[1]) == 5
+    assert frames[1]['setting'][4] == 'linprobe/scratch (not in the paper)'
+    assert frames[1]['paper'][4] == '' and frames[1]['ours'][4] == '65.00 (n=1)'
+
+
+def test_a_number_from_another_data_set_has_no_difference_to_the_paper():
+    cell = line([a_record(dataset='toy set')])
+    assert cell['difference'] == '-' and cell['note'] == 'on toy set'
+
+
+def test_measured_lines_keep_their_notes_and_drop_the_errata_of_empty_cells():
+    frames = module.measured(build_tables(runs('linprobe/mae_p16', [60.0, 60.2])
+                                          + runs('linprobe/semmae_p16', [62.0, 62.2])))
+    assert list(frames) == [1, 4] and list(frames[1]['paper']) == ['63.7', '65.0']
+    assert frames[1].attrs['bold'] == [1] and frames[1].attrs['legend'] == []
+    assert 'erratum' in frames[4]['note'][0] and frames[4].attrs['legend']
 
 
 def test_only_a_distinguishable_best_under_the_same_protocol_is_bold():
@@ -309,7 +339,7 @@ def test_a_terminal_shows_the_same_numbers(capsys, monkeypatch):
 def test_every_command_names_a_row_of_the_numbers():
     numbers = load_numbers()
     commands = [command for frame in build_tables([]).values() for command in frame['to fill']]
-    assert [shlex.split(command)[-1] for command in commands] == list(numbers['row'])
+    assert [shlex.split(command)[4] for command in commands] == list(numbers['row'])
 
 
 def test_the_tool_writes_only_the_tables_asked_for_and_says_where(tmp_path):
