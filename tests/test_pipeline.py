@@ -73,7 +73,12 @@ def test_two_processes_reach_the_weights_of_one_with_the_same_global_batch(
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = weights(pretrained / 'epoch_3.pth'), weights(tmp_path / 'epoch_3.pth')
     for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=2e-6, msg=name)
+        ours = two[name]
+        if name.endswith('qkv.bias'):
+            # A bias of the keys adds the same to all logits of a query, so its gradient is 0 but
+            # for rounding, which Adam's normalisation makes visible: left out.
+            ours, value = (torch.cat([x[:len(x) // 3], x[2 * len(x) // 3:]]) for x in (ours, value))
+        torch.testing.assert_close(ours, value, rtol=1e-5, atol=1e-7, msg=name)
 
 
 def test_the_part_store_decides_the_masks(pretrained, toy, tmp_path):
