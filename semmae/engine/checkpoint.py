@@ -31,6 +31,13 @@ SAFE = [HistoryBuffer, (_statistics_of_history, 'builtins.getattr'), np.ndarray,
         _numpy.multiarray.scalar,
         *{type(np.dtype(t)) for t in ('f8', 'f4', 'f2', 'i8', 'i4', 'i2', 'i1', 'u1', 'b1')}]
 
+OURS_TO_TIMM = [(r'^layers\.(\d+)\.ln(\d)\.', r'blocks.\1.norm\2.'),
+                (r'^layers\.(\d+)\.ffn\.layers\.0\.0\.', r'blocks.\1.mlp.fc1.'),
+                (r'^layers\.(\d+)\.ffn\.layers\.1\.', r'blocks.\1.mlp.fc2.'),
+                (r'^layers\.', r'blocks.'),
+                (r'^patch_embed\.projection\.', r'patch_embed.proj.'),
+                (r'^ln2\.', r'fc_norm.'),
+                (r'^ln1\.', r'norm.')]
 TIMM_NAMES = [(r'^blocks\.(\d+)\.norm(\d)\.', r'layers.\1.ln\2.'),
               (r'^blocks\.(\d+)\.mlp\.fc1\.', r'layers.\1.ffn.layers.0.0.'),
               (r'^blocks\.(\d+)\.mlp\.fc2\.', r'layers.\1.ffn.layers.1.'),
@@ -104,8 +111,14 @@ def backbone_state(content: dict) -> dict:
         if inside:
             state = inside
     if any(k.startswith('blocks.') for k in state):
-        for pattern, name in TIMM_NAMES:
-            state = {re.sub(pattern, name, k): v for k, v in state.items()}
+        state = renamed(state, TIMM_NAMES)
+    return state
+
+
+def renamed(state, names) -> dict:
+    """``state`` with every (pattern, replacement) of ``names`` applied to its keys, in order."""
+    for pattern, name in names:
+        state = {re.sub(pattern, name, k): v for k, v in state.items()}
     return state
 
 
@@ -174,3 +187,28 @@ def load_whole(model, path) -> dict:
             f'{shapes[:2]}. Give the config that trained it.')
     model.load_state_dict(state)
     return content.get('meta', {})
+
+
+def convert(src, dst, to) -> int:
+    """Write the ViT of ``src`` to ``dst`` under another library's names; returns the tensor count.
+
+    to: 'mmpretrain' (in .pth behind ``state_dict`` and ``backbone.``, as its own checkpoints),
+    'mmseg-mae' (bare names, the only ones that mmseg's MAE backbone loads) or 'timm'.
+    """
+    dst = Path(dst)
+    if dst.suffix not in ('.pth', '.safetensors'):
+        raise ValueError(f'{dst}: expected a name that ends in .pth or .safetensors')
+    state = {k: v.contiguous() for k, v in backbone_state(read_checkpoint(src)).items()
+             if k.startswith(('ln1.', 'ln2.')) or not MAY_BE_LEFT.search(k)}
+    if 'patch_embed.projection.weight' not in state:
+        raise ValueError(f'{src} holds no ViT: no patch embedding among {sorted(state)[:3]} ...')
+    if to == 'timm':
+        state = renamed(state, OURS_TO_TIMM)
+    elif to == 'mmpretrain' and dst.suffix == '.pth':
+        state = dict(state_dict={f'backbone.{k}': v for k, v in state.items()})
+    if dst.suffix == '.safetensors':
+        from safetensors.torch import save
+        write_atomically(dst, lambda f: f.write(save(state)))
+    else:
+        write_atomically(dst, lambda f: torch.save(state, f))
+    return len(state.get('state_dict', state))

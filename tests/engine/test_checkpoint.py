@@ -1,7 +1,6 @@
 """Weights load whole or not at all, and no file runs code."""
 import os
 import pickle
-import re
 
 import pytest
 import torch
@@ -21,13 +20,7 @@ def vit(**kwargs):
 
 
 def timm_names(state):
-    """mmpretrain's names back to timm's."""
-    pairs = [(r'^layers\.(\d+)\.ln(\d)', r'blocks.\1.norm\2'), ('ffn.layers.0.0', 'mlp.fc1'),
-             ('ffn.layers.1', 'mlp.fc2'), (r'^layers', 'blocks'), ('projection', 'proj'),
-             (r'^ln1', 'norm')]
-    for pattern, name in pairs:
-        state = {re.sub(pattern, name, k): v for k, v in state.items()}
-    return state
+    return checkpoint.renamed(state, checkpoint.OURS_TO_TIMM)
 
 
 LAYOUTS = {
@@ -163,3 +156,56 @@ def test_the_wrong_config_for_a_whole_checkpoint_is_refused(tmp_path):
     torch.save(dict(state_dict=vit().state_dict()), tmp_path / 'x.pth')
     with pytest.raises(ValueError, match='not a checkpoint of this config'):
         checkpoint.load_whole(vit(arch=dict(ARCH, num_layers=3)), tmp_path / 'x.pth')
+
+
+def converted(tmp_path, to, suffix='pth'):
+    source = vit(out_type='featmap', final_norm=to != 'mmseg-mae', out_indices=[1])
+    for p in source.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    torch.save(dict(state_dict={f'backbone.{k}': v for k, v in source.state_dict().items()}
+                    | {'decoder.decoder_pred.bias': torch.zeros(3)}), tmp_path / 'ours.pth')
+    checkpoint.convert(tmp_path / 'ours.pth', tmp_path / f'theirs.{suffix}', to)
+    images = torch.randn(2, 3, 32, 32)
+    source.eval()
+    return tmp_path / f'theirs.{suffix}', images, source(images)[-1]
+
+
+def test_timm_reads_a_converted_checkpoint_and_gives_our_features(tmp_path):
+    from safetensors.torch import load_file
+    from timm.models.vision_transformer import VisionTransformer
+    path, images, ours = converted(tmp_path, 'timm', 'safetensors')
+    theirs = VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2,
+                               mlp_ratio=2, num_classes=0).eval()
+    theirs.load_state_dict(load_file(path), strict=True)
+    tokens = theirs.forward_features(images)[:, 1:]
+    torch.testing.assert_close(tokens.transpose(1, 2).reshape_as(ours), ours, rtol=1e-4, atol=1e-5)
+
+
+def test_mmpretrain_reads_a_converted_checkpoint_and_gives_our_features(tmp_path):
+    from mmpretrain.models import VisionTransformer
+    path, images, ours = converted(tmp_path, 'mmpretrain')
+    theirs = VisionTransformer(arch=ARCH, img_size=32, patch_size=8, out_type='featmap',
+                               init_cfg=dict(type='Pretrained', checkpoint=str(path),
+                                             prefix='backbone.'))
+    theirs.init_weights()
+    theirs.eval()
+    torch.testing.assert_close(theirs(images)[0], ours, rtol=1e-4, atol=1e-5)
+
+
+def test_mmseg_reads_a_converted_checkpoint_and_gives_our_features(tmp_path):
+    from mmseg.models.backbones import MAE
+    path, images, ours = converted(tmp_path, 'mmseg-mae')
+    theirs = MAE(img_size=(32, 32), patch_size=8, embed_dims=24, num_layers=2, num_heads=2,
+                 mlp_ratio=2, init_values=1.0, norm_cfg=dict(type='LN', eps=1e-6), out_indices=[1],
+                 init_cfg=dict(type='Pretrained', checkpoint=str(path)))
+    theirs.init_weights()
+    theirs.eval()
+    torch.testing.assert_close(theirs(images)[0], ours, rtol=1e-4, atol=1e-5)
+
+
+def test_conversion_refuses_a_file_without_a_vit_and_a_strange_suffix(tmp_path):
+    torch.save(dict(model=dict(weight=torch.zeros(1))), tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match='holds no ViT'):
+        checkpoint.convert(tmp_path / 'x.pth', tmp_path / 'y.pth', 'timm')
+    with pytest.raises(ValueError, match='ends in .pth'):
+        checkpoint.convert(tmp_path / 'x.pth', tmp_path / 'y.bin', 'timm')
