@@ -27,11 +27,13 @@ class Suite:
     """rows: everything that can be run. tasks: {task: {patch size: config}} for any checkpoint.
 
     foreign: recipes of the tables whose weights come from elsewhere (--checkpoint).
+    max_images: of a user's own folder (--data) at most this many are used; 0 is all.
     """
     rows: tuple
     tasks: dict
     images: str
     foreign: tuple = ()
+    max_images: int = 0
 
 
 INIT = 'model.backbone.init_cfg.checkpoint'
@@ -60,7 +62,7 @@ _mini_tasks = {'ade20k': f'{_mini}/semmae_upernet_ade20k_mini.py',
                'cub': f'{_mini}/semmae_cub_mini.py',
                'linprobe': f'{_mini}/linprobe_p16_mini.py'}
 MINI = Suite(
-    images='data/toy/imagenet/train',
+    images='data/toy/imagenet/train', max_images=3000,
     tasks={task: {8: config} for task, config in _mini_tasks.items()},
     rows=(
         Row('data', 'data/toy/toy.json', is_shared=True,

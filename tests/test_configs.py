@@ -75,6 +75,7 @@ def shrink(cfg, toy, cars, inat, tmp_path):
         if schedule.type == 'LinearLR':
             schedule.start_factor = 0.5
     train = cfg.train_dataloader.dataset.dataset
+    cfg.train_dataloader.dataset.min_length = 0
     if cfg.model.type in ('semmae.SemMAE', 'semmae.PartLearner'):
         shrink_self_supervised(cfg, train, toy, tmp_path)
     else:

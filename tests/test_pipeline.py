@@ -24,10 +24,12 @@ def run(*command, **kwargs):
                           capture_output=True, timeout=300, **kwargs)
 
 
-def options(toy, **more):
+def options(toy, *more, store=None, batch_size=8):
+    """Three epochs on 16 images, a checkpoint after each."""
     return ['--cfg-options', f'{DATA}.data_root={toy / "imagenet/train"}',
-            f'{DATA}.part_store={toy / "parts/train_8"}', 'train_dataloader.batch_size=8',
-            *(f'{k}={v}' for k, v in more.items())]
+            f'{DATA}.part_store={store or toy / "parts/train_8"}',
+            f'train_dataloader.batch_size={batch_size}', 'train_dataloader.dataset.min_length=0',
+            'train_cfg.max_epochs=3', 'default_hooks.checkpoint.interval=1', *more]
 
 
 def weights(path):
@@ -39,17 +41,14 @@ def pretrained(toy, tmp_path_factory):
     """Three epochs of mini SemMAE on 16 images, uninterrupted, in one process."""
     work = tmp_path_factory.mktemp('one')
     done = run(sys.executable, 'tools/train.py', PRETRAIN, '--work-dir', work,
-               *options(toy, **{'train_cfg.max_epochs': 3,
-                                'default_hooks.checkpoint.interval': 1}))
+               *options(toy))
     assert done.returncode == 0, done.stderr[-3000:]
     return work
 
 
 def test_a_run_killed_and_resumed_ends_in_the_same_bits(pretrained, toy, tmp_path):
     command = [sys.executable, 'tools/train.py', PRETRAIN, '--work-dir', str(tmp_path), '--resume',
-               *options(toy, **{'train_cfg.max_epochs': 3,
-                                'default_hooks.checkpoint.interval': 1,
-                                'train_dataloader.num_workers': 1})]
+               *options(toy, 'train_dataloader.num_workers=1')]
     process = subprocess.Popen(command, cwd=REPO, env=ENV, stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
     deadline = time.time() + 120
@@ -68,8 +67,7 @@ def test_a_run_killed_and_resumed_ends_in_the_same_bits(pretrained, toy, tmp_pat
 def test_two_processes_reach_the_weights_of_one_with_the_same_global_batch(
         pretrained, toy, tmp_path):
     done = run('bash', 'tools/dist_train.sh', PRETRAIN, 2, '--work-dir', tmp_path,
-               *options(toy, **{'train_cfg.max_epochs': 3})[:3], 'train_dataloader.batch_size=4',
-               'train_cfg.max_epochs=3', 'default_hooks.checkpoint.interval=1')
+               *options(toy, batch_size=4))
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = weights(pretrained / 'epoch_3.pth'), weights(tmp_path / 'epoch_3.pth')
     for name, value in one.items():
@@ -85,9 +83,8 @@ def test_the_part_store_decides_the_masks(pretrained, toy, tmp_path):
     """The negative control of the two tests above: other parts end in other weights."""
     from tests.conftest import random_store
     random_store(toy / 'imagenet/train', tmp_path / 'store', 8, seed=1)
-    command = options(toy, **{'train_cfg.max_epochs': 3, 'default_hooks.checkpoint.interval': 1})
-    command[2] = f'{DATA}.part_store={tmp_path / "store"}'
-    done = run(sys.executable, 'tools/train.py', PRETRAIN, '--work-dir', tmp_path / 'run', *command)
+    done = run(sys.executable, 'tools/train.py', PRETRAIN, '--work-dir', tmp_path / 'run',
+               *options(toy, store=tmp_path / 'store'))
     assert done.returncode == 0, done.stderr[-3000:]
     ours, one = weights(tmp_path / 'run/epoch_3.pth'), weights(pretrained / 'epoch_3.pth')
     assert not all(ours[k].equal(v) for k, v in one.items())

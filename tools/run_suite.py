@@ -25,20 +25,23 @@ def main():
 
     from rich.console import Console
 
+    from semmae.datasets.part_store import sample_images
     from semmae.engine.plan import execute, plan, show
     console = Console()
     try:
-        if args.data and not Path(args.data).is_dir():
-            raise ValueError(f'--data {args.data}: no such folder of images')
-        runs = plan(SUITES[args.suite], args.work_dir or f'work_dirs/{args.suite}', args.only,
-                    args.checkpoint, args.seeds, args.data, gpus=count_gpus())
+        suite, work_dir = SUITES[args.suite], args.work_dir or f'work_dirs/{args.suite}'
+        images = args.data
+        if images and suite.max_images:
+            images = sample_images(images, Path(work_dir) / 'images', suite.max_images)
+        runs = plan(suite, work_dir, args.only, args.checkpoint, args.seeds, images,
+                    gpus=count_gpus())
         if args.dry_run:
             return show(runs, console)
         execute(runs, jobs=args.jobs, console=console)
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         print(error, file=sys.stderr)
         sys.exit(2 if not isinstance(error, RuntimeError) else 1)
-    print(f'Tables: python tools/make_tables.py {args.work_dir or f"work_dirs/{args.suite}"}')
+    print(f'Tables: python tools/make_tables.py {work_dir}')
 
 
 def count_gpus():

@@ -14,6 +14,7 @@ model = dict(
     decoder=dict(grid=grid, patch_size=patch_size, embed_dim=96, decoder_embed_dim=64,
                  decoder_depth=1, decoder_num_heads=2))
 train_dataloader = _base_.train_dataloader
+train_dataloader.dataset.min_length = 3000  # smaller folders are repeated
 train_dataloader.update(batch_size=64, num_workers=0, persistent_workers=False, pin_memory=False)
 train_dataloader.dataset.dataset.update(
     data_root='data/toy/imagenet/train', part_store='data/toy/parts/imagenet_train_8', grid=grid)

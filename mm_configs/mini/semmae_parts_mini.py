@@ -17,6 +17,7 @@ model = dict(
                  grid=grid, checkpoint='work_dirs/mae_p16_mini/epoch_20.pth'),
     decoder=dict(channels=(32, 32, 32), num_upsamplings=1))
 train_dataloader = _base_.train_dataloader
+train_dataloader.dataset.min_length = 3000  # smaller folders are repeated
 train_dataloader.update(batch_size=32, num_workers=0, persistent_workers=False, pin_memory=False)
 train_dataloader.dataset.dataset.data_root = 'data/toy/imagenet/train'
 train_dataloader.dataset.dataset.pipeline[1].scale = img_size

@@ -15,6 +15,7 @@ model = dict(
                  decoder_depth=1, decoder_num_heads=2),
     num_candidates=grid ** 2 // 4)
 train_dataloader = _base_.train_dataloader
+train_dataloader.dataset.min_length = 3000  # smaller folders are repeated
 train_dataloader.update(batch_size=64, num_workers=0, persistent_workers=False, pin_memory=False)
 train_dataloader.dataset.dataset.update(
     data_root='data/toy/imagenet/train', part_store='data/toy/parts/imagenet_train_16', grid=grid)

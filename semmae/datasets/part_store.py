@@ -31,6 +31,21 @@ def list_images(root) -> list:
     return found
 
 
+def sample_images(root, out, limit) -> Path:
+    """A folder of links to ``limit`` of the images below ``root``, evenly spaced by name.
+
+    All of them if there are fewer; the same call leaves the same folder.
+    """
+    names, root, out = list_images(root), Path(root).resolve(), Path(out)
+    step = max(1, len(names) / limit)
+    for name in (names[int(i * step)] for i in range(min(limit, len(names)))):
+        link = out / name
+        if not link.is_symlink():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(root / name)
+    return out
+
+
 def images_hash(images) -> str:
     """Identifies a list of relative paths."""
     return hashlib.sha256('\n'.join(images).encode()).hexdigest()

@@ -25,23 +25,27 @@ def seed_everything(*key):
 
 @DATASETS.register_module()
 class Seeded(Dataset):
-    """A data set whose samples are asked for as ``self[epoch, index]``."""
+    """A data set whose samples are asked for as ``self[epoch, index]``.
 
-    def __init__(self, dataset, seed=0):
+    min_length: a smaller data set is repeated within an epoch until it has this many samples, each
+    repetition with random numbers of its own.
+    """
+
+    def __init__(self, dataset, seed=0, min_length=0):
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
-        self.seed = seed
+        self.seed, self.min_length = seed, min_length
         self.metainfo = getattr(self.dataset, 'metainfo', {})
 
     def full_init(self):
         self.dataset.full_init()
 
     def __len__(self):
-        return len(self.dataset)
+        return len(self.dataset) * max(1, -(-self.min_length // len(self.dataset)))
 
     def __getitem__(self, key):
         epoch, index = key
         seed_everything(self.seed, epoch, index)
-        return self.dataset[index]
+        return self.dataset[index % len(self.dataset)]
 
 
 @DATA_SAMPLERS.register_module()

@@ -10,6 +10,7 @@ import torch
 from mmengine.dist import get_world_size, master_only
 from mmengine.hooks import Hook
 
+from ..datasets.seeded import Seeded
 from ..evaluation.results import append_result
 from ..registry import HOOKS
 from .checkpoint import sha256
@@ -33,6 +34,12 @@ class ResultRecorder(Hook):
     def __init__(self):
         self.provenance = None  # of the pre-trained weights, from a checkpoint
         self.started = time.time()
+
+    def before_run(self, runner):
+        """A line that could not be written later is refused now."""
+        for key in ('task', 'dataset', 'split', 'metric') if 'result' in runner.cfg else ():
+            if not isinstance(runner.cfg.result.get(key), str):
+                raise ValueError(f'result.{key} is {runner.cfg.result.get(key)!r}, expected a text')
 
     # -- what a checkpoint says about itself
     def before_save_checkpoint(self, runner, checkpoint):
@@ -131,7 +138,8 @@ def run_size(runner):
         size['pixels'] = backbone.img_size[0]
     built = getattr(runner, '_train_loop', None)
     if hasattr(built, 'dataloader'):
-        size['num_train'] = len(built.dataloader.dataset)
+        data = built.dataloader.dataset
+        size['num_train'] = len(data.dataset if isinstance(data, Seeded) else data)
         size['batch_size'] = (loader.get('batch_size', 0) * get_world_size()
                               * cfg.optim_wrapper.get('accumulative_counts', 1))
     return {k: v for k, v in size.items() if v is not None}

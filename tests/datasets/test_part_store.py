@@ -117,6 +117,15 @@ def test_a_store_travels_to_workers_and_an_image_costs_two_bytes_a_patch(photos,
     assert data == 5 * 2 * 16
 
 
+def test_a_sample_of_a_folder_is_evenly_spaced_and_stays_the_same(photos, tmp_path):
+    from semmae.datasets.part_store import sample_images
+    for _ in range(2):
+        out = sample_images(photos, tmp_path / 'sample', 2)
+        names = list_images(photos)
+        assert list_images(out) == [names[0], names[2]]
+    assert list_images(sample_images(photos, tmp_path / 'all', 99)) == names
+
+
 def test_an_empty_folder_says_what_it_looked_for(tmp_path):
     with pytest.raises(FileNotFoundError, match='no image below .*jpeg'):
         list_images(tmp_path)

@@ -61,6 +61,13 @@ def test_an_endless_sampler_resumed_goes_on_as_if_never_stopped():
     assert {e for e, _ in stream(0, 37)} == {0, 1, 2, 3}
 
 
+def test_a_small_data_set_is_repeated_with_new_numbers():
+    data = Seeded(Draws(), min_length=25)
+    assert len(data) == 30
+    first, again = data[0, 4], data[0, 14]
+    assert first[0] == again[0] == 4 and not first[1:].equal(again[1:])
+
+
 def test_another_data_set_is_refused():
     with pytest.raises(ValueError, match='wrap it'):
         SeededSampler(Draws(), seed=0)
