@@ -4,14 +4,15 @@
 of other rows (``{mae_p16}``) are filled in by the runner (`semmae.engine.plan`). A row named
 ``task/recipe`` fills the table cells of that name.
 """
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
 class Row:
     """One run. ``product`` is relative to its work directory unless ``is_shared``.
 
-    options: overrides of the config. needs: rows whose products the command names.
+    options: overrides of the config. needs: rows whose products the command names. home: the work
+    directory's name, if it is not the id.
     """
     id: str
     product: str
@@ -20,6 +21,7 @@ class Row:
     command: tuple = ()
     needs: tuple = ()
     is_shared: bool = False
+    home: str = ''
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,22 @@ class Suite:
     foreign: tuple = ()
     max_images: int = 0
 
+    def complete(self, row):
+        """``row`` with the part stores that its config reads."""
+        return with_val_store(row) if row.config == PROBE_P8 else row
 
+
+PROBE_P8 = 'mm_configs/semmae_linprobe.py'
 INIT = 'model.backbone.init_cfg.checkpoint'
+
+
+def with_val_store(row):
+    """The 8x8 probe reads parts of both splits."""
+    parts = '{}_dataloader.dataset{}.pipeline.3.store'
+    options = {**row.options, parts.format('train', '.dataset'): '{store_28}',
+               parts.format('val', ''): '{store_28_val}',
+               parts.format('test', ''): '{store_28_val}'}
+    return replace(row, options=options, needs=(*row.needs, 'store_28', 'store_28_val'))
 
 
 def evaluations(tasks, recipes):
@@ -92,24 +108,13 @@ _p8 = {f'semmae_p8_{name}': f'{_ab}/semmae_vit-base-p8_{name}.py' for name in (
 _p8 |= {'semmae_p8': 'mm_configs/semmae_pretrain.py',
         'mae_p8_fg': f'{_ab}/mae_vit-base-p8_foreground.py'}
 _paper_tasks = {
-    'linprobe': {8: 'mm_configs/semmae_linprobe.py', 16: f'{_ab}/linprobe_vit-base-p16.py'},
+    'linprobe': {8: PROBE_P8, 16: f'{_ab}/linprobe_vit-base-p16.py'},
     'finetune': {8: 'mm_configs/semmae_finetune.py', 16: f'{_ab}/finetune_vit-base-p16.py'},
-    'inat19': {8: 'mm_configs/semmae_inat19.py'},
-    'cub': {8: 'mm_configs/semmae_cub.py'},
-    'cars': {8: 'mm_configs/semmae_cars.py'},
+    **{task: {8: f'mm_configs/semmae_{task}.py', 16: f'{_ab}/{task}_vit-base-p16.py'}
+       for task in ('inat19', 'cub', 'cars')},
     'ade20k': {16: 'mm_configs/semmae_upernet_ade20k.py'}}
 _at = {p: {t: c[p] for t, c in _paper_tasks.items() if p in c} for p in (8, 16)}
 _last = 'epoch_800.pth'
-
-
-def _with_val_store(row):
-    """The 8x8 probe reads parts of both splits."""
-    parts = '{}_dataloader.dataset{}.pipeline.3.store'
-    options = {**row.options, parts.format('train', '.dataset'): '{store_28}',
-               parts.format('val', ''): '{store_28_val}',
-               parts.format('test', ''): '{store_28_val}'}
-    return Row(row.id, row.product, row.config, options,
-               needs=(*row.needs, 'store_28', 'store_28_val'))
 
 
 PAPER = Suite(
@@ -131,7 +136,7 @@ PAPER = Suite(
         *(Row(recipe, _last, config, {STORE: '{store_28}'}, needs=('store_28',))
           for recipe, config in _p8.items()),
         *evaluations(_at[16], ('mae_p16', 'semmae_p16', 'semmae_p16_ibot_parts')),
-        *(_with_val_store(r) if r.id.startswith('linprobe') else r
+        *(with_val_store(r) if r.config == PROBE_P8 else r
           for r in evaluations(_at[8], (*_p8, 'mae_p8')))))
 
 SUITES = {'mini': MINI, 'paper': PAPER}

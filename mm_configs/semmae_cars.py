@@ -28,4 +28,5 @@ test_dataloader = val_dataloader
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 
 result = dict(task='cars', dataset='Stanford Cars', split='test', metric='accuracy/top1',
-              tables=[6], full=dict(epochs=100, num_train=8144, pixels=224))
+              tables=[6], full=dict(epochs=100, batch_size=128, num_train=8144,
+                        pixels=224))

@@ -11,4 +11,5 @@ _base_ = ['_base_/models/vit-base_classifier.py', '_base_/datasets/in1k_classifi
           '_base_/schedules/finetune_100e.py', '_base_/default_runtime.py']
 
 result = dict(task='finetune', dataset='ImageNet-1k', split='val', metric='accuracy/top1',
-              tables=[2, 5], full=dict(epochs=100, num_train=1281167, pixels=224))
+              tables=[2, 5], full=dict(epochs=100, batch_size=1024, num_train=1281167,
+                        pixels=224))

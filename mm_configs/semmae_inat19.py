@@ -23,4 +23,5 @@ test_dataloader = val_dataloader
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 
 result = dict(task='inat19', dataset='iNaturalist 2019', split='val', metric='accuracy/top1',
-              tables=[6], full=dict(epochs=100, num_train=265213, pixels=224))
+              tables=[6], full=dict(epochs=100, batch_size=1024, num_train=265213,
+                        pixels=224))

@@ -53,13 +53,19 @@ test_dataloader = val_dataloader
 
 optim_wrapper = dict(
     type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.0,
-    optimizer=dict(type='LARS', lr=6.4, weight_decay=0.0, momentum=0.9))
+    optimizer=dict(type='LARS', lr=6.4, weight_decay=0.0, momentum=0.9),
+    # MAE's LARS has no trust ratio for vectors.
+    constructor='semmae.LayerDecayConstructor',
+    paramwise_cfg=dict(custom_keys={'bias': dict(lars_exclude=True)}))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=10,
          convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', T_max=80, by_epoch=True, begin=10, end=90, eta_min=0.0,
          convert_to_iter_based=True)]
 train_cfg = dict(by_epoch=True, max_epochs=90, val_interval=10)
+# All ranks evaluate, and save, the same running statistics of the probe's batch norm.
+custom_hooks = [*_base_.custom_hooks, dict(type='SyncBuffersHook')]
 
 result = dict(task='linprobe', dataset='ImageNet-1k', split='val', metric='accuracy/top1',
-              tables=[1, 3, 4, 5], full=dict(epochs=90, num_train=1281167, pixels=224))
+              tables=[1, 3, 4, 5], full=dict(epochs=90, batch_size=16384, num_train=1281167,
+                        pixels=224))

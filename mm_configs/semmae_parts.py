@@ -20,6 +20,8 @@ model = dict(
     decoder=dict(type='semmae.PartDecoder', channels=(64, 64, 64, 64, 64), num_upsamplings=2))
 
 train_dataloader = _base_.train_dataloader
+for _step, _key in ((1, 'scale'), (2, 'crop_size')):  # the pixels that the encoder looks at
+    train_dataloader.dataset.dataset.pipeline[_step][_key] = grid * 16
 
 optim_wrapper = dict(
     type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.0,
@@ -29,3 +31,6 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1.0, end_factor=0.01, by_epoch=True, begin=0, end=2,
          convert_to_iter_based=True)]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2)
+
+recipe = dict(id='parts', method='part learning',
+              full=dict(epochs=2, batch_size=256, num_train=1281167))

@@ -7,7 +7,8 @@ Needs:  ImageNet-1k in data/imagenet, and its part store:
             --out data/parts/imagenet_train_28 --grid 28
 Paper:  16 x 256 images, AdamW 2.4e-3, weight decay 0.05, warm-up 40, cosine, flip only, gamma 2,
         the 196 most foreground of 784 patches (Sec. 4.1-4.2); 3 days on 16 A100.
-Ours:   betas 0.9, 0.95 and norm_pix_loss (MAE; official code); bfloat16.
+Ours:   betas 0.9, 0.95 and norm_pix_loss (MAE; official code); bfloat16; no weight decay on class
+        and mask token (mmpretrain; MAE's code decays them).
 Status: not run at full length here.
 """
 _base_ = ['_base_/models/mae_vit-base.py', '_base_/datasets/in1k_with_parts.py',
@@ -30,4 +31,5 @@ train_dataloader.dataset.dataset.update(
 train_dataloader.dataset.dataset.pipeline[-1].num_noise = grid ** 2 + num_parts
 
 default_hooks = dict(checkpoint=dict(interval=10))
-recipe = dict(id='semmae_p8', method='SemMAE', full=dict(epochs=800, num_train=1281167, pixels=224))
+recipe = dict(id='semmae_p8', method='SemMAE',
+              full=dict(epochs=800, batch_size=4096, num_train=1281167, pixels=224))

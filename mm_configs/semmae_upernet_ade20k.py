@@ -5,8 +5,9 @@ Run:    tools/dist_train.sh mm_configs/semmae_upernet_ade20k.py 8 --cfg-options 
 Needs:  data/ADEChallengeData2016 as it is published.
 Paper:  ViT-B/16, batch 16, 160k iterations, "standard setting".
 MAE:    relative position bias from zero, AdamW 1e-4, layer decay 0.65, drop path 0.1, warm-up
-        1500, polynomial decay, 512x512 crops, sliding windows at test (8 x 2 images); layer scale
-        is left out, since it starts at 1.
+        1500, polynomial decay, 512x512 crops, sliding windows at test (8 x 2 images).
+Ours:   no layer scale (it starts at 1); no weight decay on positions, class token and bias tables,
+        as in MAE's classification (BEiT's code decays them).
 Status: not run at full length here.
 """
 _base_ = ['_base_/default_runtime.py']
@@ -85,8 +86,10 @@ param_scheduler = [
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=160000, val_interval=16000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=16000))
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=16000),
+                     logger=dict(log_metric_by_epoch=False))
 log_processor = dict(by_epoch=False)
 
 result = dict(task='ade20k', dataset='ADE20K', split='validation', metric='mIoU', tables=[7],
-              full=dict(iters=160000, num_train=20210, pixels=512))
+              full=dict(iters=160000, batch_size=16, num_train=20210,
+                        pixels=512))

@@ -58,7 +58,8 @@ def test_config_builds_and_takes_one_step(leaf, toy, cars, inat, tmp_path, monke
     model = launch.train(leaf, work_dir=tmp_path / 'run', seed=0)
     changed = {k for k, v in model.named_parameters() if not v.equal(before[0][k])}
     trained = {k for k, v in model.named_parameters() if v.requires_grad}
-    assert changed and changed <= trained
+    # One step moves everything but what its gradient does not reach yet.
+    assert changed <= trained and len(changed) > 0.5 * len(trained), sorted(trained - changed)
     assert all(torch.isfinite(p).all() for p in model.parameters())
     if 'result' in cfg:
         line = json.loads((tmp_path / 'run/results.jsonl').read_text())

@@ -1,6 +1,7 @@
 """Runs as a user starts them: resumed, on two processes, through mim."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -130,8 +131,41 @@ def test_testing_the_checkpoint_again_gives_the_same_number_and_row(probed, toy,
                probed / 'epoch_1.pth', '--work-dir', tmp_path, '--cfg-options', *labelled(toy))
     assert done.returncode == 0, done.stderr[-3000:]
     (line,), (first,) = lines(tmp_path), lines(probed)
-    assert (line['row'], line['value']) == (first['row'], first['value'])
-    assert line['checkpoint_sha256'] == first['checkpoint_sha256']
+    for key in ('row', 'value', 'fingerprint', 'epochs', 'reduced_why', 'checkpoint_sha256'):
+        assert line[key] == first[key], key
+
+
+def test_a_checkpoint_from_half_way_counts_the_epochs_that_were_done(pretrained):
+    assert read_checkpoint(pretrained / 'epoch_2.pth')['meta']['semmae']['epochs'] == 2
+    assert '2 of 800 epochs' in read_checkpoint(
+        pretrained / 'epoch_2.pth')['meta']['semmae']['reduced_why']
+
+
+def test_weights_that_were_fine_tuned_in_between_are_not_credited_to_the_pretraining(
+        probed, toy, tmp_path):
+    done = run(sys.executable, 'tools/train.py', 'mm_configs/mini/linprobe_p16_mini.py',
+               '--work-dir', tmp_path, '--cfg-options', *CLASSES, *labelled(toy),
+               f'model.backbone.init_cfg.checkpoint={probed / "epoch_1.pth"}')
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert lines(tmp_path)[0]['row'] == 'linprobe/semmae_p16+linprobe'
+
+
+def test_a_run_stopped_before_its_evaluation_is_evaluated_when_it_is_resumed(
+        probed, pretrained, toy, tmp_path):
+    shutil.copy(probed / 'epoch_1.pth', tmp_path)
+    done = run(sys.executable, 'tools/train.py', 'mm_configs/mini/linprobe_p16_mini.py',
+               '--work-dir', tmp_path, '--resume', '--cfg-options', *CLASSES, *labelled(toy),
+               f'model.backbone.init_cfg.checkpoint={pretrained / "epoch_3.pth"}')
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert lines(tmp_path)[0]['value'] == lines(probed)[0]['value']
+
+
+def test_a_run_is_not_resumed_with_another_seed_or_batch(pretrained, toy, tmp_path):
+    shutil.copy(pretrained / 'epoch_2.pth', tmp_path)
+    done = run(sys.executable, 'tools/train.py', PRETRAIN, '--work-dir', tmp_path, '--resume',
+               '--seed', 1, *options(toy, batch_size=4))
+    assert done.returncode == 2
+    assert 'seed 0, now 1; batch_size 8, now 4' in done.stderr
 
 
 def test_the_tables_show_it_as_reduced_with_the_papers_number_beside(probed):

@@ -32,7 +32,8 @@ def main():
         suite, work_dir = SUITES[args.suite], args.work_dir or f'work_dirs/{args.suite}'
         images = args.data
         if images and suite.max_images:
-            images = sample_images(images, Path(work_dir) / 'images', suite.max_images)
+            links = Path(work_dir) / 'images'
+            images = links if args.dry_run else sample_images(images, links, suite.max_images)
         runs = plan(suite, work_dir, args.only, args.checkpoint, args.seeds, images,
                     gpus=count_gpus())
         if args.dry_run:

@@ -5,6 +5,7 @@ from mmengine.dataset import BaseDataset
 
 from ..registry import DATASETS
 from .part_store import PartStore, list_images
+from .transforms import view_of
 
 
 @DATASETS.register_module()
@@ -19,7 +20,9 @@ class PartDataset(BaseDataset):
     def __init__(self, data_root, pipeline=(), part_store=None, grid=None, num_parts=None,
                  **kwargs):
         self.store = None if part_store is None else PartStore(part_store)
-        self.wanted = dict(grid=grid, num_parts=num_parts)
+        self.wanted = {}
+        if self.store is not None:
+            self.wanted = dict(grid=grid, num_parts=num_parts, view=view_of(pipeline))
         super().__init__(data_root=str(data_root), pipeline=list(pipeline), **kwargs)
 
     def load_data_list(self):

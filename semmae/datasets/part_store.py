@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import write_atomically
+
 FORMAT = 1
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
 
@@ -38,7 +40,10 @@ def sample_images(root, out, limit) -> Path:
     """
     names, root, out = list_images(root), Path(root).resolve(), Path(out)
     step = max(1, len(names) / limit)
-    for name in (names[int(i * step)] for i in range(min(limit, len(names)))):
+    chosen = [names[int(i * step)] for i in range(min(limit, len(names)))]
+    if out.is_dir() and list_images(out) != chosen:  # made from other images: links only
+        shutil.rmtree(out)
+    for name in chosen:
         link = out / name
         if not link.is_symlink():
             link.parent.mkdir(parents=True, exist_ok=True)
@@ -49,17 +54,6 @@ def sample_images(root, out, limit) -> Path:
 def images_hash(images) -> str:
     """Identifies a list of relative paths."""
     return hashlib.sha256('\n'.join(images).encode()).hexdigest()
-
-
-def write_atomically(path, write):
-    """``write(file)`` into a temporary neighbour of ``path``, synced, then renamed."""
-    path = Path(path)
-    partial = path.with_name(path.name + '.partial')
-    with open(partial, 'wb') as f:
-        write(f)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(partial, path)
 
 
 class PartStoreWriter:
@@ -166,11 +160,15 @@ class PartStore:
         ids, foreground = self.arrays()
         return np.array(ids[index]), np.array(foreground[index])
 
-    def require(self, images=None, grid=None, num_parts=None):
-        """Raise ValueError if this store was made for something else."""
+    def require(self, images=None, grid=None, num_parts=None, view=None):
+        """Raise ValueError if this store was made for something else.
+
+        view: of the images, as `semmae.datasets.transforms.view_of` gives it.
+        """
         found = dict(grid=self.grid, num_parts=self.num_parts,
-                     images=self.manifest['images_sha256'][:12])
-        wanted = dict(grid=grid, num_parts=num_parts,
+                     images=self.manifest['images_sha256'][:12],
+                     view=self.manifest.get('view', view))
+        wanted = dict(grid=grid, num_parts=num_parts, view=view,
                       images=None if images is None else images_hash(images)[:12])
         wrong = [f'{k} {found[k]}, wanted {v}' for k, v in wanted.items()
                  if v is not None and v != found[k]]

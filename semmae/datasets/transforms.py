@@ -14,6 +14,27 @@ from .part_store import PartStore
 MAPS = ('part_ids', 'foreground')
 
 
+def view_of(pipeline) -> list:
+    """What part of an image a pipeline shows, independent of resolution, for part stores.
+
+    Raises ValueError for a step that would move the image away from its part map.
+    """
+    view, scale = [], None
+    for step in pipeline:
+        kind = str(step['type']).split('.')[-1]
+        if kind == 'ResizeEdge':
+            scale = step['scale']
+            view.append(f'{step.get("edge", "short")} side resized')
+        elif kind == 'CenterCrop' and scale:
+            view.append(f'centre crop of {step["crop_size"] / scale:.3f}')
+        elif kind not in ('LoadImageFromFile', 'FlipWithParts', 'PackImage'):
+            raise ValueError(
+                f'{kind} would move images away from their part maps. With a part store, the steps '
+                'may be LoadImageFromFile, mmpretrain.ResizeEdge, mmpretrain.CenterCrop, '
+                'semmae.FlipWithParts and semmae.PackImage, in this order')
+    return view
+
+
 @TRANSFORMS.register_module()
 class FlipWithParts(BaseTransform):
     """Mirror image and part map together, with probability ``prob`` (paper, Sec. 4.1)."""

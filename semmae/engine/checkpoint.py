@@ -4,7 +4,6 @@ One loader for every stage. It reads tensors only, finds the backbone whatever t
 translates timm's names (MAE, DINO, iBOT, timm use them) into mmpretrain's, interpolates the
 position embedding where the grid differs, and refuses everything else that does not fit.
 """
-import hashlib
 import pickle
 import re
 from pathlib import Path
@@ -13,8 +12,9 @@ import numpy as np
 import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer, MMLogger
+from mmengine.runner import CheckpointLoader
 
-from ..datasets.part_store import write_atomically
+from ..files import sha256, write_atomically
 
 
 def _statistics_of_history(owner, name):
@@ -48,7 +48,7 @@ TIMM_NAMES = [(r'^blocks\.(\d+)\.norm(\d)\.', r'layers.\1.ln\2.'),
 
 # Tensors that pre-training does not have (new in fine-tuning) or that fine-tuning does not want.
 MAY_BE_NEW = re.compile(r'^ln2\.|relative_position|^relative_position')
-MAY_BE_LEFT = re.compile(r'^(ln1|ln2|head|fc)\.|^decoder|^mask_token|^neck|^rope')
+MAY_BE_LEFT = re.compile(r'^(ln1|ln2|norm|fc_norm|head|fc|neck)\.|^decoder|^mask')
 
 
 class AtomicBackend(LocalBackend):
@@ -63,12 +63,6 @@ class AtomicBackend(LocalBackend):
 
     def put_text(self, obj, filepath, encoding='utf-8'):
         self.put(obj.encode(encoding), filepath)
-
-
-def sha256(path) -> str:
-    """Hex digest of a file."""
-    with open(path, 'rb') as f:
-        return hashlib.file_digest(f, 'sha256').hexdigest()
 
 
 register_backend('local', AtomicBackend, force=True, prefixes='')
@@ -92,6 +86,15 @@ def read_checkpoint(path, map_location='cpu') -> dict:
             f'{path} ({path.stat().st_size} bytes) is not a checkpoint that can be read as plain '
             f'tensors: {first}. Expected a file written by torch.save or safetensors with weights '
             'only; it was not executed.') from error
+
+
+def for_mmengine(filename, map_location=None, logger=None):
+    """mmengine's loader for local files: ours, without its fallback to unsafe unpickling."""
+    return read_checkpoint(filename, map_location or 'cpu')
+
+
+# prefixes='' is every path without a scheme.
+CheckpointLoader.register_scheme(prefixes='', loader=for_mmengine, force=True)
 
 
 def backbone_state(content: dict) -> dict:
@@ -131,8 +134,17 @@ def resize_position_embedding(pos_embed, wanted: int, num_extra: int = 1):
     return torch.cat([extra, grid.flatten(2).transpose(1, 2).to(extra)], 1)
 
 
-def load_backbone(model, path) -> dict:
-    """Fill ``model`` (mmpretrain names) from ``path`` and return the load report.
+def latest(work_dir):
+    """The checkpoint with the highest number in a work directory, or None."""
+    found = [p for kind in ('epoch', 'iter') for p in Path(work_dir).glob(f'{kind}_*.pth')
+             if p.stem.split('_')[1].isdigit()]
+    return max(found, key=lambda p: int(p.stem.split('_')[1]), default=None)
+
+
+def load_backbone(model, path, names=()) -> dict:
+    """Fill ``model`` from ``path`` and return the load report.
+
+    names: renames mmpretrain's names into the model's (`OURS_TO_TIMM` for a timm ViT).
 
     Raises ValueError if any tensor of the model stays as it was initialised (but those that
     fine-tuning adds: relative position bias, pooled norm), if a shape other than the position
@@ -140,7 +152,7 @@ def load_backbone(model, path) -> dict:
     Report: path, sha256, matched, new, left, resized, recipe (of our own pre-training, else None).
     """
     content = read_checkpoint(path)
-    state, own = backbone_state(content), model.state_dict()
+    state, own = renamed(backbone_state(content), names), model.state_dict()
     resized = []
     if 'pos_embed' in state and 'pos_embed' in own \
             and state['pos_embed'].shape != own['pos_embed'].shape:

@@ -1,5 +1,6 @@
 """From a trained part learner and a folder of images to a part store."""
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from torch.utils.data import DataLoader, Subset
 
 from ..datasets.part_dataset import PartDataset
 from ..datasets.part_store import PartStoreWriter, list_images
+from ..datasets.transforms import view_of
+from ..files import sha256
 from ..registry import MODELS
-from .checkpoint import load_whole, sha256
-from .record import short
+from .checkpoint import load_whole
 
 
 def tensors_hash(module) -> str:
@@ -25,16 +27,16 @@ def tensors_hash(module) -> str:
     return digest.hexdigest()
 
 
-def view_of(cfg):
+def without_flips(cfg):
     """The config's training pipeline without its random steps: what pre-training will see."""
     return [step for step in cfg.train_dataloader.dataset.dataset.pipeline
             if not step['type'].endswith('FlipWithParts')]
 
 
 def to_bytes(scores):
-    """(n, L) scores -> uint8, each image stretched from 0 to 255."""
-    low, high = scores.amin(-1, keepdim=True), scores.amax(-1, keepdim=True)
-    return ((scores - low) / (high - low).clamp_min(1e-12) * 255).round().to(torch.uint8)
+    """(n, L) scores -> uint8 ranks in their image, 0 to 255: no ties up to 256 patches."""
+    ranks = scores.argsort(-1, stable=True).argsort(-1)
+    return (ranks * 256 // scores.shape[-1]).to(torch.uint8)
 
 
 def load_learner(config, checkpoint, grid=None):
@@ -64,20 +66,23 @@ def infer(model, batch, source='learned'):
 
 
 def extract_parts(config, checkpoint, images, out, grid=None, source='learned', batch_size=64,
-                  num_workers=0, shard_size=4096):
+                  num_workers=None, shard_size=4096):
     """Write the store ``out`` for all images below ``images`` and return it.
 
     Goes on where an interrupted call stopped; a complete store is not overwritten.
+    num_workers: processes that decode; None: none below 4 cores, else up to 8.
     """
+    if num_workers is None:
+        num_workers = min(8, os.cpu_count()) if os.cpu_count() >= 4 else 0
     names = list_images(images)
     model, cfg = load_learner(config, checkpoint, grid)
-    view = view_of(cfg)
+    pipeline = without_flips(cfg)
     num_parts = model.num_parts if source == 'learned' else model.encoder.num_heads
     writer = PartStoreWriter(out, names, dict(
-        grid=model.grid, num_parts=num_parts, source=source, view=[short(s) for s in view],
+        grid=model.grid, num_parts=num_parts, source=source, view=view_of(pipeline),
         config=Path(config).name, learner_sha256=sha256(checkpoint),
         encoder_sha256=tensors_hash(model.encoder)), shard_size=shard_size)
-    dataset = PartDataset(data_root=images, pipeline=view)
+    dataset = PartDataset(data_root=images, pipeline=pipeline)
     for start, stop in writer.todo():
         loader = DataLoader(Subset(dataset, range(start, stop)), batch_size=batch_size,
                             num_workers=num_workers, collate_fn=default_collate)

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.runner import Runner
 
 from .. import registry  # noqa: F401  registers everything, and checks the stack first
-from .checkpoint import load_whole, read_checkpoint
+from .checkpoint import latest, load_whole, read_checkpoint
 from .hooks import unwrapped
+
+# How mmcv and mmpretrain begin what is a user's mistake and not theirs.
+FOREIGN_MISTAKES = ('failed to load image', 'dataset is incorrectly organized')
 
 
 @contextlib.contextmanager
@@ -19,8 +23,10 @@ def fail_clearly():
     """A user's mistake ends in one line on stderr and exit status 2; our own in a traceback."""
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
-        if os.environ.get('SEMMAE_TRACEBACK'):
+    except (ValueError, FileNotFoundError, RuntimeError, AssertionError) as error:
+        known = isinstance(error, (ValueError, FileNotFoundError)) or any(
+            text in str(error) for text in FOREIGN_MISTAKES)
+        if os.environ.get('SEMMAE_TRACEBACK') or not known:
             raise
         print(f'{type(error).__name__}: {error}\n(SEMMAE_TRACEBACK=1 shows where)',
               file=sys.stderr)
@@ -37,7 +43,7 @@ def read_config(path, options=None):
         *parents, last = key.split('.')
         for part in parents:
             node = _step(node, part)
-        if not _has(node, last):
+        if not _has(node, last) and key not in OPTIONAL:
             known = sorted(node) if isinstance(node, dict) else []
             raise ValueError(f'--cfg-options {key}: {path} has no such key; at that place it has '
                              f'{", ".join(known) or "no keys"}')
@@ -54,11 +60,12 @@ def _step(node, part):
 def _has(node, key):
     if isinstance(node, (list, tuple)):
         return key.isdigit() and int(key) < len(node)
-    # A file to load, a name of a foreign checkpoint and a backbone's weights may be absent so far.
-    return isinstance(node, dict) and (key in node or key in OPTIONAL or not node)
+    return isinstance(node, dict) and key in node
 
 
-OPTIONAL = ('load_from', 'recipe', 'method', 'init_cfg', 'checkpoint', 'accumulative_counts')
+# Keys that a config may leave out.
+OPTIONAL = ('model.backbone.init_cfg', 'model.backbone.init_cfg.checkpoint', 'result.recipe',
+            'result.method', 'optim_wrapper.accumulative_counts')
 
 
 def prepare(config, work_dir=None, launcher='none', options=None):
@@ -80,7 +87,10 @@ def train(config, work_dir=None, resume=False, amp=False, launcher='none', optio
           seed=None):
     """Train ``config``; returns the runner."""
     cfg = prepare(config, work_dir, launcher, options)
-    cfg.resume = resume
+    cfg.resume = False
+    if resume and latest(cfg.work_dir):
+        # mmengine's last_checkpoint holds an absolute path, which a moved folder would betray.
+        cfg.update(resume=True, load_from=str(latest(cfg.work_dir)))
     if seed is not None:
         cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
     if cfg.get('randomness', {}).get('seed') is None:
@@ -88,7 +98,15 @@ def train(config, work_dir=None, resume=False, amp=False, launcher='none', optio
                          'resumed or repeated. Give --seed')
     if amp or cfg.optim_wrapper.type == 'AmpOptimWrapper':
         cfg.optim_wrapper = mixed_precision(cfg.optim_wrapper, asked=amp)
-    return run(cfg, lambda runner: runner.train())
+
+    def to_the_result(runner):
+        model = runner.train()
+        missing = ['result' in cfg and not (Path(runner.work_dir) / 'results.jsonl').is_file()]
+        broadcast_object_list(missing)  # the first process wrote it, so it knows
+        if missing[0]:
+            runner.val_loop.run()  # it was stopped after the last step, before its evaluation
+        return model
+    return run(cfg, to_the_result)
 
 
 def mixed_precision(optim_wrapper, asked):
@@ -130,6 +148,6 @@ def run(cfg, action):
     filename = cfg.filename
     runner = Runner.from_cfg(cfg)
     copy = Path(runner.work_dir) / Path(filename).name
-    if copy.is_file() and copy.resolve() != Path(filename).resolve():
+    if is_main_process() and copy.is_file() and copy.resolve() != Path(filename).resolve():
         copy.rename(copy.with_name('config.py'))
     return action(runner)

@@ -16,7 +16,7 @@ from ..functional.patches import gather_positions, patchify, unpatchify
 from ..registry import MODELS
 from ..reporting import figures
 from .checkpoint import load_whole
-from .extract import infer, load_learner, view_of
+from .extract import infer, load_learner, without_flips
 from .launch import read_config
 
 
@@ -171,7 +171,7 @@ def take(cfg, images, num, part_store=None, needs_store=False):
     if needs_store and store is None:
         raise ValueError('no part store is given and the config names none; make one of these '
                          'images with tools/extract_parts.py and give it with --store')
-    dataset = PartDataset(data_root=images, pipeline=view_of(cfg), part_store=store,
+    dataset = PartDataset(data_root=images, pipeline=without_flips(cfg), part_store=store,
                           grid=own.get('grid') if store else None)
     chosen = sorted(set(np.linspace(0, len(dataset) - 1, num).round().astype(int).tolist()))
     batch = default_collate([dataset[i] for i in chosen])

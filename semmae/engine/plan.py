@@ -43,15 +43,18 @@ def plan(suite, work_dir, only=(), checkpoint=None, seeds=(0,), images=None, gpu
     only: row ids; these and what they need. checkpoint: the suite's tasks on this file instead of
     its own pre-trainings. gpus: start trainings on this many GPUs.
     """
+    if any(c in str(work_dir) for c in ' ,') or any(c in str(images or '') for c in ' ,'):
+        raise ValueError(f'{work_dir}, {images}: overrides of a config cannot carry spaces and '
+                         'commas; choose other paths (--work-dir), or link to them')
     rows = {row.id: row for row in suite.rows}
     if checkpoint:
-        rows |= {row.id: row for row in tasks_on(suite, checkpoint)}
-        only = [i for i in only if i in rows] or [r.id for r in tasks_on(suite, checkpoint)]
+        found = tasks_on(suite, checkpoint, only)
+        rows |= {row.id: row for row in found}
+        only = [row.id for row in found]
     for name in only:
         if name not in rows:
-            recipe = name.split('/')[-1]
             hint = ('it evaluates weights from elsewhere: give them with --checkpoint FILE'
-                    if recipe in suite.foreign else f'it has: {", ".join(rows)}')
+                    if name.split('/')[-1] in suite.foreign else f'it has: {", ".join(rows)}')
             raise ValueError(f"the suite has no row '{name}'; {hint}")
     runs = {}
     for seed in seeds:
@@ -75,8 +78,12 @@ def wanted(rows, names):
     return order
 
 
-def tasks_on(suite, checkpoint):
-    """Rows for every task of the suite on one checkpoint, by its patch size."""
+def tasks_on(suite, checkpoint, only=()):
+    """Rows for the tasks of the suite on one checkpoint, by its patch size.
+
+    only: row ids ``task/recipe``; the recipe names weights that do not name themselves.
+    """
+    from ..files import sha256
     from .checkpoint import backbone_state, read_checkpoint
     content = read_checkpoint(checkpoint)
     weight = backbone_state(content).get('patch_embed.projection.weight')
@@ -85,23 +92,30 @@ def tasks_on(suite, checkpoint):
     patch = weight.shape[-1]
     meta = content.get('meta')
     own = (meta.get('semmae') if isinstance(meta, dict) else None) or {}
-    recipe = own.get('id') or Path(checkpoint).stem
-    init = 'model.backbone.init_cfg.checkpoint'
-    row = type(suite.rows[0])
-    found = [row(f'{task}/{recipe}', 'results.jsonl', configs[patch],
-                 {init: str(checkpoint), **({} if own else {'result.recipe': recipe,
-                                                            'result.method': recipe})})
-             for task, configs in suite.tasks.items() if patch in configs]
-    if not found:
-        raise ValueError(f'{checkpoint} has {patch}x{patch} patches; the suite has tasks for '
-                         f'{sorted({p for c in suite.tasks.values() for p in c})}')
+    name = own.get('id') or Path(checkpoint).stem
+    if only and own and any(n.split('/')[-1] != name for n in only):
+        raise ValueError(f"{checkpoint} says that it is '{name}', --only asks for {list(only)}")
+    wanted = [n.split('/', 1) for n in only] or [
+        (task, name) for task, configs in suite.tasks.items() if patch in configs]
+    row, found = type(suite.rows[0]), []
+    for task, recipe in wanted:
+        configs = suite.tasks.get(task)
+        if not configs:
+            raise ValueError(f"the suite has no task '{task}'; it has {', '.join(suite.tasks)}")
+        # A config for the patch size, or that of 16x16 with the file's.
+        near = patch if patch in configs else max(configs)
+        options = {'model.backbone.init_cfg.checkpoint': str(checkpoint)}
+        options |= {} if own else {'result.recipe': recipe, 'result.method': recipe}
+        options |= {} if near == patch else {'model.backbone.patch_size': str(patch)}
+        found.append(suite.complete(row(f'{task}/{recipe}', 'results.jsonl', configs[near], options,
+                                        home=f'{task}/{recipe}-{sha256(checkpoint)[:8]}')))
     return found
 
 
 def fill(rows, row, root, seed, images, gpus):
     """A `Run` of ``row``: work directory, seed, products of other rows in place of their names."""
     def home(r):
-        return root / f'seed{seed}' / r.id
+        return root / f'seed{seed}' / (r.home or r.id)
 
     def product(r):
         return Path(r.product) if r.is_shared else home(r) / r.product
@@ -117,7 +131,9 @@ def fill(rows, row, root, seed, images, gpus):
 
     if row.config:
         options = [f'{k}={expand(v)}' for k, v in row.options.items()]
-        start = (['bash', 'tools/dist_train.sh', row.config, str(gpus)] if gpus > 1
+        processes, steps = share(row.config, gpus) if gpus else (1, 1)
+        options += [f'optim_wrapper.accumulative_counts={steps}'] if steps > 1 else []
+        start = (['bash', 'tools/dist_train.sh', row.config, str(processes)] if processes > 1
                  else [sys.executable, 'tools/train.py', row.config])
         command = [*start, '--work-dir', str(home(row)), '--seed', str(seed), '--resume',
                    *(['--cfg-options', *options] if options else [])]
@@ -125,6 +141,17 @@ def fill(rows, row, root, seed, images, gpus):
         command = [sys.executable, *map(expand, row.command)]
     return Run(row.id, command, home(row), product(row),
                [product(rows[n]) for n in row.needs])
+
+
+def share(config, gpus):
+    """(processes, accumulated steps) that give the recipe's global batch on at most ``gpus``."""
+    from mmengine.config import Config
+    cfg = Config.fromfile(config)
+    each = cfg.train_dataloader.batch_size
+    stated = cfg.get('recipe') or cfg.get('result') or {}
+    batches = stated.get('full', {}).get('batch_size', each * gpus) // each
+    processes = max(n for n in range(1, gpus + 1) if batches % n == 0)
+    return processes, batches // processes
 
 
 def show(runs, console):

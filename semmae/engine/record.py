@@ -3,7 +3,7 @@ import hashlib
 import platform
 import subprocess
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -12,8 +12,9 @@ from mmengine.hooks import Hook
 
 from ..datasets.seeded import Seeded
 from ..evaluation.results import append_result
+from ..files import sha256
 from ..registry import HOOKS
-from .checkpoint import sha256
+from .checkpoint import latest
 from .hooks import unwrapped
 
 
@@ -32,7 +33,7 @@ class ResultRecorder(Hook):
     priority = 'LOWEST'
 
     def __init__(self):
-        self.provenance = None  # of the pre-trained weights, from a checkpoint
+        self.meta = {}  # of the checkpoint that was loaded whole, if any
         self.started = time.time()
 
     def before_run(self, runner):
@@ -41,66 +42,108 @@ class ResultRecorder(Hook):
             if not isinstance(runner.cfg.result.get(key), str):
                 raise ValueError(f'result.{key} is {runner.cfg.result.get(key)!r}, expected a text')
 
+    def before_train(self, runner):
+        self.describe(runner)  # names that contradict the checkpoint are refused now
+        stated = runner.cfg.get('recipe') or runner.cfg.get('result') or {}
+        wanted, found = stated.get('full', {}).get('batch_size'), run_size(runner)['batch_size']
+        if wanted and found != wanted:
+            runner.logger.warning(
+                f'The global batch is {found}, the recipe has {wanted} at the same learning rate; '
+                'results will be marked. Set train_dataloader.batch_size, the number of processes '
+                'or optim_wrapper.accumulative_counts.')
+
     # -- what a checkpoint says about itself
     def before_save_checkpoint(self, runner, checkpoint):
-        checkpoint['meta']['semmae'] = self.describe(runner)
+        meta = checkpoint['meta']
+        size = run_size(runner)
+        size.update({k: meta[key] for k, key in (('epochs', 'epoch'), ('iters', 'iter'))
+                     if k in size})  # done so far, not planned
+        meta['semmae'] = self.describe(runner, size)
+        if 'result' in runner.cfg:
+            meta['semmae']['trained_on'] = runner.cfg.result.task
+            meta['semmae_result'] = dict(size=size, protocol=plain(
+                protocol_of(runner, meta['semmae'], size)))
+        meta['semmae_run'] = run_identity(runner)
 
     def after_load_checkpoint(self, runner, checkpoint):
-        self.provenance = (checkpoint.get('meta') or {}).get('semmae')
+        meta = checkpoint.get('meta') or {}
+        meta.pop('config', None)  # mmengine would execute it when it resumes
+        self.meta = meta
+        own, state = unwrapped(runner.model).state_dict(), checkpoint.get('state_dict', {})
+        if set(own) != set(state):
+            odd = sorted(set(own) ^ set(state))
+            raise ValueError(
+                f'the checkpoint does not fit this config: {len(odd)} tensors are only in one of '
+                f'the two (first: {odd[0]}). For a backbone alone use '
+                'model.backbone.init_cfg.checkpoint')
+        if runner._resume and 'semmae_run' in meta:
+            before, now = meta['semmae_run'], run_identity(runner)
+            wrong = [f'{k} {before[k]}, now {now[k]}' for k in now if before.get(k) != now[k]]
+            if wrong:
+                raise ValueError(f'this run cannot be resumed as it was: {"; ".join(wrong)}. '
+                                 'Restore them, or start in another --work-dir')
 
-    def describe(self, runner):
+    def describe(self, runner, size=None):
         """Plain data about the pre-training behind the weights of this run."""
         recipe = runner.cfg.get('recipe')
         if recipe:
-            size = run_size(runner)
+            size = size or run_size(runner)
             return dict(id=recipe.id, method=recipe.method, config=config_name(runner.cfg),
                         seed=runner.seed, reduced_why=why_reduced(recipe.get('full', {}), size),
-                        **size)
+                        parts=parts_behind(runner), git_commit=git_commit(), **size)
         report = getattr(getattr(unwrapped(runner.model), 'backbone', None), 'load_report', None)
         if report is None:
-            return self.provenance or dict(id='scratch', method='from scratch', reduced_why='')
-        own = report.get('recipe') or {}
+            return self.meta.get('semmae') or dict(id='scratch', method='from scratch',
+                                                   reduced_why='')
+        own = dict(report.get('recipe') or {})
         stated = runner.cfg.get('result', {})
         if own and stated.get('recipe') not in (None, own['id']):
             raise ValueError(f"result.recipe is '{stated.recipe}', but {report['path']} says that "
                              f"it was made by '{own['id']}'")
-        return dict(own or dict(id=stated.get('recipe') or f"file:{Path(report['path']).stem}",
-                                method=stated.get('method') or Path(report['path']).stem,
-                                reduced_why=''),
-                    load_report={k: v for k, v in report.items() if k != 'recipe'})
+        stem = Path(report['path']).stem
+        own = own or dict(id=stated.get('recipe') or f'file:{stem}', reduced_why='',
+                          method=stated.get('method') or stated.get('recipe') or stem)
+        task = own.pop('trained_on', None)
+        if task:  # weights that were fine-tuned in between are no pre-training any more
+            own.update(id=f'{own["id"]}+{task}', method=f'{own["method"]}, trained on {task}')
+        return dict(own, load_report={k: v for k, v in report.items() if k != 'recipe'})
 
     # -- the line
     @master_only
     def after_val_epoch(self, runner, metrics=None):
         if 'result' not in runner.cfg or not is_last(runner):
             return
-        last = Path(runner.work_dir) / 'last_checkpoint'
-        self.write(runner, metrics, last.read_text().strip() if last.is_file() else None)
+        self.write(runner, metrics, latest(runner.work_dir))
 
     @master_only
     def after_test_epoch(self, runner, metrics=None):
         if 'result' in runner.cfg:
-            self.write(runner, metrics, runner.cfg.get('load_from'))
+            self.write(runner, metrics, runner.cfg.get('load_from'),
+                       self.meta.get('semmae_result'))
 
-    def write(self, runner, metrics, checkpoint):
+    def write(self, runner, metrics, checkpoint, trained=None):
+        """Append the line; ``trained`` is what the checkpoint says of its training, for a test."""
         cfg, result = runner.cfg, runner.cfg.result
         if result.metric not in metrics:
             raise ValueError(f"result.metric is '{result.metric}', the evaluator gave "
                              f'{sorted(metrics)}')
         weights = self.describe(runner)
-        size = run_size(runner)
-        protocol = protocol_of(runner, weights)
+        size = trained['size'] if trained else run_size(runner)
+        protocol = protocol_of(runner, weights, size)
+        if trained:
+            protocol = {**trained['protocol'], **{k: protocol[k] for k in TESTED}}
+        protocol |= split_of(runner)
         why = [f'pre-training: {weights["reduced_why"]}' if weights.get('reduced_why') else '',
                why_reduced(result.get('full', {}), size)]
         reduced_why = '; '.join(w for w in why if w)
-        text = Path(cfg.filename).read_text() if cfg.filename else cfg.pretty_text
         record = append_result(Path(runner.work_dir) / 'results.jsonl', dict(
             row=f'{result.task}/{weights["id"]}', tables=list(result.get('tables', [])),
             method=weights['method'], recipe=weights['id'], task=result.task,
             dataset=result.dataset, split=result.split, metric=result.metric,
             value=float(metrics[result.metric]), unit='%', seed=runner.seed,
-            epochs=size.get('epochs'), iters=size.get('iters'), protocol=protocol,
-            config=config_name(cfg), config_sha256=hashlib.sha256(text.encode()).hexdigest(),
+            epochs=size.get('epochs'), iters=size.get('iters'), protocol=plain(protocol),
+            config=config_name(cfg),
+            config_sha256=hashlib.sha256(cfg.pretty_text.encode()).hexdigest(),
             checkpoint=str(checkpoint) if checkpoint else None,
             checkpoint_sha256=sha256(checkpoint) if checkpoint else None,
             load_report=weights.get('load_report'), git_commit=git_commit(),
@@ -128,11 +171,13 @@ def config_name(cfg):
 
 
 def run_size(runner):
-    """Epochs or iterations, image side, global batch and training images of a run."""
+    """Epochs or iterations, image side, global batch and training images of a run's config."""
     cfg = runner.cfg
     loader = cfg.get('train_dataloader') or {}
     train = cfg.get('train_cfg') or {}
-    size = dict(epochs=train.get('max_epochs'), iters=train.get('max_iters'))
+    size = dict(epochs=train.get('max_epochs'), iters=train.get('max_iters'),
+                batch_size=loader.get('batch_size', 0) * get_world_size()
+                * (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1))
     backbone = getattr(unwrapped(runner.model), 'backbone', None)
     if hasattr(backbone, 'img_size'):
         size['pixels'] = backbone.img_size[0]
@@ -140,49 +185,86 @@ def run_size(runner):
     if hasattr(built, 'dataloader'):
         data = built.dataloader.dataset
         size['num_train'] = len(data.dataset if isinstance(data, Seeded) else data)
-        size['batch_size'] = (loader.get('batch_size', 0) * get_world_size()
-                              * cfg.optim_wrapper.get('accumulative_counts', 1))
     return {k: v for k, v in size.items() if v is not None}
 
 
 def why_reduced(full, size):
-    """'' or what is smaller than the paper's size, as '20 of 90 epochs, ...'."""
-    names = dict(num_train='training images', iters='iterations', pixels='pixels a side')
+    """'' or how it differs from the paper's size, as '20 of 90 epochs, ...'."""
+    names = dict(num_train='training images', iters='iterations', pixels='pixels a side',
+                 batch_size='images in a batch')
     return ', '.join(f'{size[k]} of {v} {names.get(k, k)}' for k, v in full.items()
-                     if k in size and size[k] < v)
+                     if k in size and (size[k] < v or k == 'batch_size' and size[k] != v))
 
 
-def protocol_of(runner, weights):
+def run_identity(runner):
+    """What a resumed run must have in common with the one that was stopped."""
+    size = run_size(runner)
+    return dict(seed=runner.seed, batch_size=size['batch_size'], num_train=size.get('num_train'))
+
+
+def parts_behind(runner):
+    """Where the parts of a pre-training came from, or None."""
+    loop = getattr(runner, '_train_loop', None)
+    data = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
+    store = getattr(getattr(data, 'dataset', None), 'store', None)
+    if store is None:
+        return None
+    return {k: store.manifest.get(k) for k in ('learner_sha256', 'encoder_sha256', 'source', 'grid',
+                                               'num_parts', 'images_sha256')}
+
+
+# What a test decides anew; everything else of a protocol is that of the training.
+TESTED = ('dataset', 'split', 'num_classes', 'test_pipeline', 'test_mode')
+
+
+def split_of(runner):
+    """The evaluated images: how many, and a hash of their names."""
+    loop = getattr(runner, '_val_loop', None)
+    if not hasattr(loop, 'dataloader') or getattr(runner, '_test_loop', None) is not None \
+            and hasattr(runner._test_loop, 'dataloader'):
+        loop = runner._test_loop
+    dataset = loop.dataloader.dataset
+    names = (Path(dataset.get_data_info(i)['img_path']).name for i in range(len(dataset)))
+    return dict(split_images=len(dataset),
+                split_sha256=hashlib.sha256('\n'.join(names).encode()).hexdigest()[:12])
+
+
+def protocol_of(runner, weights, size):
     """Everything that must be equal for two numbers to be comparable, as plain data."""
     cfg, model = runner.cfg, runner.cfg.model
     optim = cfg.get('optim_wrapper') or {}
     optimizer = dict(optim.get('optimizer') or {})
     backbone = unwrapped(runner.model).backbone
-    loop = getattr(runner, '_val_loop', None) or getattr(runner, '_test_loop', None)
-    files = hashlib.sha256()
-    dataset = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
-    for i in range(len(dataset) if dataset is not None else 0):
-        files.update(Path(dataset.get_data_info(i)['img_path']).name.encode())
-    kept = model.get('num_candidates')
+    vit = model.backbone
     return dict(
         dataset=cfg.result.dataset, split=cfg.result.split, num_classes=model_classes(model),
-        split_images=len(dataset) if dataset is not None else None,
-        split_sha256=files.hexdigest()[:12], input_size=list(backbone.img_size),
-        patch_size=backbone.patch_size,
-        tokens=kept or backbone.patch_resolution[0] * backbone.patch_resolution[1],
+        input_size=list(backbone.img_size), patch_size=backbone.patch_size,
+        tokens=(model.get('num_candidates')
+                or backbone.patch_resolution[0] * backbone.patch_resolution[1]),
+        arch=vit.arch if isinstance(vit.arch, str) else dict(vit.arch),
         schedule=[short(s) for s in cfg.get('param_scheduler') or []],
-        **{k: v for k, v in run_size(runner).items() if k not in ('num_train', 'pixels')},
+        **{k: v for k, v in size.items() if k not in ('num_train', 'pixels')},
         optimizer=optimizer.pop('type', None), **optimizer,
-        layer_decay=(optim.get('paramwise_cfg') or {}).get('layer_decay_rate'),
-        precision=optim.get('dtype', 'float32' if optim.get('type') == 'OptimWrapper' else 'amp'),
-        clip_grad=optim.get('clip_grad'), drop_path=model.backbone.get('drop_path_rate', 0.),
-        frozen=model.backbone.get('is_frozen', False),
-        rel_pos_bias=model.backbone.get('rel_pos_bias', False),
-        pooling=model.backbone.get('out_type'),
+        paramwise={k: v for k, v in (optim.get('paramwise_cfg') or {}).items()},
+        precision=optim.get('dtype', 'float32') if optim.get('type') == 'AmpOptimWrapper'
+        else 'float32', clip_grad=optim.get('clip_grad'), drop_path=vit.get('drop_path_rate', 0.),
+        frozen=vit.get('is_frozen', False), rel_pos_bias=vit.get('rel_pos_bias', False),
+        pooling=vit.get('out_type'), out_indices=vit.get('out_indices'),
+        heads={k: short(model[k]) for k in ('neck', 'head', 'decode_head', 'auxiliary_head')
+               if model.get(k)},
         augmentation=pipeline(cfg.get('train_dataloader')), batch_augments=model.get('train_cfg'),
         test_pipeline=pipeline(cfg.get('val_dataloader') or cfg.get('test_dataloader')),
         test_mode=model.get('test_cfg'),
         pretraining={k: weights.get(k) for k in ('epochs', 'num_train', 'batch_size')})
+
+
+def plain(value):
+    """Config values as plain dicts, lists and numbers."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return value
 
 
 def model_classes(model):
@@ -208,19 +290,27 @@ def short(step):
 
 
 def git_commit():
-    """The project's commit, or None outside a checkout."""
+    """The project's commit, '-dirty' if tracked files differ from it; None outside a checkout."""
+    def git(*command):
+        return subprocess.run(['git', *command], cwd=Path(__file__).parent, text=True, timeout=10,
+                              capture_output=True, check=True).stdout.strip()
     try:
-        return subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=Path(__file__).parent, text=True,
-                              capture_output=True, check=True, timeout=10).stdout.strip()
+        return git('rev-parse', 'HEAD') + (
+            '-dirty' if git('status', '--porcelain', '--untracked-files=no') else '')
     except (OSError, subprocess.SubprocessError):
         return None
 
 
 def versions():
-    """Versions of what computes the numbers."""
+    """Versions of what computes the numbers; None for what is not installed under this name."""
+    def find(name):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return None
     names = ('torch', 'torchvision', 'timm', 'numpy', 'pillow', 'opencv-python', 'onedl-mmengine',
              'onedl-mmcv', 'onedl-mmpretrain', 'onedl-mmsegmentation')
-    return dict(python=platform.python_version(), **{n: version(n) for n in names})
+    return dict(python=platform.python_version(), **{n: find(n) for n in names})
 
 
 def device():

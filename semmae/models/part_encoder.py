@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 
-from ..engine.checkpoint import load_backbone, read_checkpoint
+from ..engine.checkpoint import OURS_TO_TIMM, load_backbone
 from ..registry import MODELS
 
 
@@ -52,10 +52,8 @@ class PartEncoder(BaseModule):
                 'the part encoder has no checkpoint: parts of an untrained network mean nothing. '
                 'Set model.encoder.checkpoint to an iBOT, DINO, MAE or timm file, for example '
                 '--cfg-options model.encoder.checkpoint=weights/ibot_vits_16.pth')
-        if hasattr(self.backbone, 'layers'):
-            self.load_report = load_backbone(self.backbone, self.checkpoint)
-        else:
-            self.load_report = load_timm(self.backbone, self.checkpoint)
+        names = () if hasattr(self.backbone, 'layers') else OURS_TO_TIMM
+        self.load_report = load_backbone(self.backbone, self.checkpoint, names)
         self._is_init = True
 
     def train(self, mode=True):
@@ -88,17 +86,3 @@ class PartEncoder(BaseModule):
         attention = (q[:, :, :1] @ k.transpose(-2, -1) * q.shape[-1] ** -.5).softmax(-1)
         return *out, attention[:, :, 0, self.num_prefix:]
 
-
-def load_timm(model, path):
-    """Fill a timm ViT from a checkpoint in timm's own names, strictly; returns a short report."""
-    content = read_checkpoint(path)
-    for key in ('teacher', 'state_dict', 'model'):
-        content = content[key] if isinstance(content.get(key), dict) else content
-    state = {k.removeprefix('module.').removeprefix('backbone.'): v for k, v in content.items()}
-    own = model.state_dict()
-    missing = [k for k in own if k not in state]
-    if missing:
-        raise ValueError(f'{path}: {len(missing)} of {len(own)} tensors of the timm model are not '
-                         f'in the file (first: {missing[0]}); check the name of the model')
-    model.load_state_dict({k: state[k] for k in own})
-    return dict(path=str(path), matched=len(own))

@@ -55,9 +55,12 @@ class PartLearner(BaseModel):
         cls_token, patches = self.encoder(images)
         # Layer norm (ours): without it the scale of the class token decides whether the maps ever
         # become different from each other.
-        cls_token = F.layer_norm(cls_token, cls_token.shape[-1:])
-        out = part_attention(part_tokens(cls_token, self.w1, self.w2), patches, self.wp, self.w,
-                             softmax_over=self.softmax_over, return_logits=return_logits)
+        cls_token = F.layer_norm(cls_token.float(), cls_token.shape[-1:])
+        # Logits without 1/sqrt(D) reach hundreds, where bfloat16 has steps of 1.
+        with torch.autocast(images.device.type, enabled=False):
+            out = part_attention(part_tokens(cls_token, self.w1, self.w2), patches.float(), self.wp,
+                                 self.w, softmax_over=self.softmax_over,
+                                 return_logits=return_logits)
         return out, cls_token
 
     def reconstruct(self, maps, cls_token):
@@ -65,7 +68,9 @@ class PartLearner(BaseModel):
         maps = maps.unflatten(-1, (self.grid, self.grid))
         if self.softmax_over == 'positions':
             maps = maps * self.grid ** 2  # mean 1 a map, as an image of ones
-        return self.decoder(blur_maps(maps, self.blur_kernel), cls_token)
+        with torch.autocast(maps.device.type, enabled=False):
+            maps = blur_maps(maps, self.blur_kernel)
+        return self.decoder(maps, cls_token)
 
     def forward(self, inputs, mode='tensor', **_):
         """mode 'loss': dict with the loss of Eq. 7 and signs of health.

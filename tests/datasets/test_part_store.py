@@ -8,6 +8,7 @@ from PIL import Image
 
 from semmae.datasets.part_dataset import PartDataset
 from semmae.datasets.part_store import PartStore, PartStoreWriter, list_images
+from semmae.datasets.transforms import view_of
 
 
 @pytest.fixture
@@ -78,6 +79,29 @@ def test_another_grid_or_number_of_parts_is_refused_with_the_command(
     make(photos, tmp_path / 's')[0].finish()
     with pytest.raises(ValueError, match=f'{complaint}.*tools/extract_parts.py'):
         PartDataset(str(photos), part_store=tmp_path / 's', **wanted)
+
+
+LOAD = dict(type='LoadImageFromFile')
+HALF = [LOAD, dict(type='mmpretrain.ResizeEdge', scale=16), dict(type='CenterCrop', crop_size=8)]
+
+
+def test_a_store_of_another_view_of_the_images_is_refused(photos, tmp_path):
+    same = [LOAD, dict(type='mmpretrain.ResizeEdge', scale=64),
+            dict(type='mmpretrain.CenterCrop', crop_size=32)]
+    make(photos, tmp_path / 's', view=view_of(HALF))[0].finish()
+    PartDataset(str(photos), part_store=tmp_path / 's', pipeline=same)  # at another resolution
+    whole = [LOAD, dict(type='mmpretrain.ResizeEdge', scale=8),
+             dict(type='CenterCrop', crop_size=8)]
+    with pytest.raises(ValueError, match='centre crop of 0.500.*wanted .*centre crop of 1.000'):
+        PartDataset(str(photos), part_store=tmp_path / 's', pipeline=whole)
+
+
+@pytest.mark.parametrize('kind', ['RandomResizedCrop', 'mmpretrain.RandomCrop', 'RandomFlip'])
+def test_steps_that_leave_the_part_map_behind_are_refused(photos, tmp_path, kind):
+    make(photos, tmp_path / 's')[0].finish()
+    with pytest.raises(ValueError, match='away from their part maps'):
+        PartDataset(str(photos), part_store=tmp_path / 's',
+                    pipeline=[LOAD, dict(type=kind, scale=8)])
 
 
 def test_other_images_are_refused(photos, tmp_path):

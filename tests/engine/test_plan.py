@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.suite import MINI, PAPER, SUITES, Row, Suite
-from semmae.engine.plan import execute, plan, wanted
+from semmae.engine.plan import execute, plan, share, wanted
 from semmae.reporting.tables import OWN, load_numbers
 
 WRITE = 'import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.write_text(sys.argv[2])'
@@ -88,10 +88,61 @@ def test_every_config_of_a_suite_exists(name):
         assert set(row.needs) <= {r.id for r in SUITES[name].rows}
 
 
+def foreign(tmp_path, patch):
+    path = tmp_path / 'vit.pth'
+    torch.save({'model': {'patch_embed.proj.weight': torch.zeros(8, 3, patch, patch),
+                          'blocks.0.norm1.weight': torch.ones(8)}}, path)
+    return path
+
+
 def test_a_checkpoint_from_anywhere_gets_the_tasks_of_its_patch_size(tmp_path):
-    torch.save({'model': {'patch_embed.proj.weight': torch.zeros(8, 3, 16, 16),
-                          'blocks.0.norm1.weight': torch.ones(8)}}, tmp_path / 'mae_vit.pth')
-    runs = plan(PAPER, tmp_path, checkpoint=tmp_path / 'mae_vit.pth')
-    assert [r.id for r in runs] == ['linprobe/mae_vit', 'finetune/mae_vit', 'ade20k/mae_vit']
-    assert 'result.recipe=mae_vit' in ' '.join(runs[0].command)
+    runs = plan(PAPER, tmp_path, checkpoint=foreign(tmp_path, 16))
+    assert [r.id for r in runs] == [f'{task}/vit' for task in PAPER.tasks]
+    assert 'result.recipe=vit' in ' '.join(runs[0].command)
     assert runs[0].command[0] == sys.executable
+    small = plan(PAPER, tmp_path, checkpoint=foreign(tmp_path, 8))
+    assert [r.id for r in small if '/' in r.id] == [
+        f'{task}/vit' for task, configs in PAPER.tasks.items() if 8 in configs]
+    assert {'store_28', 'store_28_val'} <= {r.id for r in small}, 'the 8x8 probe reads parts'
+
+
+def test_only_names_the_recipe_of_a_checkpoint_and_nothing_else_runs(tmp_path):
+    (run,) = plan(PAPER, tmp_path, ['finetune/ibot'], foreign(tmp_path, 16))
+    assert run.id == 'finetune/ibot' and 'result.recipe=ibot' in run.command
+    (run,) = plan(PAPER, tmp_path, ['finetune/simmim_p32'], foreign(tmp_path, 32))
+    assert 'model.backbone.patch_size=32' in run.command
+
+
+def test_two_files_of_one_name_have_work_dirs_of_their_own(tmp_path):
+    homes = {plan(PAPER, tmp_path, ['finetune/x'], foreign(tmp_path, p))[0].work_dir
+             for p in (16, 32)}
+    assert len(homes) == 2
+
+
+def test_a_checkpoint_that_names_itself_is_not_renamed(tmp_path):
+    torch.save(dict(meta=dict(semmae=dict(id='semmae_p16')), state_dict={
+        'backbone.patch_embed.projection.weight': torch.zeros(8, 3, 16, 16)}), tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match="says that it is 'semmae_p16'"):
+        plan(PAPER, tmp_path, ['finetune/mae_1600e'], tmp_path / 'x.pth')
+
+
+def test_the_command_of_every_empty_cell_plans_exactly_its_row(tmp_path):
+    numbers = load_numbers()
+    for cell, patch in zip(numbers['row'], numbers['patch_size']):
+        own = OWN.match(cell.split('/')[-1])
+        file = None if own else foreign(tmp_path, int(patch or 16))
+        assert plan(PAPER, tmp_path, [cell], file)[-1].id == cell
+
+
+def test_paths_that_overrides_cannot_carry_are_refused(tmp_path):
+    with pytest.raises(ValueError, match='spaces and commas'):
+        plan(PAPER, tmp_path / 'my runs')
+
+
+@pytest.mark.parametrize('gpus, expected', [(16, (16, 1)), (8, (8, 2)), (6, (4, 4)), (1, (1, 16))])
+def test_fewer_gpus_accumulate_to_the_global_batch(gpus, expected):
+    assert share('mm_configs/semmae_pretrain.py', gpus) == expected
+
+
+def test_more_gpus_than_the_batch_divides_into_stay_idle():
+    assert share('mm_configs/semmae_upernet_ade20k.py', 64) == (8, 1)

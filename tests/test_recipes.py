@@ -1,0 +1,84 @@
+"""The eight recipes hold the numbers of their sources, value by value (references: MAE's and the
+SemMAE paper's settings, mmsegmentation's UPerNet)."""
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+def value(cfg, key):
+    for part in key.split('.'):
+        cfg = cfg[int(part)] if isinstance(cfg, (list, tuple)) else cfg[part]
+    return list(cfg) if isinstance(cfg, tuple) else cfg
+
+
+ADAMW = {'optim_wrapper.type': 'AmpOptimWrapper', 'optim_wrapper.optimizer.type': 'AdamW',
+         'optim_wrapper.optimizer.weight_decay': 0.05}
+FINETUNE = {**ADAMW, 'optim_wrapper.paramwise_cfg.layer_decay_rate': 0.65,
+            'optim_wrapper.optimizer.betas': [0.9, 0.999], 'train_cfg.max_epochs': 100,
+            'param_scheduler.0.end': 5, 'param_scheduler.1.eta_min': 1e-6,
+            'model.backbone.drop_path_rate': 0.1, 'model.backbone.patch_size': 8,
+            'model.head.loss.label_smooth_val': 0.1, 'model.backbone.out_type': 'avg_featmap'}
+RECIPES = {
+    'semmae_pretrain': {  # SemMAE, Sec. 4.1
+        **ADAMW, 'optim_wrapper.optimizer.lr': 2.4e-3, 'optim_wrapper.optimizer.betas': [0.9, 0.95],
+        'train_cfg.max_epochs': 800, 'param_scheduler.0.end': 40, 'param_scheduler.1.T_max': 760,
+        'train_dataloader.batch_size': 256, 'recipe.full.batch_size': 4096,
+        'model.masking.mask_ratio': 0.75, 'model.masking.gamma': 2.0, 'model.masking.num_parts': 6,
+        'model.backbone.patch_size': 8, 'model.num_candidates': 196, 'model.decoder.grid': 28,
+        'model.decoder.decoder_embed_dim': 512, 'model.decoder.decoder_depth': 8,
+        'model.decoder.decoder_num_heads': 16, 'model.norm_pix_loss': True,
+        'train_dataloader.dataset.dataset.pipeline.3.type': 'semmae.FlipWithParts'},
+    'semmae_parts': {  # SemMAE, Sec. 4.1
+        'model.num_parts': 6, 'model.blur_kernel': 7, 'model.diversity_weight': 0.03,
+        'model.encoder.backbone': 'vit_small_patch16_224', 'model.encoder.grid': 28,
+        'train_dataloader.dataset.dataset.pipeline.1.scale': 448},
+    'semmae_linprobe': {  # MAE, A.1
+        'optim_wrapper.optimizer.type': 'LARS', 'optim_wrapper.optimizer.lr': 6.4,
+        'optim_wrapper.optimizer.weight_decay': 0.0, 'optim_wrapper.optimizer.momentum': 0.9,
+        'train_cfg.max_epochs': 90, 'param_scheduler.0.end': 10, 'result.full.batch_size': 16384,
+        'model.neck.type': 'mmpretrain.ClsBatchNormNeck', 'model.backbone.out_type': 'cls_token',
+        'model.backbone.is_frozen': True, 'model.num_candidates': 196},
+    'semmae_finetune': {  # MAE, A.1
+        **FINETUNE, 'optim_wrapper.optimizer.lr': 2e-3, 'result.full.batch_size': 1024,
+        'train_dataloader.batch_size': 128, 'model.train_cfg.augments.0.alpha': 0.8,
+        'model.train_cfg.augments.1.alpha': 1.0,
+        'train_dataloader.dataset.dataset.pipeline.3.magnitude_level': 9,
+        'train_dataloader.dataset.dataset.pipeline.4.erase_prob': 0.25},
+    'semmae_inat19': {**FINETUNE, 'model.head.num_classes': 1010},
+    'semmae_cub': {**FINETUNE, 'model.head.num_classes': 200},
+    'semmae_cars': {**FINETUNE, 'model.head.num_classes': 196},
+    'semmae_upernet_ade20k': {  # MAE, A.4, and mmsegmentation's mae-base_upernet
+        **ADAMW, 'optim_wrapper.optimizer.lr': 1e-4, 'train_cfg.max_iters': 160000,
+        'optim_wrapper.paramwise_cfg.layer_decay_rate': 0.65, 'model.backbone.patch_size': 16,
+        'model.backbone.drop_path_rate': 0.1, 'model.backbone.rel_pos_bias': True,
+        'model.backbone.out_indices': [3, 5, 7, 11], 'model.decode_head.channels': 768,
+        'model.decode_head.pool_scales': [1, 2, 3, 6], 'model.auxiliary_head.in_index': 2,
+        'model.auxiliary_head.loss_decode.loss_weight': 0.4, 'param_scheduler.0.end': 1500,
+        'model.test_cfg.stride': [341, 341], 'model.test_cfg.crop_size': [512, 512],
+        'train_dataloader.batch_size': 2, 'result.full.batch_size': 16,
+        'param_scheduler.1.power': 1.0, 'model.decode_head.num_classes': 150}}
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_recipe_holds_its_sources_numbers(name):
+    cfg = Config.fromfile(REPO / 'mm_configs' / f'{name}.py')
+    assert {key: value(cfg, key) for key in RECIPES[name]} == RECIPES[name]
+
+
+@pytest.mark.parametrize('name', ['semmae_pretrain', 'ablations/semmae_vit-base-p16',
+                                  'ablations/mae_vit-base-p16', 'ablations/mae_vit-base-p8',
+                                  'ablations/mae_vit-base-p8_foreground',
+                                  'mini/semmae_pretrain_mini', 'mini/semmae_p16_mini'])
+def test_sizes_of_a_pretraining_agree_with_each_other(name):
+    cfg = Config.fromfile(REPO / 'mm_configs' / f'{name}.py')
+    vit, data = cfg.model.backbone, cfg.train_dataloader.dataset.dataset
+    grid = vit.img_size // vit.patch_size
+    assert cfg.model.decoder.grid == data.grid == grid
+    assert cfg.model.decoder.patch_size == vit.patch_size
+    assert data.pipeline[1].scale == data.pipeline[2].crop_size == vit.img_size
+    parts = cfg.model.masking.get('num_parts', 0)
+    assert data.pipeline[-1].num_noise >= grid ** 2 + parts
+    assert parts in (0, data.num_parts)
