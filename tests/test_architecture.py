@@ -47,6 +47,10 @@ def test_no_import_against_the_arrow(folder, target):
     assert importing(folder, target) == []
 
 
+def test_of_the_engine_models_know_the_strict_loader_only():
+    assert all(' semmae.engine.checkpoint' in i for i in importing('models', 'semmae.engine'))
+
+
 def test_the_pretraining_model_does_not_know_the_part_learner():
     assert not [i for i in imports(REPO / 'semmae/models/semmae.py') if 'part_' in i]
 

@@ -13,6 +13,7 @@ import torch
 
 from semmae.engine.checkpoint import read_checkpoint
 
+pytestmark = pytest.mark.slow  # starts processes: two minutes in all
 REPO = Path(__file__).resolve().parents[1]
 ENV = dict(os.environ, PYTHON=sys.executable, PYTHONWARNINGS='ignore', OMP_NUM_THREADS='1',
            PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')

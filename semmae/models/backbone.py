@@ -33,6 +33,9 @@ class ViT(VisionTransformer):
     def __init__(self, *args, is_pos_embed_fixed=False, rel_pos_bias=False, is_frozen=False,
                  **kwargs):
         super().__init__(*args, **kwargs)
+        if not self.with_cls_token or not isinstance(self.pre_norm, nn.Identity):
+            raise ValueError('semmae.ViT has a class token and no pre_norm, as MAE; found '
+                             f'with_cls_token={self.with_cls_token}, pre_norm={self.pre_norm}')
         self.patch_size = self.patch_embed.projection.kernel_size[0]
         self.pos_embed.requires_grad = not is_pos_embed_fixed
         self.load_report = None
