@@ -119,6 +119,7 @@ def lines(work):
 def test_a_result_names_its_pretraining_and_everything_behind_it(probed, pretrained):
     (line,) = lines(probed)
     assert line['row'] == 'linprobe/semmae_p16' and line['method'] == 'SemMAE'
+    assert line['checkpoint'].endswith('epoch_1.pth')
     assert line['metric'] == 'accuracy/top1' and 0 <= line['value'] <= 100
     assert line['load_report']['path'] == str(pretrained / 'epoch_3.pth')
     assert line['reduced'] and '3 of 800 epochs' in line['reduced_why']

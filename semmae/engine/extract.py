@@ -35,7 +35,7 @@ def without_flips(cfg):
 
 def to_bytes(scores):
     """(n, L) scores -> uint8 ranks in their image, 0 to 255: no ties up to 256 patches."""
-    ranks = scores.argsort(-1, stable=True).argsort(-1)
+    ranks = scores.argsort(dim=-1, stable=True).argsort(dim=-1)
     return (ranks * 256 // scores.shape[-1]).to(torch.uint8)
 
 

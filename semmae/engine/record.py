@@ -144,13 +144,19 @@ class ResultRecorder(Hook):
             epochs=size.get('epochs'), iters=size.get('iters'), protocol=plain(protocol),
             config=config_name(cfg),
             config_sha256=hashlib.sha256(cfg.pretty_text.encode()).hexdigest(),
-            checkpoint=str(checkpoint) if checkpoint else None,
+            checkpoint=near(checkpoint) if checkpoint else None,
             checkpoint_sha256=sha256(checkpoint) if checkpoint else None,
             load_report=weights.get('load_report'), git_commit=git_commit(),
             versions=versions(), device=device(), wall_time_s=round(time.time() - self.started, 1),
             reduced=bool(reduced_why), reduced_why=reduced_why))
         runner.logger.info(f"result {record['row']}: {record['metric']} {record['value']:.2f} -> "
                            f"{Path(runner.work_dir) / 'results.jsonl'}")
+
+
+def near(path):
+    """A path as seen from here, if it lies below; results travel to other machines."""
+    path = Path(path).absolute()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def is_last(runner):
