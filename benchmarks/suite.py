@@ -12,7 +12,7 @@ class Row:
     """One run. ``product`` is relative to its work directory unless ``is_shared``.
 
     options: overrides of the config. needs: rows whose products the command names. home: the work
-    directory's name, if it is not the id.
+    directory's name, if it is not the id. is_alone: much waits for it, so it gets all cores.
     """
     id: str
     product: str
@@ -22,6 +22,7 @@ class Row:
     needs: tuple = ()
     is_shared: bool = False
     home: str = ''
+    is_alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,12 @@ MINI = Suite(
     rows=(
         Row('data', 'data/toy/toy.json', is_shared=True,
             command=('-m', 'semmae.datasets.toy', '--out', 'data/toy')),
-        Row('mae_p16', 'epoch_20.pth', f'{_mini}/mae_p16_mini.py', {ROOT: '{images}'},
-            needs=('data',)),
+        Row('mae_p16', 'epoch_16.pth', f'{_mini}/mae_p16_mini.py', {ROOT: '{images}'},
+            needs=('data',), is_alone=True),
         Row('parts', 'epoch_3.pth', f'{_mini}/semmae_parts_mini.py',
             {ROOT: '{images}', 'model.encoder.checkpoint': '{mae_p16}'}, needs=('mae_p16',)),
         extraction(f'{_mini}/semmae_parts_mini.py', 'parts', 'store_8', 8),
-        Row('semmae_p16', 'epoch_20.pth', f'{_mini}/semmae_p16_mini.py',
+        Row('semmae_p16', 'epoch_16.pth', f'{_mini}/semmae_p16_mini.py',
             {ROOT: '{images}', STORE: '{store_8}'}, needs=('store_8',)),
         *evaluations(_mini_tasks, ('mae_p16', 'semmae_p16')),
         Row('linprobe/scratch', 'results.jsonl', _mini_tasks['linprobe'],

@@ -1,7 +1,7 @@
 """Mini linear probing: 8 classes of toy objects (chance 12.5), 64x64 images in 8x8 patches.
 
 Run:    python tools/train.py mm_configs/mini/linprobe_p16_mini.py --cfg-options \
-            model.backbone.init_cfg.checkpoint=work_dirs/semmae_p16_mini/epoch_20.pth
+            model.backbone.init_cfg.checkpoint=work_dirs/semmae_p16_mini/epoch_16.pth
 Needs:  python -m semmae.datasets.toy --out data/toy
 Sizes, batch and length only, with the learning rates that go with them; the code is that of the
 real configs. Numbers of it are marked as reduced in every table.
@@ -13,7 +13,7 @@ _arch = dict(_delete_=True, embed_dims=96, num_layers=4, num_heads=3, feedforwar
 
 model = dict(
     backbone=dict(arch=_arch, img_size=img_size, patch_size=8, init_cfg=dict(
-        checkpoint='work_dirs/semmae_p16_mini/epoch_20.pth')),
+        checkpoint='work_dirs/semmae_p16_mini/epoch_16.pth')),
     neck=dict(input_features=96), head=dict(num_classes=8, in_channels=96),
     data_preprocessor=dict(num_classes=8))
 train_dataloader = _base_.train_dataloader

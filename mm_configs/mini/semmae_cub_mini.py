@@ -1,7 +1,7 @@
 """Mini fine-grained fine-tuning: 16 kinds of toy objects in the layout of CUB (chance 6.25).
 
 Run:    python tools/train.py mm_configs/mini/semmae_cub_mini.py --cfg-options \
-            model.backbone.init_cfg.checkpoint=work_dirs/semmae_p16_mini/epoch_20.pth
+            model.backbone.init_cfg.checkpoint=work_dirs/semmae_p16_mini/epoch_16.pth
 Needs:  python -m semmae.datasets.toy --out data/toy
 Sizes, batch and length only, with the learning rates that go with them; the code is that of the
 real configs. Numbers of it are marked as reduced in every table.
@@ -13,7 +13,7 @@ _arch = dict(_delete_=True, embed_dims=96, num_layers=4, num_heads=3, feedforwar
 
 model = dict(
     backbone=dict(arch=_arch, img_size=img_size, patch_size=8, init_cfg=dict(
-        checkpoint='work_dirs/semmae_p16_mini/epoch_20.pth')),
+        checkpoint='work_dirs/semmae_p16_mini/epoch_16.pth')),
     head=dict(num_classes=num_classes, in_channels=96),
     data_preprocessor=dict(num_classes=num_classes))
 train_dataloader = _base_.train_dataloader
@@ -32,8 +32,8 @@ optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=2,
          convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', T_max=18, by_epoch=True, begin=2, end=20, eta_min=1e-6,
+    dict(type='CosineAnnealingLR', T_max=14, by_epoch=True, begin=2, end=16, eta_min=1e-6,
          convert_to_iter_based=True)]
-train_cfg = dict(max_epochs=20, val_interval=20)
+train_cfg = dict(max_epochs=16, val_interval=16)
 default_hooks = dict(checkpoint=dict(interval=4, max_keep_ckpts=2))
 result = dict(dataset='toy set, CUB layout')

@@ -1,7 +1,7 @@
 """Mini part learning: 12x12 grid over 64x64 toy images, encoder = the mini MAE baseline.
 
 Run:    python tools/train.py mm_configs/mini/semmae_parts_mini.py
-Needs:  python -m semmae.datasets.toy --out data/toy; work_dirs/mae_p16_mini/epoch_20.pth
+Needs:  python -m semmae.datasets.toy --out data/toy; work_dirs/mae_p16_mini/epoch_16.pth
 Sizes, batch and length only, with the learning rates that go with them; the code is that of the
 real configs. Numbers of it are marked as reduced in every table.
 The blur covers a quarter of the grid, as 7 of 28 does.
@@ -14,7 +14,7 @@ model = dict(
     blur_kernel=3,
     encoder=dict(backbone=dict(_delete_=True, type='semmae.ViT', arch=_arch, img_size=img_size,
                                patch_size=8),
-                 grid=grid, checkpoint='work_dirs/mae_p16_mini/epoch_20.pth'),
+                 grid=grid, checkpoint='work_dirs/mae_p16_mini/epoch_16.pth'),
     decoder=dict(channels=(32, 32, 32), num_upsamplings=1))
 train_dataloader = _base_.train_dataloader
 train_dataloader.dataset.min_length = 3000  # smaller folders are repeated

@@ -27,7 +27,7 @@ optim_wrapper = dict(optimizer=dict(lr=1.5e-3))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=2,
          convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', T_max=18, by_epoch=True, begin=2, end=20,
+    dict(type='CosineAnnealingLR', T_max=14, by_epoch=True, begin=2, end=16,
          convert_to_iter_based=True)]
-train_cfg = dict(max_epochs=20)
+train_cfg = dict(max_epochs=16)
 default_hooks = dict(checkpoint=dict(interval=4, max_keep_ckpts=2))

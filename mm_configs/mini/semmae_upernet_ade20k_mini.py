@@ -1,7 +1,7 @@
 """Mini UPerNet: parts and background of toy objects in the layout of ADE20K, 64x64 images.
 
 Run:    python tools/train.py mm_configs/mini/semmae_upernet_ade20k_mini.py --cfg-options \
-            model.backbone.init_cfg.checkpoint=work_dirs/semmae_p16_mini/epoch_20.pth
+            model.backbone.init_cfg.checkpoint=work_dirs/semmae_p16_mini/epoch_16.pth
 Needs:  python -m semmae.datasets.toy --out data/toy
 Sizes, batch and length only, with the learning rates that go with them; the code is that of the
 real configs. Numbers of it are marked as reduced in every table.
@@ -15,7 +15,7 @@ _arch = dict(_delete_=True, embed_dims=96, num_layers=4, num_heads=3, feedforwar
 model = dict(
     data_preprocessor=dict(size=(img_size, img_size)),
     backbone=dict(arch=_arch, img_size=img_size, patch_size=8, out_indices=[0, 1, 2, 3],
-                  init_cfg=dict(checkpoint='work_dirs/semmae_p16_mini/epoch_20.pth')),
+                  init_cfg=dict(checkpoint='work_dirs/semmae_p16_mini/epoch_16.pth')),
     neck=dict(embed_dim=96),
     decode_head=dict(in_channels=[96] * 4, channels=32, num_classes=len(classes)),
     auxiliary_head=dict(in_channels=96, channels=32, num_classes=len(classes)),
@@ -36,7 +36,7 @@ test_dataloader = val_dataloader
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=20),
-    dict(type='PolyLR', eta_min=0.0, power=1.0, begin=20, end=320, by_epoch=False)]
-train_cfg = dict(max_iters=320, val_interval=320)
+    dict(type='PolyLR', eta_min=0.0, power=1.0, begin=20, end=240, by_epoch=False)]
+train_cfg = dict(max_iters=240, val_interval=240)
 default_hooks = dict(checkpoint=dict(interval=80), logger=dict(interval=20))
 result = dict(dataset='toy set, ADE layout')

@@ -27,6 +27,7 @@ class Run:
     work_dir: Path
     product: Path
     needs: list
+    is_alone: bool = False
     process: subprocess.Popen = None
     started: float = 0.
     note: str = ''
@@ -140,7 +141,7 @@ def fill(rows, row, root, seed, images, gpus):
     else:
         command = [sys.executable, *map(expand, row.command)]
     return Run(row.id, command, home(row), product(row),
-               [product(rows[n]) for n in row.needs])
+               [product(rows[n]) for n in row.needs], row.is_alone)
 
 
 def share(config, gpus):
@@ -180,10 +181,14 @@ def execute(runs, jobs=1, console=None, threads=None, poll=0.2, report_every=20.
             ready = [r for r in waiting if all(n.exists() for n in r.needs)]
             if not ready and not running:
                 raise RuntimeError(f'{waiting[0].id} needs {waiting[0].needs}, which no run made')
+            first = next((r for r in ready if r.is_alone), None)
+            if first:  # wait for the running ones, then run nothing beside it
+                ready = [] if running else [first]
+            if any(r.is_alone for r in running):
+                ready = []
             for run in ready[:jobs - len(running)]:
                 waiting.remove(run)
-                share = max(1, threads // min(jobs, len(running) + len(ready)))
-                launch(run, share)
+                launch(run, max(1, threads // min(jobs, len(running) + len(ready))))
                 running.append(run)
                 console.print(f'[bold]start[/] {run.id} [dim]({run.work_dir}/console.log)[/]')
             for run in list(running):

@@ -41,6 +41,21 @@ def test_runs_make_their_products_and_are_then_skipped(tmp_path):
     assert [p.stat().st_mtime_ns for p in (a, b)] == times
 
 
+def test_a_run_that_much_waits_for_runs_alone(tmp_path):
+    log = tmp_path / 'log'
+    said = ('import sys, time\nlog = open(sys.argv[2], "a")\nprint("begin", sys.argv[3], file=log, '
+            'flush=True)\ntime.sleep(.4)\nprint("end", sys.argv[3], file=log, flush=True)\n'
+            'open(sys.argv[1], "w").close()')
+    rows = [Row(name, 'out', is_alone=name == 'alone',
+                command=('-c', said, '{work_dir}/out', str(log), name))
+            for name in ('a', 'alone', 'b', 'c')]
+    execute(plan(little(*rows), tmp_path), jobs=2, console=quiet())
+    lines = log.read_text().split('\n')
+    at = lines.index('begin alone')
+    assert lines[at + 1] == 'end alone'
+    assert sum(line.startswith('begin') for line in lines) == 4
+
+
 def test_a_failure_stops_the_suite_and_shows_the_end_of_its_log(tmp_path):
     bad = Row('bad', 'never.txt', command=('-c', 'raise SystemExit("out of cheese")'))
     suite = little(bad, Row('after', 'x', needs=('bad',), command=('-c', 'pass')))
