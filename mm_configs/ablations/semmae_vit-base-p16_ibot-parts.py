@@ -5,16 +5,9 @@ Needs:  the store of head parts: tools/extract_parts.py ... --grid 14 --source h
             --out data/parts/imagenet_train_14_heads
 Status: not run at full length here.
 """
-_base_ = ['../semmae_pretrain.py']
-patch_size = 16
-grid = _base_.img_size // patch_size
+_base_ = ['semmae_vit-base-p16.py']
 
-model = dict(
-    backbone=dict(patch_size=patch_size), decoder=dict(grid=grid, patch_size=patch_size),
-    num_candidates=None)
-train_dataloader = _base_.train_dataloader
-train_dataloader.dataset.dataset.update(
-    part_store=f'data/parts/imagenet_train_{grid}_heads', grid=grid)
-train_dataloader.dataset.dataset.pipeline[-1].num_noise = grid ** 2 + _base_.num_parts
+train_dataloader = dict(dataset=dict(dataset=dict(
+    part_store=f'data/parts/imagenet_train_{_base_.grid}_heads')))
 
 recipe = dict(id='semmae_p16_ibot_parts', method='SemMAE, iBOT parts')
