@@ -56,12 +56,14 @@ class LoadParts(BaseTransform):
     """Look an image up in a part store, for data sets of other libraries (8x8 linear probing).
 
     store: the part store; root: the folder that its relative paths start from.
+    view: what the steps before this one show (`view_of`); a store of another view is refused.
     """
 
-    def __init__(self, store, root, grid=None):
+    def __init__(self, store, root, grid=None,
+                 view=('short side resized', 'centre crop of 1.000')):
         self.root = Path(root)
         self.store = PartStore(store)
-        self.store.require(grid=grid)
+        self.store.require(grid=grid, view=list(view))
         self.index = {name: i for i, name in enumerate(self.store.images())}
 
     def transform(self, results):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from semmae.datasets.part_dataset import PartDataset
 from semmae.datasets.part_store import PartStore, PartStoreWriter, list_images
-from semmae.datasets.transforms import view_of
+from semmae.datasets.transforms import LoadParts, view_of
 
 
 @pytest.fixture
@@ -94,6 +94,21 @@ def test_a_store_of_another_view_of_the_images_is_refused(photos, tmp_path):
              dict(type='CenterCrop', crop_size=8)]
     with pytest.raises(ValueError, match='centre crop of 0.500.*wanted .*centre crop of 1.000'):
         PartDataset(str(photos), part_store=tmp_path / 's', pipeline=whole)
+
+
+def test_labelled_images_refuse_a_store_of_another_view_too(photos, tmp_path):
+    make(photos, tmp_path / 's', view=view_of(HALF))[0].finish()
+    with pytest.raises(ValueError, match='centre crop of 0.500.*wanted .*centre crop of 1.000'):
+        LoadParts(store=tmp_path / 's', root=photos)
+    LoadParts(store=tmp_path / 's', root=photos, view=view_of(HALF))
+
+
+def test_the_probes_pipelines_show_the_view_that_their_parts_are_looked_up_for():
+    from mmengine.config import Config
+    cfg = Config.fromfile('mm_configs/semmae_linprobe.py')
+    for data in (cfg.train_dataloader.dataset.dataset, cfg.val_dataloader.dataset):
+        at = [step.type for step in data.pipeline].index('semmae.LoadParts')
+        assert view_of(data.pipeline[:at]) == ['short side resized', 'centre crop of 1.000']
 
 
 @pytest.mark.parametrize('kind', ['RandomResizedCrop', 'mmpretrain.RandomCrop', 'RandomFlip'])
