@@ -4,8 +4,12 @@ One loader for every stage. It reads tensors only, finds the backbone whatever t
 translates timm's names (MAE, DINO, iBOT, timm use them) into mmpretrain's, interpolates the
 position embedding where the grid differs, and refuses everything else that does not fit.
 """
+import argparse
+import math
 import pickle
 import re
+import struct
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +17,7 @@ import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.runner import CheckpointLoader
+from safetensors import SafetensorError
 
 from ..files import sha256, write_atomically
 
@@ -24,11 +29,14 @@ def _statistics_of_history(owner, name):
     return getattr(owner, name)
 
 
-# Plain containers of numbers that mmengine writes beside the weights.
-_numpy = np._core if hasattr(np, '_core') else np.core  # numpy 2 and 1
-SAFE = [HistoryBuffer, (_statistics_of_history, 'builtins.getattr'), np.ndarray, np.dtype,
-        _numpy.multiarray._reconstruct,
-        _numpy.multiarray.scalar,
+# Plain containers of numbers that stand beside the weights: mmengine's log, the options (MAE, DINO,
+# iBOT) and the learning rates, which are numpy's. A file names numpy's functions as the numpy that
+# wrote it did: numpy.core is 1, numpy._core is 2.
+_numpy = np._core if hasattr(np, '_core') else np.core
+SAFE = [HistoryBuffer, (_statistics_of_history, 'builtins.getattr'), argparse.Namespace,
+        np.ndarray, np.dtype,
+        *((function, f'numpy.{core}.multiarray.{function.__name__}') for core in ('core', '_core')
+          for function in (_numpy.multiarray._reconstruct, _numpy.multiarray.scalar)),
         *{type(np.dtype(t)) for t in ('f8', 'f4', 'f2', 'i8', 'i4', 'i2', 'i1', 'u1', 'b1')}]
 
 OURS_TO_TIMM = [(r'^layers\.(\d+)\.ln(\d)\.', r'blocks.\1.norm\2.'),
@@ -46,9 +54,20 @@ TIMM_NAMES = [(r'^blocks\.(\d+)\.norm(\d)\.', r'layers.\1.ln\2.'),
               (r'^fc_norm\.', r'ln2.'),
               (r'^norm\.', r'ln1.')]
 
+# What reading a file that is damaged, cut, something else or malicious ends in.
+UNREADABLE = (pickle.UnpicklingError, SafetensorError, struct.error, RuntimeError, EOFError,
+              OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError)
+
+# What may stand before a ViT's own names, in any order: DDP's and DINO's wrappers, ours, compile's.
+WRAPPERS = r'(?:(?:module|backbone|encoder|_orig_mod)\.)*'
+VIT = re.compile(rf'({WRAPPERS})(?:(?:cls_token|pos_embed)$|(?:patch_embed|blocks|layers)\.)')
+STATE_DICTS = ('state_dict', 'model', 'teacher')  # mmengine, lightning; MAE, DeiT; DINO, iBOT
+
+LISTED = 8  # tensors that an error names
+
 # Tensors that pre-training does not have (new in fine-tuning) or that fine-tuning does not want.
-MAY_BE_NEW = re.compile(r'^ln2\.|relative_position|^relative_position')
-MAY_BE_LEFT = re.compile(r'^(ln1|ln2|norm|fc_norm|head|fc|neck)\.|^decoder|^mask')
+MAY_BE_NEW = re.compile(r'^ln2\.|relative_position')
+MAY_BE_LEFT = re.compile(rf'^{WRAPPERS}(?:(ln1|ln2|norm|fc_norm|head|fc|neck)\.|decoder|mask)')
 
 
 class AtomicBackend(LocalBackend):
@@ -69,23 +88,38 @@ register_backend('local', AtomicBackend, force=True, prefixes='')
 
 
 def read_checkpoint(path, map_location='cpu') -> dict:
-    """A checkpoint's content as tensors and plain values; never runs code from the file."""
+    """A checkpoint's content as tensors and plain values; never runs code from the file.
+
+    Reads what torch.save (new and old format) and safetensors write. Raises FileNotFoundError, and
+    ValueError for a file that is damaged, holds no dict or asks for anything but the classes in
+    `SAFE`; of those, argparse.Namespace holds the options of MAE, DINO and iBOT.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'no checkpoint at {path}; train it first, or give another path')
-    if path.suffix == '.safetensors':
-        from safetensors.torch import load_file
-        return load_file(path)
     try:
-        with torch.serialization.safe_globals(SAFE):
-            return torch.load(path, map_location=map_location, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        lines = [line for line in str(error).splitlines() if 'Error' in line or 'error' in line]
-        first = (lines or str(error).splitlines() or [type(error).__name__])[0].strip()
+        if path.suffix == '.safetensors':
+            from safetensors.torch import load_file
+            content = load_file(path)
+        else:
+            with torch.serialization.safe_globals(SAFE):
+                content = torch.load(path, map_location=map_location, weights_only=True)
+        if not isinstance(content, dict):
+            raise ValueError(f'it holds a {type(content).__name__} instead of a dict')
+    except UNREADABLE as error:
         raise ValueError(
             f'{path} ({path.stat().st_size} bytes) is not a checkpoint that can be read as plain '
-            f'tensors: {first}. Expected a file written by torch.save or safetensors with weights '
-            'only; it was not executed.') from error
+            f'tensors: {reason(error)}. Expected a file written by torch.save or safetensors with '
+            'weights only, in full length; it was not executed.') from error
+    return content
+
+
+def reason(error) -> str:
+    """What torch says is wrong with a file, without its advice to trust it."""
+    lines = (str(error).rpartition('WeightsUnpickler error:')[2].strip().splitlines()
+             or [type(error).__name__])
+    said = next((line for line in lines if 'GLOBAL' in line), lines[0])
+    return said.partition('. Please')[0].strip(' .')
 
 
 def for_mmengine(filename, map_location=None, logger=None):
@@ -97,40 +131,70 @@ def for_mmengine(filename, map_location=None, logger=None):
 CheckpointLoader.register_scheme(prefixes='', loader=for_mmengine, force=True)
 
 
-def backbone_state(content: dict) -> dict:
+def backbone_state(content: dict, checkpoint_key=None, source='the checkpoint') -> dict:
     """The ViT's tensors in a checkpoint, under mmpretrain's names.
 
-    Understands mmengine (``state_dict``), MAE (``model``), DINO and iBOT (``teacher``) files and
-    bare state dicts, with ``module.``, ``backbone.``, ``encoder.`` in front or not.
+    Understands mmengine (``state_dict``), MAE (``model``), DINO and iBOT (full, or the extracted
+    backbone) and timm files and bare state dicts, with ``module.``, ``backbone.`` and ``encoder.``
+    in front in any order, or not. Tensors beside the ViT (a head, a mask token) may be among them.
+    checkpoint_key: which state dict of the file, for example 'student'. None takes the only one
+        of `STATE_DICTS` that is there, so the teacher of DINO and iBOT; or the file itself.
+    source: what the messages call the file.
+
+    Raises ValueError for no ViT, for more than one, and for a tensor that is there twice.
     """
-    state = content
-    for key in ('state_dict', 'model', 'teacher'):
-        if isinstance(state.get(key), dict):
-            state = state[key]
-            break
-    state = {k: v for k, v in state.items() if torch.is_tensor(v)}
-    for prefix in ('module.', 'backbone.', 'encoder.'):
-        inside = {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}
-        if inside:
-            state = inside
+    inside = [k for k, v in content.items()
+              if isinstance(v, dict) and any(torch.is_tensor(x) for x in v.values())]
+    say = f'state dicts in it: {", ".join(map(str, inside)) or "itself only"}'
+    keys = [checkpoint_key] if checkpoint_key else [k for k in STATE_DICTS if k in inside]
+    if len(keys) > 1 or not {*keys} <= {*inside}:
+        wrong = 'more than one state dict' if len(keys) > 1 else f'no state dict {checkpoint_key!r}'
+        raise ValueError(f'{source} holds {wrong}; {say}. Set checkpoint_key to one of them.')
+    state = {k: v for k, v in (content[keys[0]] if keys else content).items()
+             if torch.is_tensor(v) and isinstance(k, str)}
+    prefixes = sorted({found[1] for k in state if (found := VIT.match(k))})
+    if len(prefixes) != 1:
+        found = (f'{len(prefixes)} ViTs, under {prefixes}' if prefixes else
+                 f'no ViT, its tensors are {sorted(state)[:5] or "none"}')
+        raise ValueError(
+            f'{source} holds {found}; {say}. Expected one cls_token, pos_embed, patch_embed and '
+            'blocks or layers, with module., backbone. or encoder. in front or not. '
+            'checkpoint_key chooses another state dict.')
+    state = {k[len(prefixes[0]):]: v for k, v in state.items() if k.startswith(prefixes[0])}
     if any(k.startswith('blocks.') for k in state):
-        state = renamed(state, TIMM_NAMES)
+        state = renamed(state, TIMM_NAMES, source)
     return state
 
 
-def renamed(state, names) -> dict:
-    """``state`` with every (pattern, replacement) of ``names`` applied to its keys, in order."""
+def renamed(state, names, source='the state dict') -> dict:
+    """``state`` with every (pattern, replacement) of ``names`` applied to its keys, in order.
+
+    Raises ValueError if two tensors would get one name; ``source`` is what the message calls them.
+    """
+    keys = list(state)
     for pattern, name in names:
-        state = {re.sub(pattern, name, k): v for k, v in state.items()}
-    return state
+        keys = [re.sub(pattern, name, k) for k in keys]
+    twice = [k for k, count in Counter(keys).items() if count > 1]
+    if twice:
+        raise ValueError(f"{source} holds tensors under timm's and under mmpretrain's names: "
+                         f'{", ".join(twice[:LISTED])}. Expected each once.')
+    return dict(zip(keys, state.values(), strict=True))
 
 
-def resize_position_embedding(pos_embed, wanted: int, num_extra: int = 1):
-    """(1, extra + L, D) interpolated bicubically to (1, extra + wanted, D); square grids."""
-    old, new = round((pos_embed.shape[1] - num_extra) ** .5), round(wanted ** .5)
+def resize_position_embedding(pos_embed, old, new, num_extra=1, offset=0., mode='bicubic'):
+    """(1, extra + h * w, D) for the grid ``old`` (h, w) -> the same for the grid ``new``.
+
+    offset: 0 interpolates to the size ``new``, as MAE and mmpretrain do. Otherwise by the factor
+        (new + offset) / old, which looks at places a little to the upper left: DINO and iBOT do so
+        with 0.1 (https://github.com/facebookresearch/dino/issues/8; DINOv2 gave it the name).
+    """
+    if tuple(old) == tuple(new):
+        return pos_embed
     extra, grid = pos_embed[:, :num_extra], pos_embed[:, num_extra:]
-    grid = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2).float()
-    grid = torch.nn.functional.interpolate(grid, (new, new), mode='bicubic', align_corners=False)
+    grid = grid.reshape(1, *old, -1).permute(0, 3, 1, 2).float()
+    to = (dict(scale_factor=tuple((n + offset) / o for n, o in zip(new, old, strict=True)))
+          if offset else dict(size=tuple(new)))
+    grid = torch.nn.functional.interpolate(grid, mode=mode, align_corners=False, **to)
     return torch.cat([extra, grid.flatten(2).transpose(1, 2).to(extra)], 1)
 
 
@@ -141,43 +205,88 @@ def latest(work_dir):
     return max(found, key=lambda p: int(p.stem.split('_')[1]), default=None)
 
 
-def load_backbone(model, path, names=()) -> dict:
+def misfits(state, own, may_be_new=None, may_be_left=None) -> list:
+    """'name: what is wrong' for each tensor of ``state`` (a file's) that ``own`` (a model's) cannot
+    take, and for each that it lacks. Both map names to tensors.
+
+    may_be_new, may_be_left: patterns of names that only the model, only the file may have.
+    """
+    def shape(v):
+        return f'({", ".join(map(str, v.shape))})'
+    lines = []
+    for name, mine in own.items():
+        value = state.get(name)
+        if value is None:
+            if not (may_be_new and may_be_new.search(name)):
+                lines.append(f'{name}: missing in the file, {shape(mine)} in the model')
+        elif value.shape != mine.shape:
+            lines.append(f'{name}: {shape(value)} in the file, {shape(mine)} in the model')
+        elif value.is_floating_point() != mine.is_floating_point():
+            lines.append(f'{name}: {value.dtype} in the file, {mine.dtype} in the model')
+        elif wrong := int((~value.to(mine.dtype).isfinite()).sum()):
+            lines.append(f'{name}: {wrong} of {value.numel()} values are NaN or infinite')
+    return lines + [f'{k}: {shape(v)} in the file, unknown to the model' for k, v in state.items()
+                    if k not in own and not (may_be_left and may_be_left.search(k))]
+
+
+def listed(lines) -> str:
+    """One line for each of the first `LISTED`, and how many more there are."""
+    more = [f'and {len(lines) - LISTED} more'] if len(lines) > LISTED else []
+    return ''.join(f'\n  {line}' for line in lines[:LISTED] + more)
+
+
+def anatomy(state) -> dict:
+    """What the shapes of a ViT's tensors (mmpretrain's names) tell: patch size, width, depth."""
+    weight = state.get('patch_embed.projection.weight', torch.empty(0))
+    known = dict(zip(('width', 'channels', 'patch size'), weight.shape, strict=False)
+                 if weight.ndim == 4 else ())
+    return known | dict(depth=len({k.split('.')[1] for k in state if k.startswith('layers.')}))
+
+
+def load_backbone(model, path, names=(), checkpoint_key=None) -> dict:
     """Fill ``model`` from ``path`` and return the load report.
 
+    model: ``semmae.ViT`` or timm's VisionTransformer; weights are cast to its dtype.
     names: renames mmpretrain's names into the model's (`OURS_TO_TIMM` for a timm ViT).
+    checkpoint_key: which state dict of the file; see `backbone_state`.
 
-    Raises ValueError if any tensor of the model stays as it was initialised (but those that
-    fine-tuning adds: relative position bias, pooled norm), if a shape other than the position
-    embedding's differs, or if the file holds layers that the model does not have.
+    Raises ValueError, and loads nothing, if any tensor of the model would stay as it was
+    initialised (but those that fine-tuning adds: relative position bias, pooled norm), if a shape
+    other than the position embedding's differs, if a value is NaN or infinite, or if the file holds
+    layers that the model does not have. The message lists the tensors.
     Report: path, sha256, matched, new, left, resized, recipe (of our own pre-training, else None).
     """
     content = read_checkpoint(path)
-    state, own = renamed(backbone_state(content), names), model.state_dict()
-    resized = []
-    if 'pos_embed' in state and 'pos_embed' in own \
-            and state['pos_embed'].shape != own['pos_embed'].shape:
-        resized.append(f"pos_embed {tuple(state['pos_embed'].shape)} -> "
-                       f"{tuple(own['pos_embed'].shape)}")
-        state['pos_embed'] = resize_position_embedding(
-            state['pos_embed'], own['pos_embed'].shape[1] - 1)
-    missing = [k for k in own if k not in state and not MAY_BE_NEW.search(k)]
-    left = [k for k in state if k not in own]
-    strange = [k for k in left if not MAY_BE_LEFT.search(k)]
-    shapes = [f'{k} {tuple(state[k].shape)} in the file, {tuple(own[k].shape)} in the model'
-              for k in own if k in state and state[k].shape != own[k].shape]
-    if missing or strange or shapes:
-        say = [f'{len(v)} {what} (first: {v[0]})' for what, v in
-               (('tensors missing', missing), ('tensors unknown', strange),
-                ('shapes differ', shapes)) if v]
+    found, own = backbone_state(content, checkpoint_key, str(path)), model.state_dict()
+    state, resized = renamed(found, names), []
+    pos = state.get('pos_embed')
+    if pos is not None and 'pos_embed' in own and pos.shape != own['pos_embed'].shape:
+        new = getattr(model, 'patch_resolution', None) or model.patch_embed.grid_size
+        num_extra = own['pos_embed'].shape[1] - new[0] * new[1]
+        side = math.isqrt(max(pos.shape[1] - num_extra, 0)) if pos.ndim == 3 else 0
+        # Any other width or grid stays as it is, to be listed below.
+        if side and side ** 2 + num_extra == pos.shape[1] \
+                and pos.shape[2] == own['pos_embed'].shape[2]:
+            state['pos_embed'] = resize_position_embedding(
+                pos.to(own['pos_embed'].dtype), (side, side), new, num_extra,
+                offset=getattr(model, 'interpolate_offset', 0.))
+            resized.append(f'pos_embed {tuple(pos.shape)} -> {tuple(own["pos_embed"].shape)}')
+    wrong = misfits(state, own, MAY_BE_NEW, MAY_BE_LEFT)
+    if wrong:
+        theirs, mine = anatomy(found), anatomy(renamed(own, TIMM_NAMES))
+        words = [f'{what} {theirs[what]} in the file, {mine[what]} in the model; '
+                 for what in theirs if theirs[what] != mine.get(what)]
         raise ValueError(
-            f'{path} does not fit the backbone: {"; ".join(say)}. '
-            f'Expected {len(own)} tensors of {type(model).__name__}; check arch, patch_size and '
-            'depth of model.backbone against the checkpoint.')
+            f'{path} does not fit the backbone: {"".join(words)}'
+            f'{len(wrong)} tensors differ from the {len(own)} of {type(model).__name__}:'
+            f'{listed(wrong)}\nGive the backbone the arch and patch_size of the checkpoint, or '
+            'another checkpoint.')
     matched = [k for k in own if k in state]
     model.load_state_dict({k: state[k] for k in matched}, strict=False)
     meta = content.get('meta')
     report = dict(path=str(path), sha256=sha256(path), matched=len(matched),
-                  new=sorted(set(own) - set(matched)), left=len(left), resized=resized,
+                  new=sorted(set(own) - set(matched)), left=len(set(state) - set(own)),
+                  resized=resized,
                   recipe=meta.get('semmae') if isinstance(meta, dict) else None)
     MMLogger.get_current_instance().info(
         f'{path}: {len(matched)} of {len(own)} backbone tensors loaded, '
@@ -186,17 +295,17 @@ def load_backbone(model, path, names=()) -> dict:
 
 
 def load_whole(model, path) -> dict:
-    """Fill every tensor of ``model`` from an mmengine checkpoint; returns the file's ``meta``."""
+    """Fill every tensor of ``model`` from an mmengine checkpoint; returns the file's ``meta``.
+
+    Raises ValueError with a list of the tensors if any is missing, unknown, of another shape or
+    not finite.
+    """
     content = read_checkpoint(path)
     state = content.get('state_dict', content)
-    keys, own = set(state), model.state_dict()
-    shapes = [k for k in own if k in keys and state[k].shape != own[k].shape]
-    missing, strange = sorted(set(own) - keys), sorted(keys - set(own))
-    if missing or strange or shapes:
-        raise ValueError(
-            f'{path} is not a checkpoint of this config: {len(missing)} tensors missing '
-            f'{missing[:2]}, {len(strange)} unknown {strange[:2]}, {len(shapes)} of another shape '
-            f'{shapes[:2]}. Give the config that trained it.')
+    wrong = misfits({k: v for k, v in state.items() if torch.is_tensor(v)}, model.state_dict())
+    if wrong:
+        raise ValueError(f'{path} is not a checkpoint of this config: {len(wrong)} tensors differ:'
+                         f'{listed(wrong)}\nGive the config that trained it.')
     model.load_state_dict(state)
     return content.get('meta', {})
 
@@ -210,8 +319,9 @@ def convert(src, dst, to) -> int:
     dst = Path(dst)
     if dst.suffix not in ('.pth', '.safetensors'):
         raise ValueError(f'{dst}: expected a name that ends in .pth or .safetensors')
-    state = {k: v.contiguous() for k, v in backbone_state(read_checkpoint(src)).items()
-             if k.startswith(('ln1.', 'ln2.')) or not MAY_BE_LEFT.search(k)}
+    state = {k: v.contiguous() for k, v in backbone_state(
+        read_checkpoint(src), source=str(src)).items()
+        if k.startswith(('ln1.', 'ln2.')) or not MAY_BE_LEFT.search(k)}
     if 'patch_embed.projection.weight' not in state:
         raise ValueError(f'{src} holds no ViT: no patch embedding among {sorted(state)[:3]} ...')
     if to == 'timm':

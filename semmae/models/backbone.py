@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.models.utils.attention import MultiheadAttention
-from mmpretrain.models.utils.embed import resize_pos_embed
 from torch import nn
 
-from ..engine.checkpoint import load_backbone
+from ..engine.checkpoint import load_backbone, resize_position_embedding
 from ..functional.patches import gather_positions, patchify, sincos_position_embedding
 from ..registry import MODELS
 
@@ -26,13 +25,22 @@ class ViT(VisionTransformer):
         protocol), initialised with zeros, so that it starts as the pre-trained network. The input
         size is then fixed to ``img_size``.
     is_frozen: linear probing; parameters are not trained.
+    interpolate_offset: how the position embedding follows images of another size than
+        ``img_size``, and a checkpoint of another grid. 0: to the new size, as MAE and mmpretrain
+        do. 0.1: as DINO and iBOT do; their features at other sizes need it
+        (`engine.checkpoint.resize_position_embedding`).
     init_cfg: ``dict(type='Pretrained', checkpoint=FILE)`` loads FILE strictly
         (`engine.checkpoint.load_backbone`) or raises; the report is kept in ``load_report``.
+        ``checkpoint_key`` in it chooses among the state dicts of FILE.
     """
 
     def __init__(self, *args, is_pos_embed_fixed=False, rel_pos_bias=False, is_frozen=False,
-                 **kwargs):
+                 interpolate_offset=0., **kwargs):
         super().__init__(*args, **kwargs)
+        if not 0 <= interpolate_offset < 1:
+            raise ValueError(f'interpolate_offset={interpolate_offset}: expected 0 (MAE) or a part '
+                             'of a patch, 0.1 for DINO and iBOT')
+        self.interpolate_offset = interpolate_offset
         if not self.with_cls_token or not isinstance(self.pre_norm, nn.Identity):
             raise ValueError('semmae.ViT has a class token and no pre_norm, as MAE; found '
                              f'with_cls_token={self.with_cls_token}, pre_norm={self.pre_norm}')
@@ -59,7 +67,9 @@ class ViT(VisionTransformer):
                     f"init_cfg of the ViT: found {self.init_cfg}, expected dict(type='Pretrained', "
                     "checkpoint=FILE), or None to train from scratch. From the command line: "
                     '--cfg-options model.backbone.init_cfg.checkpoint=FILE')
-            self.load_report = load_backbone(self, self.init_cfg['checkpoint'])
+            self.load_report = load_backbone(
+                self, self.init_cfg['checkpoint'],
+                checkpoint_key=self.init_cfg.get('checkpoint_key'))
         self._is_init = True
 
     def train(self, mode=True):
@@ -79,10 +89,8 @@ class ViT(VisionTransformer):
             pixels = gather_positions(patchify(images, self.patch_size), ids_keep)
             # The convolution over one patch is a linear map; patchify puts channels last.
             x = F.linear(pixels, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
-        pos = self.pos_embed
-        if hw != self.patch_resolution:
-            pos = resize_pos_embed(pos, self.patch_resolution, hw, mode=self.interpolate_mode,
-                                   num_extra_tokens=1)
+        pos = resize_position_embedding(self.pos_embed, self.patch_resolution, hw,
+                                        offset=self.interpolate_offset, mode=self.interpolate_mode)
         cls_token = (self.cls_token + pos[:, :1]).expand(len(x), -1, -1)
         pos = pos[:, 1:]
         if ids_keep is not None:

@@ -6,6 +6,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
+from timm.models.vision_transformer import VisionTransformer
 
 from ..engine.checkpoint import OURS_TO_TIMM, load_backbone
 from ..registry import MODELS
@@ -15,66 +16,79 @@ from ..registry import MODELS
 class PartEncoder(BaseModule):
     """Any ViT as a frozen encoder; it never trains and never leaves evaluation mode.
 
-    backbone: the name of a timm ViT ('vit_small_patch16_224'), or the config of a ``semmae.ViT``.
+    backbone: the config of a ``semmae.ViT``, or the name of a timm ViT with a class token
+        ('vit_small_patch16_224'). For iBOT and DINO give ``dict(type='semmae.ViT',
+        arch='deit-small', img_size=224, patch_size=16, interpolate_offset=0.1)``: tokens and
+        attention are those of iBOT's own code at every grid. timm interpolates the position
+        embedding in its own way, so by name they are equal at the size of pre-training only.
     checkpoint: its weights (iBOT, DINO, MAE, timm, ours), loaded strictly by `init_weights`.
         A model built without `init_weights` expects its weights in the checkpoint of the learner.
+    checkpoint_key: which state dict of the file; None takes the teacher of iBOT and DINO
+        (`engine.checkpoint.backbone_state`).
     grid: patches a side. Images are resized to ``grid * patch_size`` pixels, whatever they have,
         and the position embedding is interpolated (ours; the paper does not say how an encoder
         with 16x16 patches gives 28x28 parts).
+
+    Raises ValueError for a timm name that is no ViT with a class token.
     """
 
-    def __init__(self, backbone, grid, checkpoint=None, init_cfg=None):
+    def __init__(self, backbone, grid, checkpoint=None, checkpoint_key=None, init_cfg=None):
         super().__init__(init_cfg)
-        if isinstance(backbone, str):
-            self.backbone = timm.create_model(backbone, num_classes=0, dynamic_img_size=True)
+        self.is_timm = isinstance(backbone, str)
+        if self.is_timm:
+            self.backbone = timm_vit(backbone)
             self.patch_size = self.backbone.patch_embed.patch_size[0]
             self.embed_dims = self.backbone.embed_dim
             self.num_prefix = self.backbone.num_prefix_tokens
-            self.last_block, self.num_heads = self._last(self.backbone.blocks[-1])
         else:
             self.backbone = MODELS.build(dict(backbone, out_type='raw'))
             self.patch_size = self.backbone.patch_size
             self.embed_dims = self.backbone.embed_dims
             self.num_prefix = 1
-            self.last_block, self.num_heads = self._last(self.backbone.layers[-1])
-        self.grid, self.checkpoint = grid, checkpoint
+        self.num_heads = self.last_attention.num_heads
+        self.grid, self.checkpoint, self.checkpoint_key = grid, checkpoint, checkpoint_key
         self.requires_grad_(False)
         self.eval()
 
-    @staticmethod
-    def _last(block):
-        # In a tuple, so that the block is not registered (and saved) twice.
-        return (block,), block.attn.num_heads
+    @property
+    def last_attention(self):
+        return (self.backbone.blocks if self.is_timm else self.backbone.layers)[-1].attn
 
     def init_weights(self):
+        """Fill the backbone from ``checkpoint``, or raise ValueError; see `load_backbone`."""
         if not self.checkpoint:
             raise ValueError(
                 'the part encoder has no checkpoint: parts of an untrained network mean nothing. '
                 'Set model.encoder.checkpoint to an iBOT, DINO, MAE or timm file, for example '
                 '--cfg-options model.encoder.checkpoint=weights/ibot_vits_16.pth')
-        names = () if hasattr(self.backbone, 'layers') else OURS_TO_TIMM
-        self.load_report = load_backbone(self.backbone, self.checkpoint, names)
+        self.load_report = load_backbone(self.backbone, self.checkpoint,
+                                         OURS_TO_TIMM if self.is_timm else (), self.checkpoint_key)
         self._is_init = True
 
     def train(self, mode=True):
         return super().train(False)
+
+    def features(self, images):
+        """(B, 3, S, S), patches whole -> (B, prefix + L, D), after the last layer norm."""
+        return (self.backbone.forward_features(images) if self.is_timm
+                else self.backbone(images)[-1])
 
     @torch.no_grad()
     def forward(self, images, return_heads=False):
         """(B, 3, H, W) normalised -> class token (B, D), patch tokens (B, L, D).
 
         return_heads: also the last layer's attention of the class token to the patches,
-        (B, heads, L), the parts that iBOT shows by itself (Table 4, "iBOT-initialized").
+        (B, heads, L), the parts that iBOT shows by itself (Table 4, "iBOT-initialized"). It is
+        what remains beside the class token's attention to itself, so its sum is below 1.
         """
         size = self.grid * self.patch_size
         if images.shape[-2:] != (size, size):
             images = F.interpolate(images, (size, size), mode='bicubic', align_corners=False)
         kept = {}
-        hook = self.last_block[0].attn.qkv.register_forward_hook(
+        hook = self.last_attention.qkv.register_forward_hook(
             lambda _, __, out: kept.update(qkv=out)) if return_heads else None
         try:
-            tokens = self.backbone(images)[-1] if self.num_prefix == 1 and hasattr(
-                self.backbone, 'layers') else self.backbone.forward_features(images)
+            tokens = self.features(images)
         finally:
             if hook:
                 hook.remove()
@@ -83,6 +97,22 @@ class PartEncoder(BaseModule):
             return out
         b, n, _ = kept['qkv'].shape
         q, k, _ = kept['qkv'].view(b, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        if self.is_timm:  # nothing, but in a ViT that normalises queries and keys
+            q, k = self.last_attention.q_norm(q), self.last_attention.k_norm(k)
         attention = (q[:, :, :1] @ k.transpose(-2, -1) * q.shape[-1] ** -.5).softmax(-1)
         return *out, attention[:, :, 0, self.num_prefix:]
 
+
+def timm_vit(name):
+    """timm's ViT of this name, untrained, for images of any size; ValueError if it is not one."""
+    expected = ('Expected a ViT with a class token, as vit_small_patch16_224, or the config of a '
+                'semmae.ViT. To see the names: timm.list_models("vit_*")')
+    try:
+        vit = timm.create_model(name, num_classes=0, dynamic_img_size=True)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"part encoder: timm builds no ViT '{name}': {error}. {expected}"
+                         ) from error
+    if not isinstance(vit, VisionTransformer) or vit.cls_token is None:
+        raise ValueError(f"part encoder: timm's '{name}' is a {type(vit).__name__} without a class "
+                         f'token, which is what makes the parts in Eq. 1. {expected}')
+    return vit

@@ -27,6 +27,47 @@ def test_features_equal_mmpretrains_vit_with_the_same_weights(out_type, side):
     torch.testing.assert_close(ours(images)[0], theirs(images)[0], rtol=1e-5, atol=1e-6)
 
 
+def test_an_offset_changes_nothing_at_the_models_own_size_and_something_at_another():
+    plain, offset = vit(), vit(interpolate_offset=0.1)
+    same, other = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 64, 64)
+    assert plain(same)[0].equal(offset(same)[0])
+    assert not torch.allclose(plain(other)[0], offset(other)[0], atol=1e-3)
+
+
+@pytest.mark.parametrize('offset', [0., 0.1])
+def test_a_checkpoint_loads_into_another_grid_as_the_forward_pass_would_resize_it(offset, tmp_path):
+    small = vit(interpolate_offset=offset)
+    torch.save(small.state_dict(), tmp_path / 'x.pth')
+    large = vit(interpolate_offset=offset, img_size=48,
+                init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth')))
+    images = torch.randn(1, 3, 48, 48)
+    assert large.pos_embed.shape == (1, 37, 24)
+    torch.testing.assert_close(small(images)[0], large(images)[0])
+
+
+def test_interpolation_by_an_offset_looks_where_ibot_looks():
+    # A ramp of slope 1 reads off the place that is looked at (bilinear, which is exact on it):
+    # output i of a grid twice as large is at (i + 0.5) * 4 / 8.1 - 0.5 of the old one.
+    from semmae.engine.checkpoint import resize_position_embedding
+    ramp = torch.arange(4.).expand(4, 4).reshape(1, 16, 1)
+    places = resize_position_embedding(ramp, (4, 4), (8, 8), 0, offset=0.1, mode='bilinear')
+    wanted = ((torch.arange(8) + 0.5) * 4 / 8.1 - 0.5).clamp(0, 3)
+    torch.testing.assert_close(places.view(8, 8), wanted.expand(8, 8))
+
+
+def test_a_trained_position_embedding_learns_through_the_interpolation():
+    model = vit(interpolate_offset=0.1)
+    for _ in range(2):  # nothing is kept from one step to the next
+        model(torch.randn(1, 3, 48, 48))[0][:, 1:].square().sum().backward()
+    assert (model.pos_embed.grad[:, 1:] != 0).all()
+
+
+@pytest.mark.parametrize('offset', [-0.1, 1])
+def test_an_offset_of_a_whole_patch_is_refused(offset):
+    with pytest.raises(ValueError, match=f'interpolate_offset={offset}: expected 0'):
+        vit(interpolate_offset=offset)
+
+
 def test_relative_position_bias_starts_as_the_plain_network_and_then_matters():
     plain, biased = vit(), vit(rel_pos_bias=True)
     biased.load_state_dict(plain.state_dict(), strict=False)
@@ -67,6 +108,15 @@ def test_feature_maps_of_kept_patches_are_refused():
 def test_an_init_cfg_without_a_checkpoint_says_how_to_give_one():
     with pytest.raises(ValueError, match='model.backbone.init_cfg.checkpoint=FILE'):
         vit(init_cfg=dict(type='Pretrained', checkpoint=''))
+
+
+def test_an_init_cfg_may_choose_the_student_of_a_file(tmp_path):
+    teacher = vit().state_dict()
+    torch.save(dict(teacher=teacher, student=dict(teacher, cls_token=teacher['cls_token'] + 1)),
+               tmp_path / 'x.pth')
+    model = vit(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth'),
+                              checkpoint_key='student'))
+    assert model.cls_token.equal(teacher['cls_token'] + 1)
 
 
 def test_a_missing_checkpoint_is_an_error_and_not_a_network_of_noise():
