@@ -5,6 +5,7 @@ import numpy as np
 from mmpretrain.datasets import CUB
 
 from ..registry import DATASETS
+from .transforms import check_truth_steps
 
 LISTS = ('images.txt', 'image_class_labels.txt', 'train_test_split.txt', 'bounding_boxes.txt',
          'classes.txt', 'parts/parts.txt', 'parts/part_locs.txt')
@@ -12,8 +13,9 @@ LISTS = ('images.txt', 'image_class_labels.txt', 'train_test_split.txt', 'boundi
 
 @DATASETS.register_module()
 class CUBParts(CUB):
-    """mmpretrain's CUB whose samples also carry ``bbox`` and ``landmarks``.
+    """mmpretrain's CUB whose samples also carry ``bbox``, ``landmarks`` and ``is_train``.
 
+    split: 'train', 'test', or 'all' for both, of which ``is_train`` tells the samples apart.
     bbox: (4,) float32, x y width height in pixels of the file.
     landmarks: (number of parts, 3) float32, x y visible (0 or 1) in pixels of the file; 15 parts
         in the original. Row i is ``metainfo['parts'][i]``.
@@ -21,8 +23,10 @@ class CUBParts(CUB):
     """
 
     def __init__(self, data_root, split='train', metainfo=None, **kwargs):
-        if split not in ('train', 'test'):
-            raise ValueError(f"split={split!r}, expected 'train' or 'test'")
+        if split not in ('train', 'test', 'all'):
+            raise ValueError(f"split={split!r}, expected 'train', 'test' or 'all'")
+        check_truth_steps(kwargs.get('pipeline', ()))
+        self.wanted_split = split
         root = Path(data_root).expanduser()
         missing = [name for name in LISTS if not (root / name).is_file()]
         if missing:
@@ -31,16 +35,18 @@ class CUBParts(CUB):
                 f'Unpack CUB_200_2011.tgz there, then run: {check(root)}')
         names = {key: tuple(name for _, name in sorted(read_list(root / path, int, str)))
                  for key, path in (('classes', 'classes.txt'), ('parts', 'parts/parts.txt'))}
-        super().__init__(data_root=str(root), split=split,
+        # The parent knows two splits only; `load_data_list` sets the one that is wanted.
+        super().__init__(data_root=str(root), split='test' if split == 'all' else split,
                          metainfo={**names, **(metainfo or {})}, **kwargs)
 
     def load_data_list(self):
+        self.split = self.wanted_split
         root = Path(self.data_root)
         images = dict(read_list(root / 'images.txt', int, str))
         labels = dict(read_list(root / 'image_class_labels.txt', int, int))
         boxes = {i: box for i, *box in read_list(root / 'bounding_boxes.txt', int, *[float] * 4)}
-        ids_of = {'train_test_split.txt': {i for i, _ in read_list(
-                      root / 'train_test_split.txt', int, int)},
+        is_train = dict(read_list(root / 'train_test_split.txt', int, int))
+        ids_of = {'train_test_split.txt': set(is_train),
                   'image_class_labels.txt': set(labels), 'bounding_boxes.txt': set(boxes)}
         for name, ids in ids_of.items():
             if ids != set(images):
@@ -55,7 +61,8 @@ class CUBParts(CUB):
         data_list = super().load_data_list()
         for info in data_list:
             i = id_of[info['img_path']]
-            info.update(bbox=np.array(boxes[i], np.float32), landmarks=landmarks[i])
+            info.update(bbox=np.array(boxes[i], np.float32), landmarks=landmarks[i],
+                        is_train=bool(is_train[i]))
         return data_list
 
 

@@ -5,7 +5,7 @@ from mmengine.dataset import BaseDataset
 
 from ..registry import DATASETS
 from .part_store import PartStore, list_images
-from .transforms import view_of
+from .transforms import check_truth_steps, view_of
 
 
 @DATASETS.register_module()
@@ -15,10 +15,14 @@ class PartDataset(BaseDataset):
     part_store: folder made by tools/extract_parts.py for the same images, or None. With one, a
         sample carries ``part_ids`` and ``foreground``, (grid, grid) uint8 arrays.
     grid, num_parts: what the model expects; a store made with others is refused.
+    label_root: folder of label maps, or None. With one, a sample carries ``label_path``, the file
+        of the same relative path ending in .png; `semmae.LoadPartTruth` reads it.
     """
 
     def __init__(self, data_root, pipeline=(), part_store=None, grid=None, num_parts=None,
-                 **kwargs):
+                 label_root=None, **kwargs):
+        check_truth_steps(pipeline)
+        self.label_root = label_root
         self.store = None if part_store is None else PartStore(part_store)
         self.wanted = {}
         if self.store is not None:
@@ -29,7 +33,22 @@ class PartDataset(BaseDataset):
         images = list_images(self.data_root)
         if self.store is not None:
             self.store.require(images=images, **self.wanted)
-        return [dict(img_path=str(Path(self.data_root) / name)) for name in images]
+        data_list = [dict(img_path=str(Path(self.data_root) / name)) for name in images]
+        if self.label_root is not None:
+            for info, path in zip(data_list, self.list_labels(images)):
+                info['label_path'] = path
+        return data_list
+
+    def list_labels(self, images):
+        """Path of the label map of each image; all of them exist."""
+        paths = [(Path(self.label_root) / name).with_suffix('.png') for name in images]
+        missing = [path for path in paths if not path.is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f'{len(missing)} of {len(images)} images have no label map, the first is missing '
+                f'at {missing[0]}; expected {self.label_root}/NAME.png for every '
+                f'{self.data_root}/NAME.*, in the same folders. Give another label_root')
+        return [str(path) for path in paths]
 
     def _join_prefix(self):
         """There is no annotation file whose path would have to be joined."""

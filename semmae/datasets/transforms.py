@@ -1,12 +1,14 @@
-"""Transforms that keep an image and its part map together.
+"""Transforms that keep an image, its part map and its true parts together.
 
 Images are (H, W, 3) uint8 BGR arrays as mmcv loads them, part maps (grid, grid) arrays.
+The view is what the last step leaves of an image, S x S pixels.
 """
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
+from PIL import Image
 
 from ..registry import TRANSFORMS
 from .part_store import PartStore
@@ -27,12 +29,24 @@ def view_of(pipeline) -> list:
             view.append(f'{step.get("edge", "short")} side resized')
         elif kind == 'CenterCrop' and scale:
             view.append(f'centre crop of {step["crop_size"] / scale:.3f}')
-        elif kind not in ('LoadImageFromFile', 'FlipWithParts', 'PackImage'):
+        elif kind not in ('LoadImageFromFile', 'FlipWithParts', 'LoadPartTruth', 'PackImage'):
             raise ValueError(
-                f'{kind} would move images away from their part maps. With a part store, the steps '
-                'may be LoadImageFromFile, mmpretrain.ResizeEdge, mmpretrain.CenterCrop, '
-                'semmae.FlipWithParts and semmae.PackImage, in this order')
+                f'{kind} would move images away from their part maps. With a part store or true '
+                'parts, the steps may be LoadImageFromFile, mmpretrain.ResizeEdge, '
+                'mmpretrain.CenterCrop, semmae.FlipWithParts or semmae.LoadPartTruth, and '
+                'semmae.PackImage, in this order')
     return view
+
+
+def check_truth_steps(pipeline):
+    """ValueError where a pipeline with LoadPartTruth moves the image in a way unknown to it."""
+    kinds = [str(step['type']).split('.')[-1] for step in pipeline if isinstance(step, dict)]
+    if 'LoadPartTruth' in kinds:
+        view_of(pipeline)
+        after = kinds[kinds.index('LoadPartTruth') + 1:]
+        if 'FlipWithParts' in kinds or set(after) - {'PackImage'}:
+            raise ValueError(f"found the steps {', '.join(kinds)}; expected no flip, and "
+                             'semmae.LoadPartTruth after all others but semmae.PackImage')
 
 
 @TRANSFORMS.register_module()
@@ -90,8 +104,89 @@ class FlattenParts(BaseTransform):
 
 
 @TRANSFORMS.register_module()
+class LoadPartTruth(BaseTransform):
+    """True parts of the view, as ``results['truth']``, which `PackImage` packs.
+
+    Stands after ResizeEdge and CenterCrop and before PackImage. Truth is in pixels of the file:
+    images that are turned by their EXIF tag need LoadImageFromFile(color_type=
+    'color_ignore_orientation').
+
+    From ``label_path`` (`PartDataset`): part_labels (S, S) uint8, the nearest label of the file.
+    From ``landmarks`` (`CUBParts`): landmarks (K, 3) float32, x, y in units of the view, visible;
+        0, 0, 0 where not visible or outside. In the file, 0, 0 is the middle of the first pixel.
+    From ``bbox``: bbox (4,) float32 x, y, width, height cut by the view, in its units (width or
+        height 0 if outside), and box_size (2,), width and height of all of it. In the file, 0, 0
+        is the corner of the first pixel.
+    ``is_train`` is taken along.
+    """
+
+    def transform(self, results):
+        path, (height, width) = results['img_path'], results['ori_shape'][:2]
+        if results.get('flip'):
+            raise ValueError(f'{path} is mirrored, its true parts are not. Remove the flip from '
+                             'the pipeline')
+        corner, resized, side = self.geometry(results)
+        truth = {key: results[key] for key in ('is_train',) if key in results}
+        if 'label_path' in results:
+            labels = read_labels(results['label_path'])
+            if labels.shape != (height, width):
+                raise ValueError(
+                    f"{results['label_path']} has {labels.shape[1]}x{labels.shape[0]} pixels, its "
+                    f'image {path} has {width}x{height}; expected the same. If the image is turned '
+                    "by its EXIF tag, use LoadImageFromFile(color_type='color_ignore_orientation')")
+            # The pixel of the file under the middle of each pixel of the view, in integers.
+            x, y = ((2 * (np.arange(side) + first) + 1) * old // (2 * new)
+                    for first, old, new in zip(corner, (width, height), resized))
+            truth['part_labels'] = labels[y[:, None], x]
+        scale = np.divide(resized, (width, height))
+        if 'landmarks' in results:
+            points = results['landmarks'].astype(np.float64)
+            points[:, :2] = ((points[:, :2] + .5) * scale - corner) / side
+            points = points.astype(np.float32)
+            inside = ((points[:, :2] >= 0) & (points[:, :2] < 1)).all(1) & (points[:, 2] > 0)
+            truth['landmarks'] = points * inside[:, None]
+        if 'bbox' in results:
+            low, size = np.split(results['bbox'].astype(np.float64), 2)
+            ends = (np.stack([low, low + size]) * scale - corner) / side
+            cut = ends.clip(0, 1)
+            truth['bbox'] = np.concatenate([cut[0], cut[1] - cut[0]]).astype(np.float32)
+            truth['box_size'] = (ends[1] - ends[0]).astype(np.float32)
+        if not truth.keys() - {'is_train'}:
+            raise ValueError(f'{path}: found neither label_path nor landmarks nor bbox. Use '
+                             'semmae.PartDataset with label_root, or semmae.CUBParts')
+        results['truth'] = truth
+        return results
+
+    @staticmethod
+    def geometry(results):
+        """Corner of the view (x, y) in the resized image, that image's (width, height), and S."""
+        (height, width), shape = results['ori_shape'][:2], results['img_shape'][:2]
+        is_known = 'scale_factor' in results or shape == (height, width)
+        across, down = results.get('scale_factor', (1., 1.))
+        resized = round(width * across), round(height * down)
+        if not is_known or shape[0] != shape[1] or shape[0] > min(resized):
+            raise ValueError(
+                f"{results['img_path']}: found a view of {shape[1]}x{shape[0]} pixels of an image "
+                f'resized to {resized[0]}x{resized[1]}, expected a square inside of it. Put '
+                'mmpretrain.ResizeEdge and mmpretrain.CenterCrop before semmae.LoadPartTruth')
+        # As mmcv's CenterCrop rounds: a half to the even number.
+        return [round((full - shape[0]) / 2) for full in resized], resized, shape[0]
+
+
+def read_labels(path):
+    """(H, W) uint8 of a label map; palette images give their indices."""
+    with Image.open(path) as image:
+        if image.mode not in ('L', 'P'):
+            raise ValueError(f'{path} is an image of mode {image.mode}, expected a label map with '
+                             'one channel of 8 bits (mode L or P). Write it again as such')
+        return np.array(image)
+
+
+@TRANSFORMS.register_module()
 class PackImage(BaseTransform):
     """What a pre-training model takes: inputs (3, H, W) uint8 RGB, parts, and mask noise.
+
+    The truth that `LoadPartTruth` found is packed under its own names.
 
     num_noise: uniform numbers for the mask of this sample, L + P (`semmae.models.masking`).
     """
@@ -105,6 +200,8 @@ class PackImage(BaseTransform):
         for key in MAPS:
             if key in results:
                 packed[key] = torch.from_numpy(np.ascontiguousarray(results[key])).flatten()
+        for key, value in results.get('truth', {}).items():
+            packed[key] = torch.as_tensor(value)
         if self.num_noise:
             packed['noise'] = torch.rand(self.num_noise)
         return packed

@@ -102,8 +102,18 @@ def test_damaged_cub_list_is_an_error_with_the_place(cub_copy, name, change, mes
 
 
 def test_unknown_cub_split_is_refused(made):
-    with pytest.raises(ValueError, match="split='val', expected 'train' or 'test'"):
+    with pytest.raises(ValueError, match="split='val', expected 'train', 'test' or 'all'"):
         cub_parts(made / 'CUB_200_2011', split='val')
+
+
+def test_both_cub_splits_together_say_which_is_which(made):
+    both = cub_parts(made / 'CUB_200_2011', split='all')
+    assert len(both) == 48
+    for split in ('train', 'test'):
+        one = cub_parts(made / 'CUB_200_2011', split=split)
+        assert all(info['is_train'] is (split == 'train') for info in one)
+        assert [info['img_path'] for info in both if info['is_train'] is (split == 'train')] == [
+            info['img_path'] for info in one]
 
 
 # iNaturalist 2019
@@ -277,7 +287,7 @@ def test_tool_says_where_labelled_test_annotations_of_cars_belong(tmp_path):
 @needs_shared
 @pytest.mark.shared_data
 def test_real_cub_sample():
-    for split, number in (('train', 750), ('test', 652)):
+    for split, number in (('train', 750), ('all', 1402), ('test', 652)):
         dataset = cub_parts(SHARED / 'CUB_200_2011', split=split)
         assert len(dataset) == number and len(dataset.CLASSES) == 25
     info = cub_parts(SHARED / 'CUB_200_2011', split='test').get_data_info(0)    # image 1
