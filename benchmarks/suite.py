@@ -1,6 +1,6 @@
 """The runs behind the tables, as data: what each needs, the command, and the file it leaves.
 
-``{images}``, ``{work_dir}``, ``{seed_dir}`` (the folder of all work dirs of a seed) and products
+``{images}``, ``{work_dir}``, ``{seed}``, ``{seed_dir}`` (all work dirs of a seed) and products
 of other rows (``{mae_p16}``) are filled in by the runner (`semmae.engine.plan`). A row named
 ``task/recipe`` fills the table cells of that name.
 """
@@ -70,9 +70,18 @@ def extraction(config, learner, store, grid, images='{images}', source='learned'
         '--out', '{work_dir}', '--grid', str(grid), '--source', source))
 
 
+def quality(learner, config, against, rows=(), name=''):
+    """Row ``quality/...``: the parts of a learner, and what they have to beat, against truth."""
+    return Row(f'quality/{name or learner}', 'results.jsonl', needs=(learner,), command=(
+        'tools/part_quality.py', config, f'{{{learner}}}', *against, '--seed', '{seed}',
+        '--work-dir', '{work_dir}', *(('--rows', *rows) if rows else ())))
+
+
 # ------------------------------------------------------------------ two CPU cores, minutes
 ROOT = 'train_dataloader.dataset.dataset.data_root'
 STORE = 'train_dataloader.dataset.dataset.part_store'
+TOY_MASKS = ('--masks', 'data/toy/imagenet/val', 'data/toy/imagenet/part_labels/val',
+             '--name', 'toy')
 _mini = 'mm_configs/mini'
 # The longest first: two at a time then end together.
 _mini_tasks = {'ade20k': f'{_mini}/semmae_upernet_ade20k_mini.py',
@@ -88,6 +97,8 @@ MINI = Suite(
             needs=('data',), is_alone=True),
         Row('parts', 'epoch_3.pth', f'{_mini}/semmae_parts_mini.py',
             {ROOT: '{images}', 'model.encoder.checkpoint': '{mae_p16}'}, needs=('mae_p16',)),
+        quality('parts', f'{_mini}/semmae_parts_mini.py', TOY_MASKS,
+                ('learned', 'heads', 'kmeans', 'colour', 'voronoi')),
         extraction(f'{_mini}/semmae_parts_mini.py', 'parts', 'store_8', 8),
         Row('semmae_p16', 'epoch_16.pth', f'{_mini}/semmae_p16_mini.py',
             {ROOT: '{images}', STORE: '{store_8}'}, needs=('store_8',)),
@@ -98,7 +109,35 @@ MINI = Suite(
             'tools/make_report.py', '{seed_dir}', '--images', '{images}',
             '--out', '{work_dir}/report.html'),
             needs=(*(f'{task}/{recipe}' for task in _mini_tasks
-                     for recipe in ('mae_p16', 'semmae_p16')), 'linprobe/scratch'))))
+                     for recipe in ('mae_p16', 'semmae_p16')), 'linprobe/scratch',
+                   'quality/parts'))))
+
+# ------------------------------------------------------------------ part quality, two CPU cores
+_learners = {'parts': f'{_mini}/semmae_parts_mini.py',
+             'parts_painted': f'{_mini}/parts_painted_mini.py'}
+_rankings = ('learned', 'learned-maps', 'learned-attention')  # the rest is the same for both
+
+
+def part_rows(truth, needs=()):
+    """Encoder, both part learners, and their quality against ``truth`` {name: arguments}."""
+    return (
+        Row('mae_p16', 'epoch_16.pth', f'{_mini}/mae_p16_mini.py', {ROOT: '{images}'}, needs=needs),
+        *(Row(learner, 'epoch_3.pth', config,
+              {ROOT: '{images}', 'model.encoder.checkpoint': '{mae_p16}'}, needs=('mae_p16',))
+          for learner, config in _learners.items()),
+        *(quality(learner, config, arguments, _rankings if learner != 'parts' else (),
+                  f'{name}/{learner}')
+          for name, arguments in truth.items() for learner, config in _learners.items()))
+
+
+PARTS = Suite(
+    images='data/toy/imagenet/train', tasks={},
+    rows=(MINI.rows[0], *part_rows(
+        {'masks': TOY_MASKS,
+         'landmarks': ('--cub', 'data/toy/CUB_200_2011', '--name', 'toy CUB')}, ('data',))))
+PARTS_CUB = Suite(
+    images='data/CUB_200_2011/images', tasks={},
+    rows=part_rows({'landmarks': ('--cub', 'data/CUB_200_2011')}))
 
 # ------------------------------------------------------------------ the paper's sizes
 _ab = 'mm_configs/ablations'
@@ -124,6 +163,11 @@ PAPER = Suite(
              'simmim', 'simmim_p32', 'simmim_p16', 'simmim_p8', 'simmim_p4', 'supervised_p16'),
     rows=(
         Row('parts', 'epoch_2.pth', _parts),
+        *(Row(f'parts_{name}', 'epoch_2.pth', f'{_ab}/parts_vit-small_{name}.py')
+          for name in ('7parts', '12parts', 'positions', 'noblur', 'nodiversity', 'painted')),
+        *(quality(learner, config, ('--cub', 'data/CUB_200_2011'))
+          for learner, config in (('parts', _parts),
+                                  ('parts_painted', f'{_ab}/parts_vit-small_painted.py'))),
         extraction(_parts, 'parts', 'store_28', 28),
         extraction(_parts, 'parts', 'store_28_val', 28, images=_val),
         extraction(_parts, 'parts', 'store_14', 14),
@@ -140,4 +184,4 @@ PAPER = Suite(
         *(with_val_store(r) if r.config == PROBE_P8 else r
           for r in evaluations(_at[8], (*_p8, 'mae_p8')))))
 
-SUITES = {'mini': MINI, 'paper': PAPER}
+SUITES = {'mini': MINI, 'paper': PAPER, 'parts': PARTS, 'parts_cub': PARTS_CUB}

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 from mmengine.config import Config
 
@@ -109,13 +108,8 @@ def shrink_self_supervised(cfg, train, toy, tmp_path):
     else:
         encoder = cfg.model.encoder
         weights = tmp_path / 'encoder.pth'
-        if isinstance(encoder.backbone, str):
-            encoder.backbone = 'vit_tiny_patch16_224'
-            model = timm.create_model(encoder.backbone, num_classes=0)
-            torch.save(dict(teacher={f'module.{k}': v for k, v in model.state_dict().items()}),
-                       weights)
-        else:
-            torch.save(MODELS.build(encoder.backbone).state_dict(), weights)
+        encoder.backbone.update(arch=ARCH, img_size=64)
+        torch.save(MODELS.build(encoder.backbone).state_dict(), weights)
         encoder.update(grid=4, checkpoint=str(weights))
         cfg.model.blur_kernel = 3
         train.pipeline[1].scale = train.pipeline[2].crop_size = 64

@@ -33,7 +33,8 @@ RECIPES = {
         'train_dataloader.dataset.dataset.pipeline.3.type': 'semmae.FlipWithParts'},
     'semmae_parts': {  # SemMAE, Sec. 4.1
         'model.num_parts': 6, 'model.blur_kernel': 7, 'model.diversity_weight': 0.03,
-        'model.encoder.backbone': 'vit_small_patch16_224', 'model.encoder.grid': 28,
+        'model.encoder.backbone.arch': 'deit-small', 'model.encoder.grid': 28,
+        'model.encoder.backbone.patch_size': 16, 'model.decoder.type': 'semmae.PartDecoder',
         'train_dataloader.dataset.dataset.pipeline.1.scale': 448},
     'semmae_linprobe': {  # MAE, A.1
         'optim_wrapper.optimizer.type': 'LARS', 'optim_wrapper.optimizer.lr': 6.4,

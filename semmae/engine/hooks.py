@@ -1,9 +1,15 @@
-"""Hooks: pre-training progress, seeded steps."""
-from mmengine.dist import get_rank
+"""Hooks: pre-training progress, seeded steps, health of part learning."""
+import json
+from pathlib import Path
+
+import torch
+from mmengine.dist import all_reduce, get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from ..datasets.seeded import seed_everything
+from ..files import write_atomically
+from ..functional.parts import signs_of_collapse
 from ..registry import HOOKS
 
 
@@ -37,3 +43,54 @@ class StepSeedHook(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         seed_everything(runner.seed, runner.iter, get_rank())
+
+
+@HOOKS.register_module()
+class PartHealthHook(Hook):
+    """Says at the end of each epoch of part learning whether the parts are alive.
+
+    Means over the epoch and all processes go into ``work_dir/part_health.jsonl`` and the
+    checkpoints' ``meta['part_health']``, with ``collapsed``: what is wrong, or an empty list
+    (`functional.parts.signs_of_collapse`). A run that ends collapsed says so as its last words.
+    """
+
+    SIGNS = ('off_diagonal_cosine', 'largest_share', 'num_empty', 'entropy', 'logit_std')
+
+    def before_train_epoch(self, runner):
+        self.sum, self.steps = None, 0
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        values = torch.cat([torch.stack([outputs[k].float() for k in self.SIGNS]),
+                            unwrapped(runner.model).coverage])
+        self.sum = values if self.sum is None else self.sum + values  # stays on the device
+        self.steps += 1
+
+    def after_train_epoch(self, runner):
+        total = torch.cat([self.sum, self.sum.new_tensor([self.steps])])
+        all_reduce(total)
+        *signs, steps = total.tolist()
+        means = [value / steps for value in signs]
+        health = dict(zip(self.SIGNS, means), coverage=means[len(self.SIGNS):])
+        health['collapsed'] = signs_of_collapse(
+            *(health[k] for k in ('coverage', 'off_diagonal_cosine', 'largest_share')))
+        self.health = health
+        shares = ' '.join(f'{share:.0%}' for share in health['coverage'])
+        runner.logger.info(f'parts cover {shares}')
+        if is_main_process():
+            path = Path(runner.work_dir) / 'part_health.jsonl'
+            epoch = runner.epoch + 1
+            before = [line for line in path.read_text().splitlines()
+                      if json.loads(line)['epoch'] < epoch] if path.is_file() else []
+            lines = [*before, json.dumps(dict(epoch=epoch, **health))]
+            write_atomically(path, lambda f: f.write('\n'.join([*lines, '']).encode()))
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        checkpoint['meta']['part_health'] = getattr(self, 'health', None)
+
+    def after_train(self, runner):
+        said = getattr(self, 'health', {}).get('collapsed')
+        if said:
+            runner.logger.error(
+                f'PART LEARNING HAS COLLAPSED: {"; ".join(said)}. Masks made of these parts mean '
+                'nothing. What helped: no 1/sqrt(D) in the logits, a learning rate of 4e-3, '
+                'diversity_weight 0.03, or decoder=dict(type=\'semmae.PaintDecoder\')')

@@ -122,22 +122,30 @@ def mixed_precision(optim_wrapper, asked):
 
 def test(config, checkpoint, work_dir=None, launcher='none', options=None):
     """Evaluate ``checkpoint`` under ``config``; returns the metrics."""
-    content = read_checkpoint(checkpoint)
+    read_checkpoint(checkpoint)  # before anything is written
     cfg = prepare(config, work_dir, launcher, options)
     if not cfg.get('test_dataloader'):
+        cure = ('tools/part_quality.py' if cfg.model.type == 'semmae.PartLearner' else
+                'a downstream config, for example mm_configs/semmae_linprobe.py')
         raise ValueError(f'{config} has no test: it trains {cfg.model.type}. Evaluate its '
-                         'checkpoint with a downstream config, for example '
-                         'mm_configs/semmae_linprobe.py')
+                         f'checkpoint with {cure}')
     if cfg.optim_wrapper.type == 'AmpOptimWrapper':
         cfg.optim_wrapper = mixed_precision(cfg.optim_wrapper, asked=False)
 
-    def evaluate(runner):
+    return evaluate(cfg, checkpoint)
+
+
+def evaluate(cfg, checkpoint):
+    """Test a prepared config on a checkpoint that fills every tensor; returns the metrics."""
+    content = read_checkpoint(checkpoint)
+
+    def load_and_test(runner):
         load_whole(unwrapped(runner.model), checkpoint)
         runner.call_hook('after_load_checkpoint', checkpoint=content)
         runner._has_loaded = True
         runner.cfg.load_from = str(checkpoint)
         return runner.test()
-    return run(cfg, evaluate)
+    return run(cfg, load_and_test)
 
 
 def run(cfg, action):

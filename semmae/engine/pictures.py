@@ -26,7 +26,8 @@ def draw_parts(config, checkpoint, images, out, num=6, grid=None):
     model, cfg = load_learner(config, checkpoint, grid)
     batch, _ = take(cfg, images, num)
     ids, foreground = (as_maps(x) for x in infer(model, batch))
-    heads, _ = infer(model, batch, source='heads')
+    model.parts = MODELS.build(dict(type='semmae.HeadParts'))
+    heads, _ = infer(model, batch)
     caption = (f'Encoder heads: the head with the most attention of the class token at each patch. '
                f'Learned parts: argmax over the {model.num_parts} part maps. Foreground: bright is '
                f'object, each image on its own scale. {model.grid}x{model.grid} patches; a number '

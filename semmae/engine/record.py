@@ -24,7 +24,8 @@ class ResultRecorder(Hook):
 
     Reads two dicts of the config:
       recipe = dict(id, method, full=dict(epochs=800, num_train=...))     of a pre-training
-      result = dict(task, dataset, split, metric, tables, full=dict(...))  of an evaluation
+      result = dict(task, dataset, split, metric, tables, full=dict(...))  of an evaluation;
+          several metrics give a line each
     ``full`` is the paper's size: a run with less is marked as reduced, with the reason.
     The recipe travels in the checkpoints' ``meta['semmae']``, so that a downstream run knows what
     it evaluates. ``result.recipe`` and ``result.method`` name foreign checkpoints.
@@ -39,8 +40,9 @@ class ResultRecorder(Hook):
     def before_run(self, runner):
         """A line that could not be written later is refused now."""
         for key in ('task', 'dataset', 'split', 'metric') if 'result' in runner.cfg else ():
-            if not isinstance(runner.cfg.result.get(key), str):
-                raise ValueError(f'result.{key} is {runner.cfg.result.get(key)!r}, expected a text')
+            found = runner.cfg.result.get(key)
+            if not isinstance(found, str) and not (key == 'metric' and found):
+                raise ValueError(f'result.{key} is {found!r}, expected a text')
 
     def before_train(self, runner):
         self.describe(runner)  # names that contradict the checkpoint are refused now
@@ -92,11 +94,12 @@ class ResultRecorder(Hook):
                         seed=runner.seed, reduced_why=why_reduced(recipe.get('full', {}), size),
                         parts=parts_behind(runner), git_commit=git_commit(), **size)
         report = getattr(getattr(unwrapped(runner.model), 'backbone', None), 'load_report', None)
-        if report is None:
-            return self.meta.get('semmae') or dict(id='scratch', method='from scratch',
-                                                   reduced_why='')
-        own = dict(report.get('recipe') or {})
         stated = runner.cfg.get('result', {})
+        if report is None:
+            own = self.meta.get('semmae') or dict(id='scratch', method='from scratch',
+                                                  reduced_why='')
+            return {**own, **stated.get('stands_for', {})}
+        own = dict(report.get('recipe') or {})
         if own and stated.get('recipe') not in (None, own['id']):
             raise ValueError(f"result.recipe is '{stated.recipe}', but {report['path']} says that "
                              f"it was made by '{own['id']}'")
@@ -124,9 +127,12 @@ class ResultRecorder(Hook):
     def write(self, runner, metrics, checkpoint, trained=None):
         """Append the line; ``trained`` is what the checkpoint says of its training, for a test."""
         cfg, result = runner.cfg, runner.cfg.result
-        if result.metric not in metrics:
-            raise ValueError(f"result.metric is '{result.metric}', the evaluator gave "
-                             f'{sorted(metrics)}')
+        stated = [result.metric] if isinstance(result.metric, str) else list(result.metric)
+        wanted = [metric for metric in stated if metric in metrics]
+        if not wanted:
+            raise ValueError(f'result.metric is {stated}, the evaluator gave {sorted(metrics)}')
+        if wanted != stated:  # of several, some may have no meaning on a data set
+            runner.logger.info(f'no value for {sorted(set(stated) - set(wanted))}')
         weights = self.describe(runner)
         size = trained['size'] if trained else run_size(runner)
         protocol = protocol_of(runner, weights, size)
@@ -136,11 +142,11 @@ class ResultRecorder(Hook):
         why = [f'pre-training: {weights["reduced_why"]}' if weights.get('reduced_why') else '',
                why_reduced(result.get('full', {}), size)]
         reduced_why = '; '.join(w for w in why if w)
-        record = append_result(Path(runner.work_dir) / 'results.jsonl', dict(
+        path = Path(runner.work_dir) / 'results.jsonl'
+        record = dict(
             row=f'{result.task}/{weights["id"]}', tables=list(result.get('tables', [])),
             method=weights['method'], recipe=weights['id'], task=result.task,
-            dataset=result.dataset, split=result.split, metric=result.metric,
-            value=float(metrics[result.metric]), unit='%', seed=runner.seed,
+            dataset=result.dataset, split=result.split, unit='%', seed=runner.seed,
             epochs=size.get('epochs'), iters=size.get('iters'), protocol=plain(protocol),
             config=config_name(cfg),
             config_sha256=hashlib.sha256(cfg.pretty_text.encode()).hexdigest(),
@@ -148,9 +154,10 @@ class ResultRecorder(Hook):
             checkpoint_sha256=sha256(checkpoint) if checkpoint else None,
             load_report=weights.get('load_report'), git_commit=git_commit(),
             versions=versions(), device=device(), wall_time_s=round(time.time() - self.started, 1),
-            reduced=bool(reduced_why), reduced_why=reduced_why))
-        runner.logger.info(f"result {record['row']}: {record['metric']} {record['value']:.2f} -> "
-                           f"{Path(runner.work_dir) / 'results.jsonl'}")
+            reduced=bool(reduced_why), reduced_why=reduced_why)
+        for metric in wanted:
+            line = append_result(path, dict(record, metric=metric, value=float(metrics[metric])))
+            runner.logger.info(f"result {line['row']}: {metric} {metrics[metric]:.2f} -> {path}")
 
 
 def near(path):
@@ -238,6 +245,10 @@ def split_of(runner):
 def protocol_of(runner, weights, size):
     """Everything that must be equal for two numbers to be comparable, as plain data."""
     cfg, model = runner.cfg, runner.cfg.model
+    if model.type == 'semmae.PartLearner':
+        learner = unwrapped(runner.model)
+        return dict(dataset=cfg.result.dataset, split=cfg.result.split, grid=learner.grid,
+                    num_parts=learner.num_parts, test_pipeline=pipeline(cfg.test_dataloader))
     optim = cfg.get('optim_wrapper') or {}
     optimizer = dict(optim.get('optimizer') or {})
     backbone = unwrapped(runner.model).backbone

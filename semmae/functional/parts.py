@@ -94,6 +94,14 @@ def adain(features: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor,
     return scale[..., None, None] * (features - mean) * (var + eps).rsqrt() + shift[..., None, None]
 
 
+def part_textures(maps: torch.Tensor, patch_tokens: torch.Tensor) -> torch.Tensor:
+    """Mean patch token under each part map, (B, P, D) (ours; in the paper texture is F_c).
+
+    maps: (B, P, L), not negative. patch_tokens: (B, L, D). Where a patch lies does not enter.
+    """
+    return torch.einsum('bpl,bld->bpd', F.normalize(maps, p=1, dim=-1), patch_tokens)
+
+
 def part_ids(maps: torch.Tensor) -> torch.Tensor:
     """Part of every patch (B, L) int64: argmax over the parts of maps (or logits) (B, P, L).
 
@@ -119,6 +127,32 @@ def foreground_scores(maps: torch.Tensor, from_logits: bool = False) -> torch.Te
     return over_positions.amax(1)
 
 
+def unlike_border_scores(maps: torch.Tensor, grid: int) -> torch.Tensor:
+    """How unlike the border of the image every patch is (B, L), larger is more (ours).
+
+    maps: (B, P, L) with L = grid * grid, each patch distributing 1 over the parts. The score is
+    minus the expected share of the border that the patch's part covers: objects are rarely cut.
+    """
+    if maps.ndim != 3 or maps.shape[-1] != grid ** 2:
+        raise ValueError(f'maps have shape {tuple(maps.shape)}, expected (B, P, {grid}**2)')
+    return -(maps * border_share(maps, grid)[..., None]).sum(1)
+
+
+def border_share(maps: torch.Tensor, grid: int) -> torch.Tensor:
+    """How much of the ring of patches at the border each of the maps (B, P, L) covers, (B, P)."""
+    at = torch.arange(grid ** 2, device=maps.device)
+    row, column = at // grid, at % grid
+    ring = (row == 0) | (row == grid - 1) | (column == 0) | (column == grid - 1)
+    return maps[..., ring].mean(-1)
+
+
+def voronoi_ids(points: torch.Tensor, grid: int) -> torch.Tensor:
+    """Nearest of the points (B, P, 2), y and x in [0, 1], to the centre of every patch (B, L)."""
+    line = (torch.arange(grid, device=points.device) + .5) / grid
+    centres = torch.stack(torch.meshgrid(line, line, indexing='ij'), -1).flatten(0, 1)
+    return torch.cdist(centres.to(points), points).argmin(-1)
+
+
 def off_diagonal_cosines(maps: torch.Tensor) -> torch.Tensor:
     """Cosines (B, P, P) of all pairs of part maps (B, P, L), 0 on the diagonal (for Eq. 6).
 
@@ -141,6 +175,24 @@ def foreground_ids(scores: torch.Tensor, keep: int) -> torch.Tensor:
         raise ValueError(f'scores have shape {tuple(scores.shape)} and keep is {keep}, expected '
                          '(B, L) and 1 to L')
     return scores.argsort(dim=1, descending=True, stable=True)[:, :keep].sort(1).values
+
+
+def signs_of_collapse(coverage, off_diagonal_cosine, largest_share) -> list:
+    """Sentences on what is wrong with part maps whose means over a data set are given; [] if sound.
+
+    coverage: (P,) shares of all patches. The limits are ours. That of the cosine is high
+    because at .96 the argmax was still as good as at .60 (benchmarks/results/parts).
+    """
+    dead = [i for i, share in enumerate(coverage) if share < .001]
+    said = []
+    if off_diagonal_cosine > .99:
+        said.append(f'the maps are all alike (mean cosine {off_diagonal_cosine:.3f}): which part '
+                    'wins a patch is chance')
+    if largest_share > .95:
+        said.append(f'one part holds {largest_share:.0%} of an image')
+    if 2 * len(dead) >= len(coverage):
+        said.append(f'{len(dead)} of {len(coverage)} parts are never seen ({dead})')
+    return said
 
 
 def part_health(maps: torch.Tensor) -> dict[str, torch.Tensor]:

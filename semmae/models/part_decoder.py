@@ -1,7 +1,10 @@
-"""StyleGAN-like decoder: blurred part maps and the class token back to the image (Eq. 3-4).
+"""From blurred part maps back to the image: the paper's decoder (Eq. 3-4), and a plainer one.
 
-B images, P parts, D channels of the class token, C channels of the decoder.
+B images, P parts, D channels of a token, C channels of the decoder. A decoder is called as
+``decoder(maps (B, P, h, w), texture)``; texture is the class token (B, D), or with
+``needs_part_textures`` the mean patch token of each part (B, P, D). Space comes only from the maps.
 """
+import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import nn
@@ -38,6 +41,8 @@ class PartDecoder(BaseModule):
     resolution, so a (grid, grid) map becomes an image of ``grid * 2**num_upsamplings`` pixels.
     """
 
+    needs_part_textures = False
+
     def __init__(self, num_parts, embed_dims, channels=(32, 32, 32), num_upsamplings=1,
                  init_cfg=None):
         super().__init__(init_cfg)
@@ -57,3 +62,42 @@ class PartDecoder(BaseModule):
         for block in self.blocks:
             x = block(x, cls_token)
         return self.to_rgb(x)
+
+
+@MODELS.register_module()
+class PaintDecoder(BaseModule):
+    """Each part painted in one colour, without a convolution (ours).
+
+    It cannot draw an object from one map, so that an object of several colours needs several
+    parts, where the paper's decoder needs one (benchmarks/results/parts).
+
+    texture: what decides the colour of a part, 'parts', the mean of the part's own patch tokens, or
+        'class_token', as in the paper. hidden_dims: of the two-layer perceptron that decides.
+    paints_tokens: `paint_tokens` is there too, for `PartLearner(token_weight=...)`.
+    """
+
+    def __init__(self, num_parts, embed_dims, texture='parts', hidden_dims=128,
+                 paints_tokens=False, init_cfg=None):
+        super().__init__(init_cfg)
+        if texture not in ('parts', 'class_token'):
+            raise ValueError(f"texture is {texture!r}, expected 'parts' or 'class_token'")
+        self.needs_part_textures = texture == 'parts'
+        each = 1 if self.needs_part_textures else num_parts
+        self.num_parts = num_parts
+        self.colour, self.token = (nn.Sequential(
+            nn.Linear(embed_dims, hidden_dims), nn.GELU(), nn.Linear(hidden_dims, each * out))
+            if out else None for out in (3, embed_dims * paints_tokens))
+
+    def _paint(self, net, maps, texture):
+        values = net(texture)
+        if not self.needs_part_textures:
+            values = values.unflatten(1, (self.num_parts, -1))
+        return torch.einsum('bphw,bpc->bchw', maps, values)
+
+    def forward(self, maps, texture):
+        """maps (B, P, h, w), texture (B, P, D) or (B, D) -> image (B, 3, h, w)."""
+        return self._paint(self.colour, maps, texture)
+
+    def paint_tokens(self, maps, texture):
+        """The same maps and texture -> patch tokens (B, h * w, D)."""
+        return self._paint(self.token, maps, texture).flatten(2).transpose(1, 2)

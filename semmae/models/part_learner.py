@@ -10,10 +10,9 @@ from torch import nn
 from ..functional.losses import diversity_loss, part_loss
 from ..functional.parts import (
     blur_maps,
-    foreground_scores,
     part_attention,
     part_health,
-    part_ids,
+    part_textures,
     part_tokens,
 )
 from ..registry import MODELS
@@ -29,16 +28,27 @@ class PartLearner(BaseModel):
         not say.
     blur_kernel: side of the Gaussian blur on the maps, in patches (paper: 7, on 28x28).
     diversity_weight: lambda of Eq. 7 (paper: 0.03).
+    token_weight: of the mean squared error of the layer-normed patch tokens, which a
+        `PaintDecoder` predicts besides the image (ours; 0 in the paper).
+    parts: where the parts that it gives come from (`models.part_sources`); the learned ones by
+        default. It changes nothing in training.
     """
 
     def __init__(self, encoder, decoder, num_parts=6, blur_kernel=7, diversity_weight=0.03,
-                 softmax_over='parts', data_preprocessor=None, init_cfg=None):
+                 softmax_over='parts', token_weight=0., parts=None, data_preprocessor=None,
+                 init_cfg=None):
         super().__init__(data_preprocessor or dict(type='semmae.ImagePreprocessor'), init_cfg)
         self.encoder = MODELS.build(encoder)
         d = self.encoder.embed_dims
         self.decoder = MODELS.build(dict(decoder, num_parts=num_parts, embed_dims=d))
         self.num_parts, self.blur_kernel = num_parts, blur_kernel
         self.diversity_weight, self.softmax_over = diversity_weight, softmax_over
+        self.token_weight = token_weight
+        if bool(token_weight) != (getattr(self.decoder, 'token', None) is not None):
+            raise ValueError(f'token_weight is {token_weight}, so the decoder must '
+                             f'{"" if token_weight else "not "}predict tokens; set both, or none: '
+                             'token_weight > 0 and a semmae.PaintDecoder with paints_tokens=True')
+        self.parts = MODELS.build(parts or dict(type='semmae.LearnedParts'))
         self.w1 = nn.Parameter(torch.empty(num_parts, d, d))  # W_c1 of Eq. 1
         self.w2 = nn.Parameter(torch.empty(num_parts, d, d))  # W_c2 of Eq. 1
         self.wp = nn.Parameter(torch.empty(d, d))             # W_p of Eq. 2
@@ -50,47 +60,74 @@ class PartLearner(BaseModel):
     def grid(self):
         return self.encoder.grid
 
-    def maps(self, images, return_logits=False):
-        """Part maps M of Eq. 2, (B, P, L), and the class token (B, D)."""
-        cls_token, patches = self.encoder(images)
-        # Layer norm (ours): without it the scale of the class token decides whether the maps ever
-        # become different from each other.
-        cls_token = F.layer_norm(cls_token.float(), cls_token.shape[-1:])
+    @property
+    def num_parts_out(self):
+        """How many part ids `segment` can give: those of the encoder's heads may be others."""
+        return self.parts.num_parts(self)
+
+    def attend(self, images):
+        """(logits of the part maps of Eq. 2 (B, P, L), class token (B, D), patch tokens (B, L, D)).
+
+        Both kinds of tokens in float32, the class token layer-normed (ours): without it the scale
+        of the class token decides whether the maps ever become different from each other.
+        """
+        cls_token, patches = (t.float() for t in self.encoder(images))
+        cls_token = F.layer_norm(cls_token, cls_token.shape[-1:])
         # Logits without 1/sqrt(D) reach hundreds, where bfloat16 has steps of 1.
         with torch.autocast(images.device.type, enabled=False):
-            out = part_attention(part_tokens(cls_token, self.w1, self.w2), patches.float(), self.wp,
-                                 self.w, softmax_over=self.softmax_over,
-                                 return_logits=return_logits)
-        return out, cls_token
+            logits = part_attention(part_tokens(cls_token, self.w1, self.w2), patches, self.wp,
+                                    self.w, return_logits=True)
+        return logits, cls_token, patches
 
-    def reconstruct(self, maps, cls_token):
-        """Eq. 3-4: (B, P, L) maps -> image (B, 3, h, w) at the decoder's resolution."""
+    def normalised(self, logits):
+        """Part maps M of Eq. 2 from their logits (B, P, L), by the softmax of this learner."""
+        return logits.softmax(1 if self.softmax_over == 'parts' else -1)
+
+    def segment(self, images):
+        """(part_ids (B, L) int64, foreground (B, L), larger is object) of normalised images."""
+        return self.parts(self, images)
+
+    def reconstruct(self, maps, cls_token, patches):
+        """Eq. 3-4: maps (B, P, L) -> image (B, 3, h, w) at the decoder's resolution.
+
+        With token_weight also the patch tokens (B, L, D), layer-normed; else None.
+        """
+        texture = cls_token
+        if self.decoder.needs_part_textures:
+            texture = part_textures(maps, F.layer_norm(patches, patches.shape[-1:]))
         maps = maps.unflatten(-1, (self.grid, self.grid))
         if self.softmax_over == 'positions':
             maps = maps * self.grid ** 2  # mean 1 a map, as an image of ones
         with torch.autocast(maps.device.type, enabled=False):
             maps = blur_maps(maps, self.blur_kernel)
-        return self.decoder(maps, cls_token)
+        tokens = self.decoder.paint_tokens(maps, texture) if self.token_weight else None
+        return self.decoder(maps, texture), tokens
 
-    def forward(self, inputs, mode='tensor', **_):
-        """mode 'loss': dict with the loss of Eq. 7 and signs of health.
-
-        mode 'tensor' or 'predict': dict(part_ids (B, L) int64, foreground (B, L), maps (B, P, L)).
-        """
-        if mode != 'loss':
-            logits, _ = self.maps(inputs, return_logits=True)
-            maps = logits.softmax(1 if self.softmax_over == 'parts' else -1)
-            # Over positions every map sums to 1, so large parts would lose each argmax: logits.
-            ids = part_ids(logits)
-            return dict(part_ids=ids, foreground=foreground_scores(maps), maps=maps)
-        maps, cls_token = self.maps(inputs)
-        reconstruction = self.reconstruct(maps, cls_token)
-        target = F.adaptive_avg_pool2d(inputs, reconstruction.shape[-2:])
-        losses = dict(loss=part_loss(target, reconstruction, maps, self.diversity_weight))
+    def loss(self, images):
+        """dict with the loss of Eq. 7 and signs of health; see `functional.parts.part_health`."""
+        logits, cls_token, patches = self.attend(images)
+        maps = self.normalised(logits)
+        reconstruction, tokens = self.reconstruct(maps, cls_token, patches)
+        target = F.adaptive_avg_pool2d(images, reconstruction.shape[-2:])
+        loss = part_loss(target, reconstruction, maps, self.diversity_weight)
+        if tokens is not None:
+            wanted = F.layer_norm(patches, patches.shape[-1:])
+            loss = loss + self.token_weight * F.mse_loss(tokens.float(), wanted)
         with torch.no_grad():
-            health = part_health(maps)
-            losses.update(
-                diversity=diversity_loss(maps), empty_parts=health['num_empty'].float(),
-                off_diagonal_cosine=health['off_diagonal_cosine'],
-                largest_part=health['largest_share'])
-        return losses
+            health = dict(part_health(maps), diversity=diversity_loss(maps), logit_std=logits.std())
+        self.coverage = health.pop('coverage')  # (P,), read by PartHealthHook
+        return dict(loss=loss, **health)
+
+    def forward(self, inputs, mode='tensor', **truth):
+        """mode 'loss': see `loss`. mode 'tensor': part maps (B, P, L).
+
+        mode 'predict': a dict for each image: part_ids (L,), foreground (L,), num_parts, and what
+            the batch says of it besides (sample_idx, labels).
+        """
+        if mode == 'loss':
+            return self.loss(inputs)
+        if mode == 'tensor':
+            return self.normalised(self.attend(inputs)[0])
+        ids, foreground = self.segment(inputs)
+        return [dict(part_ids=ids[i], foreground=foreground[i], num_parts=self.num_parts_out,
+                     **{k: v[i] for k, v in truth.items()}) for i in range(len(ids))]

@@ -34,11 +34,13 @@ class SemMAE(BaseModel):
 
     num_candidates: masks are drawn among this many patches, those with the highest foreground
         score; the rest is dropped (Sec. 4.2: 196 of 784 at 8x8). None: among all.
+    online_parts: config of a module that gives (part_ids, foreground) of the images, where the
+        data set has no part store (`models.part_sources.OnlineParts`).
     norm_pix_loss: targets are normalised within each patch (official code; MAE).
     """
 
     def __init__(self, backbone, decoder, masking, num_candidates=None, norm_pix_loss=True,
-                 data_preprocessor=None, init_cfg=None):
+                 online_parts=None, data_preprocessor=None, init_cfg=None):
         super().__init__(data_preprocessor or dict(type='semmae.ImagePreprocessor'), init_cfg)
         self.backbone = MODELS.build(dict(backbone, out_type='raw'))
         self.decoder = MODELS.build(decoder)
@@ -50,6 +52,13 @@ class SemMAE(BaseModel):
             raise ValueError(f'decoder.grid is {self.decoder.grid}, but the encoder divides '
                              f'img_size by patch_size into {self.backbone.patch_resolution}')
         length = self.decoder.grid[0] * self.decoder.grid[1]
+        self.online_parts = online_parts and MODELS.build(online_parts)
+        if online_parts:
+            found = self.online_parts.grid ** 2, self.online_parts.num_parts
+            wanted = length, getattr(self.masking, 'num_parts', found[1])
+            if found != wanted:
+                raise ValueError(f'online_parts gives (patches, parts) {found}, the masks are made '
+                                 f'of {wanted}; set grid and num_parts of online_parts.learner')
         if num_candidates is not None and not 0 < num_candidates <= length:
             raise ValueError(f'num_candidates is {num_candidates}, expected 1 to {length} patches')
 
@@ -62,7 +71,7 @@ class SemMAE(BaseModel):
         if self.masking.needs_parts and part_ids is None:
             raise ValueError(
                 f'{type(self.masking).__name__} needs part ids, the batch has none: set part_store '
-                'of the data set to a store made by tools/extract_parts.py')
+                'of the data set to a store made by tools/extract_parts.py, or model.online_parts')
         ids = None
         if self.num_candidates is not None:
             if foreground is None:
@@ -93,6 +102,8 @@ class SemMAE(BaseModel):
         """mode 'loss': dict(loss=...); mode 'tensor': all tokens (B, 1 + L, D), nothing masked."""
         if mode != 'loss':
             return self.backbone(inputs)[-1]
+        if self.online_parts:
+            part_ids, foreground = self.online_parts(inputs)
         ids_keep, ids_mask = self.positions(len(inputs), part_ids, foreground, noise)
         target = gather_positions(patchify(inputs, self.backbone.patch_size), ids_mask)
         if self.norm_pix_loss:

@@ -192,7 +192,7 @@ def test_parts_are_those_of_the_learner_and_heads_those_of_its_encoder(
     batch, _ = pictures.take(cfg, photos, 2)
     with torch.no_grad():
         inputs = model.data_preprocessor(dict(inputs=batch['inputs']))['inputs']
-        maps, _ = model.maps(inputs)
+        maps = model(inputs)
         heads = model.encoder(inputs, return_heads=True)[2]
     assert (drawn['learned parts'] == maps.argmax(1).reshape(2, 8, 8).numpy()).all()
     assert (drawn['encoder heads'] == heads.argmax(1).reshape(2, 8, 8).numpy()).all()

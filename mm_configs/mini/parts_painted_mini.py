@@ -1,0 +1,11 @@
+"""Mini part learning with the decoder of ours.
+
+Run:    python tools/train.py mm_configs/mini/parts_painted_mini.py
+Needs:  python -m semmae.datasets.toy --out data/toy; work_dirs/mae_p16_mini/epoch_16.pth
+"""
+_base_ = ['semmae_parts_mini.py']
+
+model = dict(
+    token_weight=0.1,
+    decoder=dict(_delete_=True, type='semmae.PaintDecoder', texture='parts', paints_tokens=True))
+recipe = dict(id='parts_painted', method='part learning, painted')

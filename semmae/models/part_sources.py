@@ -1,0 +1,182 @@
+"""Where the part of a patch comes from: the learned maps, and everything they have to beat.
+
+The interface: ``source(learner, images) -> (part_ids (B, L) int64, foreground (B, L) float)`` for
+normalised images (B, 3, H, W) of a `PartLearner`, larger foreground is more object; and
+``source.num_parts(learner)``. Part stores, online parts and part quality all read parts this way.
+
+B images, L = grid x grid patches, P parts, D channels.
+"""
+import zlib
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from sklearn.cluster import KMeans
+
+from ..engine.checkpoint import load_whole
+from ..functional.parts import (
+    border_share,
+    foreground_scores,
+    part_ids,
+    unlike_border_scores,
+    voronoi_ids,
+)
+from ..registry import MODELS
+
+SOURCES = dict(learned='semmae.LearnedParts', heads='semmae.HeadParts', kmeans='semmae.KMeansParts',
+               colour='semmae.ColourParts', voronoi='semmae.VoronoiParts')
+
+
+@MODELS.register_module()
+class LearnedParts(BaseModule):
+    """The argmax of Eq. 2 (Sec. 3.2).
+
+    foreground: 'border', unlike the parts at the border of the image; 'parts', the highest
+        attention normalised over positions; 'attention', of the encoder's class token. Measured
+        against each other on the toy set and on CUB (benchmarks/results/parts); the first is best.
+    """
+
+    def __init__(self, foreground='border'):
+        super().__init__()
+        choices = 'parts', 'border', 'attention'
+        if foreground not in choices:
+            raise ValueError(f'foreground is {foreground!r}, expected one of {choices}')
+        self.foreground = foreground
+
+    def num_parts(self, learner):
+        return learner.num_parts
+
+    def forward(self, learner, images):
+        logits = learner.attend(images)[0]
+        # Over positions every map sums to 1, so large parts would lose each argmax: logits.
+        ids = part_ids(logits)
+        if self.foreground == 'attention':
+            return ids, learner.encoder(images, return_heads=True)[2].mean(1)
+        if self.foreground == 'border':
+            return ids, unlike_border_scores(logits.softmax(1), learner.grid)
+        return ids, foreground_scores(learner.normalised(logits))
+
+
+@MODELS.register_module()
+class HeadParts(BaseModule):
+    """The head that looks most at each patch in the encoder's last layer (Table 4, "iBOT").
+
+    Foreground: the mean attention of the heads.
+    """
+
+    def num_parts(self, learner):
+        return learner.encoder.num_heads
+
+    def forward(self, learner, images):
+        attention = learner.encoder(images, return_heads=True)[2]
+        return attention.argmax(1), attention.mean(1)
+
+
+class ClusteredParts(BaseModule):
+    """k-means with the learner's number of parts, within each image or, after `fit`, over all.
+
+    is_pooled: one set of centres for all images, so that a part means the same in each; `fit` has
+        to be called first. Else the clusters of an image are numbered by how much of the border
+        they cover, the first most. Foreground: unlike the clusters at the border.
+    """
+
+    def __init__(self, is_pooled=False, seed=0):
+        super().__init__()
+        self.is_pooled, self.seed, self.centres = is_pooled, seed, None
+
+    def features(self, learner, images):
+        """(B, L, D) what is clustered."""
+        raise NotImplementedError
+
+    def num_parts(self, learner):
+        return learner.num_parts
+
+    def cluster(self, features, learner, starts=1):
+        return KMeans(learner.num_parts, n_init=starts, random_state=self.seed).fit(features)
+
+    def fit(self, learner, images):
+        """Find the centres that all images share, from a sample (B, 3, H, W) of them."""
+        if self.is_pooled:
+            features = self.features(learner, images).flatten(0, 1).float().cpu().numpy()
+            self.centres = self.cluster(features, learner, starts=4).cluster_centers_
+
+    def forward(self, learner, images):
+        features = self.features(learner, images).float()
+        if self.is_pooled:
+            if self.centres is None:
+                raise ValueError('pooled k-means has no centres: call fit(learner, images) first')
+            ids = torch.cdist(features, features.new_tensor(self.centres)).argmin(-1)
+        else:
+            ids = [self.cluster(f, learner).labels_ for f in features.cpu().numpy()]
+            ids = torch.from_numpy(np.stack(ids)).long().to(features.device)
+        maps = F.one_hot(ids, learner.num_parts).movedim(-1, 1).float()
+        if not self.is_pooled:
+            order = border_share(maps, learner.grid).argsort(dim=1, descending=True, stable=True)
+            ids = order.argsort(dim=1).gather(1, ids)
+        return ids, unlike_border_scores(maps, learner.grid)
+
+
+@MODELS.register_module()
+class KMeansParts(ClusteredParts):
+    """k-means on the encoder's patch tokens."""
+
+    def features(self, learner, images):
+        return learner.encoder(images)[1]
+
+
+@MODELS.register_module()
+class ColourParts(ClusteredParts):
+    """k-means on the mean colour of each patch; needs no network."""
+
+    def features(self, learner, images):
+        return F.adaptive_avg_pool2d(images, learner.grid).flatten(2).transpose(1, 2)
+
+
+@MODELS.register_module()
+class VoronoiParts(BaseModule):
+    """Random cells: each patch belongs to the nearest of P random points. The floor.
+
+    The points are a function of the image alone, so that a store can be made twice; with
+    ``is_fixed`` they are the same in all images, which shows what position alone is worth.
+    Foreground: unlike the cells at the border.
+    """
+
+    def __init__(self, is_fixed=False):
+        super().__init__()
+        self.is_fixed = is_fixed
+
+    def num_parts(self, learner):
+        return learner.num_parts
+
+    def forward(self, learner, images):
+        seeds = [0 if self.is_fixed else zlib.crc32(image.tobytes())
+                 for image in images.float().cpu().numpy()]
+        points = np.stack([np.random.default_rng(s).random((learner.num_parts, 2)) for s in seeds])
+        ids = voronoi_ids(images.new_tensor(points), learner.grid)
+        maps = F.one_hot(ids, learner.num_parts).movedim(-1, 1).float()
+        return ids, unlike_border_scores(maps, learner.grid)
+
+
+@MODELS.register_module()
+class OnlineParts(BaseModule):
+    """Parts computed in the training loop, in place of a part store.
+
+    learner: config of a `PartLearner` (its ``parts`` say which source); checkpoint: its weights.
+    The image is seen as it is trained on: flipped or cropped before its parts are found, and at
+    its own resolution, where an extraction reads the file at ``grid * patch_size`` pixels. Costs
+    the encoder's forward pass in every step; frozen, and not part of the model's checkpoints.
+    """
+
+    def __init__(self, learner, checkpoint):
+        super().__init__()
+        learner = MODELS.build(learner)
+        load_whole(learner, checkpoint)
+        self.kept_apart = [learner.requires_grad_(False).eval()]  # in a list: not a submodule
+        self.num_parts, self.grid = learner.num_parts_out, learner.grid
+
+    @torch.no_grad()
+    def forward(self, images):
+        """Normalised (B, 3, H, W) -> (part_ids (B, L) int64, foreground (B, L))."""
+        learner = self.kept_apart[0] = self.kept_apart[0].to(images.device)
+        return learner.segment(images)
