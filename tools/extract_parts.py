@@ -3,7 +3,13 @@
 python tools/extract_parts.py mm_configs/semmae_parts.py work_dirs/semmae_parts/epoch_2.pth \
     --images data/imagenet/train --out data/parts/imagenet_train_28 --grid 28
 
-Stopped and started again, it goes on with the next shard.
+Stopped or killed, it goes on where it was when started again. To use several GPUs or nodes, start
+it several times, with the same arguments and the folder of the store on a shared file system:
+
+torchrun --nproc-per-node 8 tools/extract_parts.py ...
+srun --ntasks 16 python tools/extract_parts.py ...
+
+With --verify, it writes nothing and checks a finished store against the same arguments.
 """
 import argparse
 import sys
@@ -17,17 +23,29 @@ def main():
     parser.add_argument('config')
     parser.add_argument('checkpoint')
     parser.add_argument('--images', required=True, help='folder of images, at any depth')
-    parser.add_argument('--out', required=True, help='folder of the new part store')
+    parser.add_argument('--out', required=True, help='folder of the part store')
     parser.add_argument('--grid', type=int, help="patches a side; default: the config's")
-    parser.add_argument('--source', choices=['learned', 'heads'], default='learned')
+    parser.add_argument('--source', default='learned',
+                        help='learned (default), heads, kmeans, colour or voronoi')
+    parser.add_argument('--batch-size', type=int, default=64)
+    parser.add_argument('--num-workers', type=int,
+                        help='processes that decode, for each GPU; default: the cores, up to 8')
+    parser.add_argument('--verify', action='store_true',
+                        help='check hashes, the list of images and the parts of 16 images')
     args = parser.parse_args()
     from semmae.engine.launch import fail_clearly
     with fail_clearly():
-        from semmae.engine.extract import extract_parts
-        store = extract_parts(args.config, args.checkpoint, args.images, args.out, grid=args.grid,
-                              source=args.source)
-        print(f'{len(store)} images, {store.grid}x{store.grid} patches, {store.num_parts} parts '
-              f'-> {store.root}')
+        from semmae.engine.extract import extract_parts, verify_parts
+        inputs = (args.config, args.checkpoint, args.images, args.out, args.grid, args.source)
+        if args.verify:
+            different, compared = verify_parts(*inputs)
+            print(f'{args.out}: hashes and image list as written; of {compared} patches made '
+                  f'again, {different} differ')
+        else:
+            store = extract_parts(*inputs, batch_size=args.batch_size,
+                                  num_workers=args.num_workers)
+            print(f'{len(store)} images, {store.grid}x{store.grid} patches, {store.num_parts} '
+                  f'parts -> {store.root}')
 
 
 if __name__ == '__main__':

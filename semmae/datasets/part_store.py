@@ -2,19 +2,26 @@
 
 A folder with ``manifest.json`` (written last: no manifest, no store), ``images.txt`` (relative
 paths, sorted), ``part_ids.npy`` and ``foreground.npy`` (images x L patches, uint8 each, larger is
-more foreground). 1.5 KB an image at 28x28. N images, L = grid x grid patches.
+more foreground). 1.6 KB an image at 28x28. N images, L = grid x grid patches.
 """
 import hashlib
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 
-from ..files import write_atomically
+from .. import __version__
+from ..files import sha256, write_atomically
 
 FORMAT = 1
+MAX_PARTS = 256  # ids are uint8
+ARRAYS = ('part_ids', 'foreground')
+# How a store was made, not of what: has to agree while it is made, and no longer afterwards.
+HOW = ('created_by', 'precision', 'batch_size', 'shard_size')
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
 
 
@@ -51,68 +58,157 @@ def sample_images(root, out, limit) -> Path:
     return out
 
 
+def as_bytes(images) -> bytes:
+    """Relative paths, one a line; also those that are not UTF-8."""
+    return '\n'.join(images).encode(errors='surrogateescape')
+
+
 def images_hash(images) -> str:
     """Identifies a list of relative paths."""
-    return hashlib.sha256('\n'.join(images).encode()).hexdigest()
+    return hashlib.sha256(as_bytes(images)).hexdigest()
+
+
+def differences(found, wanted, skip=()) -> str:
+    """'grid 14, wanted 28; ...' for the fields of ``wanted`` that differ, '' if none does."""
+    def short(key, value):
+        return value[:12] if key.endswith('sha256') and value else value
+    return '; '.join(f'{k} {short(k, found.get(k))}, wanted {short(k, v)}'
+                     for k, v in wanted.items() if k not in skip and found.get(k) != v)
 
 
 class PartStoreWriter:
-    """Writes a store in shards, so that an interrupted extraction goes on where it was.
+    """Writes a store in shards; any number of processes may write the same one together.
 
     images: sorted relative paths. manifest: dict with at least grid, num_parts and what made them.
+
+    A shard belongs to the process that claimed it until it is written; whatever else several could
+    do at once (start, claim, merge, clean up) happens under one lock of the folder. The locks are
+    those of flock(2): the kernel frees them with their process, however that dies. So a write that
+    is killed at any moment and started again, by one process or many, ends in the same bytes.
+    Assumed of the file system: renaming is atomic, and all processes see each other's flock. Local
+    disks, NFS 4, CephFS, GPFS, and Lustre mounted with ``flock`` do that; mounts with locks of the
+    node only (``localflock``, ``nolock``) do not, there all processes have to be on one node.
     """
 
-    def __init__(self, root, images, manifest, shard_size=4096):
+    def __init__(self, root, images, manifest, shard_size=1024):
+        if manifest['num_parts'] > MAX_PARTS:
+            raise ValueError(f'{manifest["num_parts"]} parts; a part store holds at most '
+                             f'{MAX_PARTS}, one byte a patch')
         self.root, self.images, self.shard_size = Path(root), list(images), shard_size
-        self.manifest = dict(manifest, format=FORMAT, count=len(self.images),
-                             images_sha256=images_hash(self.images))
-        self.shards = self.root / 'shards'
-        if (self.root / 'manifest.json').exists():
-            raise ValueError(f'{root} already holds a complete part store; remove it, or give '
-                             'another --out')
-        plan, shown = self.shards / 'plan.json', dict(self.manifest, shard_size=shard_size)
-        if plan.exists() and json.loads(plan.read_text()) != shown:
-            raise ValueError(f'{root} holds an unfinished store of other images, another '
-                             'checkpoint or another grid; remove it, or give another --out')
-        self.shards.mkdir(parents=True, exist_ok=True)
-        write_atomically(plan, lambda f: f.write(json.dumps(shown).encode()))
+        manifest = dict(manifest, format=FORMAT, count=len(self.images), shard_size=shard_size,
+                        images_sha256=images_hash(self.images), created_by=f'semmae {__version__}')
+        self.manifest = json.loads(json.dumps(manifest))  # as it will be read
+        self.shards, self.claimed = self.root / 'shards', {}
+        self.lock = FileLock(self.root / 'lock')
+        if not self.is_complete():  # a complete store may be read-only: no lock
+            self.root.mkdir(parents=True, exist_ok=True)
+            with self.lock:
+                self._start()
+        if self.is_complete():
+            self._require_same(self.root / 'manifest.json', 'a', HOW)
+
+    def _start(self):
+        plan = self.shards / 'plan.json'
+        if plan.exists():
+            self._require_same(plan, 'an unfinished')
+        elif not self.is_complete():
+            self.shards.mkdir(exist_ok=True)
+            write_atomically(plan, lambda f: f.write(json.dumps(self.manifest).encode()))
+
+    def _require_same(self, path, what, skip=()):
+        wrong = differences(json.loads(path.read_text()), self.manifest, skip)
+        if wrong:
+            raise ValueError(f'{self.root} holds {what} part store made otherwise: {wrong}. Remove '
+                             'the folder, or give another --out')
+
+    def is_complete(self):
+        return (self.root / 'manifest.json').exists()
 
     def todo(self):
         """(start, stop) of the shards that are not on disk yet."""
+        done = {path.name for path in self.shards.glob('*.npy')}
+        if self.is_complete():  # asked last: whoever completes a store removes the shards
+            return []
         starts = range(0, len(self.images), self.shard_size)
-        return [(s, min(s + self.shard_size, len(self.images))) for s in starts
-                if not self._shard(s).exists()]
+        return [self.shard_of(s) for s in starts if self._shard(s).name not in done]
+
+    def shard_of(self, index):
+        """(start, stop) of the shard that an image is in."""
+        start = index // self.shard_size * self.shard_size
+        return start, min(start + self.shard_size, len(self.images))
 
     def _shard(self, start):
-        return self.shards / f'{start:010d}.npz'
+        return self.shards / f'{start:010d}.npy'
+
+    def claim(self):
+        """(start, stop) of a shard that is not written and nobody else's, or None."""
+        with self.lock:
+            for start, stop in self.todo():
+                if start in self.claimed:
+                    continue
+                lock = FileLock(self._shard(start).with_suffix('.lock'))
+                try:
+                    lock.acquire(timeout=0)
+                except Timeout:
+                    continue
+                if self._shard(start).exists():  # written since `todo` looked
+                    lock.release()
+                    continue
+                self.claimed[start] = lock
+                return start, stop
+
+    def release(self):
+        """Leave what was claimed and not written to others."""
+        while self.claimed:
+            self.claimed.popitem()[1].release()
 
     def write(self, start, part_ids, foreground):
-        """One shard: part_ids (n, L) integers, foreground (n, L) uint8."""
-        if part_ids.max(initial=0) >= self.manifest['num_parts']:
-            raise ValueError(f'part id {part_ids.max()} in a store of '
-                             f'{self.manifest["num_parts"]} parts')
-        write_atomically(self._shard(start), lambda f: np.savez(
-            f, part_ids=part_ids.astype(np.uint8), foreground=foreground.astype(np.uint8)))
+        """One shard: part_ids (n, L) integers, foreground (n, L) integers below 256."""
+        shard = np.stack([part_ids, foreground])
+        start, stop = self.shard_of(start)
+        if shard.shape != (2, stop - start, self.manifest['grid'] ** 2):
+            raise ValueError(f'shard {start}-{stop} has shape {shard.shape[1:]}, expected '
+                             f'{(stop - start, self.manifest["grid"] ** 2)}')
+        for name, values, limit in zip(ARRAYS, shard, (self.manifest['num_parts'], 256)):
+            if values.min() < 0 or values.max() >= limit:
+                raise ValueError(f'{name} from {values.min()} to {values.max()} in a store of '
+                                 f'{self.manifest["num_parts"]} parts; expected 0 to {limit - 1}')
+        write_atomically(self._shard(start), lambda f: np.save(f, shard.astype(np.uint8)))
+        if start in self.claimed:
+            self.claimed.pop(start).release()
 
     def finish(self):
-        """Join the shards and make the store complete; returns the opened store."""
+        """Join the shards, once for all processes, and make the store complete; returns it opened.
+
+        Leaves nothing but the store in the folder, also where an earlier process died in here.
+        """
+        left = (self.shards, self.root / 'lock')
+        if not self.is_complete() or any(path.exists() for path in left):
+            with self.lock:
+                if not self.is_complete():
+                    self._merge()
+                shutil.rmtree(self.shards, ignore_errors=True)  # others may do the same
+                (self.root / 'lock').unlink(missing_ok=True)
+        return PartStore(self.root)
+
+    def _merge(self):
         if self.todo():
             raise ValueError(f'{self.root}: shards are missing, from image {self.todo()[0][0]} on')
-        length = self.manifest['grid'] ** 2
-        starts = range(0, len(self.images), self.shard_size)
-        for name in ('part_ids', 'foreground'):
-            out = np.lib.format.open_memmap(self.root / f'{name}.npy', 'w+', np.uint8,
-                                            (len(self.images), length))
-            for start in starts:
-                with np.load(self._shard(start)) as shard:
-                    out[start:start + len(shard[name])] = shard[name]
-            out.flush()
+        done = dict(self.manifest)
+        for row, name in enumerate(ARRAYS):
+            path = self.root / f'{name}.npy'
+            write_atomically(path, partial(self._join, row))
+            done[f'{name}_sha256'] = sha256(path)
         write_atomically(self.root / 'images.txt',
-                         lambda f: f.write('\n'.join(self.images).encode() + b'\n'))
+                         lambda f: f.write(as_bytes(self.images) + b'\n'))
         write_atomically(self.root / 'manifest.json',
-                         lambda f: f.write(json.dumps(self.manifest, indent=1).encode() + b'\n'))
-        shutil.rmtree(self.shards)
-        return PartStore(self.root)
+                         lambda f: f.write(json.dumps(done, indent=1).encode() + b'\n'))
+
+    def _join(self, row, f):
+        np.lib.format.write_array_header_1_0(f, dict(
+            descr='|u1', fortran_order=False, shape=(len(self.images), self.manifest['grid'] ** 2)))
+        for start in range(0, len(self.images), self.shard_size):
+            f.write(np.load(self._shard(start))[row].tobytes())
 
 
 class PartStore:
@@ -130,10 +226,10 @@ class PartStore:
         self.grid, self.num_parts = self.manifest['grid'], self.manifest['num_parts']
         self._arrays = None
         shape = (self.manifest['count'], self.grid ** 2)
-        for name, array in zip(('part_ids.npy', 'foreground.npy'), self.arrays()):
+        for name, array in zip(ARRAYS, self.arrays()):
             if array.shape != shape:
-                raise ValueError(f'{self.root / name} has shape {array.shape}, the manifest says '
-                                 f'{shape}. {self.command()}')
+                raise ValueError(f'{self.root / name}.npy has shape {array.shape}, the manifest '
+                                 f'says {shape}. {self.command()}')
 
     def command(self):
         """What makes the store that is missing."""
@@ -141,37 +237,50 @@ class PartStore:
                 f'--out {self.root} --grid GRID')
 
     def arrays(self):
-        """The two memory maps; opened once in each process."""
-        if self._arrays is None or self._arrays[0] != os.getpid():
-            self._arrays = (os.getpid(), [np.load(self.root / f'{n}.npy', mmap_mode='r')
-                                          for n in ('part_ids', 'foreground')])
-        return self._arrays[1]
+        """The two memory maps (N, L); opened where they are first read, shared by forks."""
+        if self._arrays is None:
+            self._arrays = [self._open(self.root / f'{name}.npy') for name in ARRAYS]
+        return self._arrays
+
+    def _open(self, path):
+        try:
+            return np.asarray(np.load(path, mmap_mode='r'))  # rows of a np.memmap are slow to make
+        except (OSError, ValueError) as error:
+            raise ValueError(f'{path} cannot be read: {error}. {self.command()}') from None
 
     def __getstate__(self):
         return dict(self.__dict__, _arrays=None)
 
     def images(self):
-        return (self.root / 'images.txt').read_text().splitlines()
+        text = (self.root / 'images.txt').read_bytes().decode(errors='surrogateescape')
+        return text.split('\n')[:-1]
 
     def __len__(self):
         return self.manifest['count']
 
     def __getitem__(self, index):
         ids, foreground = self.arrays()
-        return np.array(ids[index]), np.array(foreground[index])
+        return ids[index].copy(), foreground[index].copy()
+
+    def verify(self):
+        """Read everything and raise ValueError, naming the file, if it is not as it was written."""
+        found = {f'{name}.npy': sha256(self.root / f'{name}.npy') for name in ARRAYS}
+        found['images.txt'] = images_hash(self.images())
+        for name, digest in found.items():
+            wanted = self.manifest.get(f'{name.split(".")[0]}_sha256')
+            if digest != wanted:
+                raise ValueError(
+                    f'{self.root / name} is not as it was written: sha256 {digest[:12]}, the '
+                    f'manifest says {wanted and wanted[:12]}. Remove the store. {self.command()}')
 
     def require(self, images=None, grid=None, num_parts=None, view=None):
         """Raise ValueError if this store was made for something else.
 
         view: of the images, as `semmae.datasets.transforms.view_of` gives it.
         """
-        found = dict(grid=self.grid, num_parts=self.num_parts,
-                     images=self.manifest['images_sha256'][:12],
-                     view=self.manifest.get('view', view))
         wanted = dict(grid=grid, num_parts=num_parts, view=view,
-                      images=None if images is None else images_hash(images)[:12])
-        wrong = [f'{k} {found[k]}, wanted {v}' for k, v in wanted.items()
-                 if v is not None and v != found[k]]
+                      images_sha256=None if images is None else images_hash(images))
+        wrong = differences({'view': view, **self.manifest},
+                            {k: v for k, v in wanted.items() if v is not None})
         if wrong:
-            raise ValueError(f'part store {self.root} does not fit: {"; ".join(wrong)}. '
-                             f'{self.command()}')
+            raise ValueError(f'part store {self.root} does not fit: {wrong}. {self.command()}')

@@ -1,10 +1,16 @@
 """The part store is complete or clearly incomplete, and refuses what it was not made for."""
+import builtins
 import json
-import pickle
+import os
+import random
+import signal
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from semmae.datasets.part_dataset import PartDataset
 from semmae.datasets.part_store import PartStore, PartStoreWriter, list_images
@@ -25,22 +31,50 @@ def parts(n, grid=4, num_parts=3, seed=0):
     return rng.integers(num_parts, size=(n, grid ** 2)), rng.integers(256, size=(n, grid ** 2))
 
 
-def make(photos, out, **manifest):
+def make(photos, out, shard_size=2, pause=0, log=None, **manifest):
+    """Write a store as an extraction does; returns it with what was written."""
     names = list_images(photos)
-    writer = PartStoreWriter(out, names, dict(dict(grid=4, num_parts=3), **manifest), shard_size=2)
+    writer = PartStoreWriter(out, names, dict(dict(grid=4, num_parts=3), **manifest), shard_size)
     ids, foreground = parts(len(names))
-    for start, stop in writer.todo():
-        writer.write(start, ids[start:stop], foreground[start:stop])
-    return writer, ids, foreground
+    while writer.todo():
+        while shard := writer.claim():
+            time.sleep(pause)
+            part = slice(*shard)
+            writer.write(shard[0], ids[part], foreground[part])
+            if log:
+                (log / f'{shard[0]}_{os.getpid()}').touch()
+        time.sleep(pause)
+    return writer.finish(), ids, foreground
+
+
+def contents(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes()
+            for p in Path(folder).rglob('*') if p.is_file()}
+
+
+def fork(action, *args, **kwargs):
+    """The pid of a process that acts and leaves with status 0, or 1 after an error."""
+    if pid := os.fork():
+        return pid
+    try:
+        action(*args, **kwargs)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def status(pid):
+    """A child's exit status, negative for the signal that killed it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def test_what_is_written_comes_back(photos, tmp_path):
-    writer, ids, foreground = make(photos, tmp_path / 'store')
-    store = writer.finish()
+    store, ids, foreground = make(photos, tmp_path / 'store')
     assert len(store) == 5 and store.images() == list_images(photos)
     for i in range(5):
         assert (store[i][0] == ids[i]).all() and (store[i][1] == foreground[i]).all()
-    assert not (tmp_path / 'store/shards').exists()
+    assert sorted(contents(tmp_path / 'store')) == [
+        'foreground.npy', 'images.txt', 'manifest.json', 'part_ids.npy']
 
 
 def test_an_interrupted_store_goes_on_with_the_missing_shards(photos, tmp_path):
@@ -59,24 +93,177 @@ def test_an_interrupted_store_goes_on_with_the_missing_shards(photos, tmp_path):
     assert (again.finish()[3][0] == ids[3]).all()
 
 
-def test_an_unfinished_store_of_another_learner_is_not_mixed(photos, tmp_path):
-    names = list_images(photos)
-    PartStoreWriter(tmp_path / 's', names, dict(grid=4, num_parts=3, learner_sha256='a'))
-    with pytest.raises(ValueError, match='another checkpoint'):
-        PartStoreWriter(tmp_path / 's', names, dict(grid=4, num_parts=3, learner_sha256='b'))
+@pytest.mark.parametrize('is_complete', [True, False])
+@pytest.mark.parametrize('change, complaint', [
+    (dict(grid=2), 'grid 4, wanted 2'), (dict(num_parts=2), 'num_parts 3, wanted 2'),
+    (dict(source='heads'), 'source learned, wanted heads'),
+    (dict(learner_sha256='b' * 64), f'learner_sha256 {"a" * 12}, wanted {"b" * 12}')])
+def test_a_store_made_of_something_else_is_neither_overwritten_nor_mixed(
+        photos, tmp_path, is_complete, change, complaint):
+    made = dict(grid=4, num_parts=3, source='learned', learner_sha256='a' * 64)
+    if is_complete:
+        make(photos, tmp_path / 's', **made)
+    else:
+        PartStoreWriter(tmp_path / 's', list_images(photos), made, 2)
+    before = contents(tmp_path / 's')
+    with pytest.raises(ValueError, match=f'made otherwise: {complaint}. Remove the folder'):
+        make(photos, tmp_path / 's', **{**made, **change})
+    before.pop('lock', None)
+    assert before.items() <= contents(tmp_path / 's').items()
 
 
-def test_a_complete_store_is_not_overwritten(photos, tmp_path):
-    make(photos, tmp_path / 's')[0].finish()
-    with pytest.raises(ValueError, match='already holds a complete part store'):
+@pytest.mark.parametrize('is_complete', [True, False])
+def test_a_store_of_other_images_is_not_continued(photos, tmp_path, is_complete):
+    if is_complete:
         make(photos, tmp_path / 's')
+    else:
+        PartStoreWriter(tmp_path / 's', list_images(photos), dict(grid=4, num_parts=3), 2)
+    (photos / '0/0.png').rename(photos / '0/9.png')
+    with pytest.raises(ValueError, match='made otherwise: images_sha256 .{12}, wanted .{12}'):
+        make(photos, tmp_path / 's')
+
+
+def test_a_complete_store_of_the_same_is_returned_untouched(photos, tmp_path):
+    make(photos, tmp_path / 's', batch_size=2)
+    before = contents(tmp_path / 's')
+    writer = PartStoreWriter(tmp_path / 's', list_images(photos),
+                             dict(grid=4, num_parts=3, batch_size=4), shard_size=1)
+    assert writer.is_complete() and writer.todo() == [] and writer.claim() is None
+    assert len(writer.finish()) == 5 and contents(tmp_path / 's') == before
+
+
+def test_an_unfinished_store_keeps_its_batches(photos, tmp_path):
+    PartStoreWriter(tmp_path / 's', list_images(photos), dict(grid=4, num_parts=3, batch_size=2))
+    with pytest.raises(ValueError, match='an unfinished part store .* batch_size 2, wanted 4'):
+        make(photos, tmp_path / 's', batch_size=4, shard_size=1024)
+
+
+def die_at(moment):
+    """Have this process killed at its ``moment``-th change of the file system, halfway if it can.
+
+    Changes are writes into files, syncs, renames, new folders and removals.
+    """
+    left = [moment]
+
+    def dies(change):
+        def wrapped(*args, **kwargs):
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return change(*args, **kwargs)
+        return wrapped
+
+    class Dying:
+        def __init__(self, path, mode):
+            self.file = builtins.open(path, mode)
+
+        def write(self, data):
+            left[0] -= 1
+            if left[0] == 0:
+                self.file.write(bytes(data)[:len(data) // 2])
+                self.file.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return self.file.write(data)
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+    import semmae.files
+    semmae.files.open = lambda path, mode: (Dying if 'w' in mode else builtins.open)(path, mode)
+    for name in ('fsync', 'replace', 'mkdir', 'unlink', 'rmdir'):
+        setattr(os, name, dies(getattr(os, name)))
+
+
+def die_while_making(moment, photos, out):
+    """Whether a process that makes the store was killed, by `die_at`, before it was done."""
+    def action():
+        die_at(moment)
+        make(photos, out)
+    code = status(fork(action))
+    assert code in (0, -signal.SIGKILL), f'moment {moment}: exit status {code}'
+    return code != 0
+
+
+def test_killed_at_any_change_on_disk_and_started_again_it_ends_in_the_same_bytes(
+        photos, tmp_path):
+    make(photos, tmp_path / 'whole')
+    moment = 1
+    while die_while_making(moment, photos, tmp_path / f'{moment}'):
+        make(photos, tmp_path / f'{moment}')
+        assert contents(tmp_path / f'{moment}') == contents(tmp_path / 'whole'), moment
+        moment += 1
+    assert moment > 45  # 8 files written, synced and renamed; 8 files and a folder removed
+
+
+def test_killed_three_times_it_still_ends_in_the_same_bytes(photos, tmp_path):
+    make(photos, tmp_path / 'whole')
+    rng = random.Random(0)
+    for trial in range(12):
+        out = tmp_path / f'{trial}'
+        assert sum(die_while_making(rng.randint(1, 30), photos, out) for _ in range(3)) >= 2
+        make(photos, out)
+        assert contents(out) == contents(tmp_path / 'whole'), trial
+
+
+def test_processes_share_the_shards_and_make_the_same_bytes(photos, tmp_path):
+    make(photos, tmp_path / 'whole', shard_size=1)
+    (tmp_path / 'log').mkdir()
+    children = [fork(make, photos, tmp_path / 's', shard_size=1, pause=.05, log=tmp_path / 'log')
+                for _ in range(3)]
+    assert [status(pid) for pid in children] == [0, 0, 0]
+    assert contents(tmp_path / 's') == contents(tmp_path / 'whole')
+    shards, pids = zip(*(p.name.split('_') for p in (tmp_path / 'log').iterdir()))
+    assert sorted(shards) == list('01234') and len(set(pids)) > 1
+
+
+def test_a_shard_that_was_written_since_one_looked_is_not_claimed_again(
+        photos, tmp_path, monkeypatch):
+    names, manifest = list_images(photos), dict(grid=4, num_parts=3)
+    mine, theirs = (PartStoreWriter(tmp_path / 's', names, manifest, 2) for _ in range(2))
+    looked = mine.todo()
+    theirs.write(0, *(a[:2] for a in parts(5)))
+    monkeypatch.setattr(mine, 'todo', lambda: looked)
+    assert mine.claim() == (2, 4)
+
+
+def test_a_claimed_shard_is_free_again_when_its_process_is_killed(photos, tmp_path):
+    manifest = dict(grid=4, num_parts=3)
+    mine = PartStoreWriter(tmp_path / 's', list_images(photos), manifest, shard_size=2)
+    claimed, there = os.pipe()
+
+    def hold():
+        theirs = PartStoreWriter(tmp_path / 's', list_images(photos), manifest, shard_size=2)
+        os.write(there, str(theirs.claim()).encode())
+        time.sleep(60)
+    child = fork(hold)
+    assert os.read(claimed, 100) == b'(0, 2)'
+    assert mine.claim() == (2, 4)
+    os.kill(child, signal.SIGKILL)
+    assert status(child) == -signal.SIGKILL
+    assert mine.claim() == (0, 2) and mine.claim() == (4, 5) and mine.claim() is None
+    mine.release()
+    other = PartStoreWriter(tmp_path / 's', list_images(photos), manifest, shard_size=2)
+    assert other.claim() == (0, 2)
+
+
+def test_more_parts_than_a_byte_can_name_are_refused_before_anything_is_written(photos, tmp_path):
+    with pytest.raises(ValueError, match='257 parts; a part store holds at most 256'):
+        make(photos, tmp_path / 's', num_parts=257)
+    assert not (tmp_path / 's').exists()
+    make(photos, tmp_path / 's', num_parts=256)
 
 
 @pytest.mark.parametrize('wanted, complaint', [
     (dict(grid=8), 'grid 4, wanted 8'), (dict(num_parts=6), 'num_parts 3, wanted 6')])
 def test_another_grid_or_number_of_parts_is_refused_with_the_command(
         photos, tmp_path, wanted, complaint):
-    make(photos, tmp_path / 's')[0].finish()
+    make(photos, tmp_path / 's')[0]
     with pytest.raises(ValueError, match=f'{complaint}.*tools/extract_parts.py'):
         PartDataset(str(photos), part_store=tmp_path / 's', **wanted)
 
@@ -88,7 +275,7 @@ HALF = [LOAD, dict(type='mmpretrain.ResizeEdge', scale=16), dict(type='CenterCro
 def test_a_store_of_another_view_of_the_images_is_refused(photos, tmp_path):
     same = [LOAD, dict(type='mmpretrain.ResizeEdge', scale=64),
             dict(type='mmpretrain.CenterCrop', crop_size=32)]
-    make(photos, tmp_path / 's', view=view_of(HALF))[0].finish()
+    make(photos, tmp_path / 's', view=view_of(HALF))
     PartDataset(str(photos), part_store=tmp_path / 's', pipeline=same)  # at another resolution
     whole = [LOAD, dict(type='mmpretrain.ResizeEdge', scale=8),
              dict(type='CenterCrop', crop_size=8)]
@@ -97,7 +284,7 @@ def test_a_store_of_another_view_of_the_images_is_refused(photos, tmp_path):
 
 
 def test_labelled_images_refuse_a_store_of_another_view_too(photos, tmp_path):
-    make(photos, tmp_path / 's', view=view_of(HALF))[0].finish()
+    make(photos, tmp_path / 's', view=view_of(HALF))[0]
     with pytest.raises(ValueError, match='centre crop of 0.500.*wanted .*centre crop of 1.000'):
         LoadParts(store=tmp_path / 's', root=photos)
     LoadParts(store=tmp_path / 's', root=photos, view=view_of(HALF))
@@ -113,47 +300,117 @@ def test_the_probes_pipelines_show_the_view_that_their_parts_are_looked_up_for()
 
 @pytest.mark.parametrize('kind', ['RandomResizedCrop', 'mmpretrain.RandomCrop', 'RandomFlip'])
 def test_steps_that_leave_the_part_map_behind_are_refused(photos, tmp_path, kind):
-    make(photos, tmp_path / 's')[0].finish()
+    make(photos, tmp_path / 's')[0]
     with pytest.raises(ValueError, match='away from their part maps'):
         PartDataset(str(photos), part_store=tmp_path / 's',
                     pipeline=[LOAD, dict(type=kind, scale=8)])
 
 
 def test_other_images_are_refused(photos, tmp_path):
-    make(photos, tmp_path / 's')[0].finish()
+    make(photos, tmp_path / 's')
     Image.new('RGB', (8, 8)).save(photos / 'new.png')
-    with pytest.raises(ValueError, match='images .*, wanted'):
+    with pytest.raises(ValueError, match='does not fit: images_sha256 .{12}, wanted .{12}'):
         PartDataset(str(photos), part_store=tmp_path / 's')
 
 
 def test_a_store_whose_arrays_were_cut_is_refused(photos, tmp_path):
-    make(photos, tmp_path / 's')[0].finish()
-    np.save(tmp_path / 's/part_ids.npy', np.zeros((4, 16), np.uint8))
+    make(photos, tmp_path / 's')
+    path = tmp_path / 's/part_ids.npy'
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match='part_ids.npy cannot be read: .* Run: python tools'):
+        PartStore(tmp_path / 's')
+    np.save(path, np.zeros((4, 16), np.uint8))
     with pytest.raises(ValueError, match=r'part_ids.npy has shape \(4, 16\)'):
         PartStore(tmp_path / 's')
 
 
+@pytest.mark.parametrize('name', ['part_ids.npy', 'foreground.npy', 'images.txt'])
+def test_a_changed_byte_is_found_and_its_file_named(photos, tmp_path, name):
+    store = make(photos, tmp_path / 's')[0]
+    store.verify()
+    content = bytearray((tmp_path / 's' / name).read_bytes())
+    content[-5] ^= 1
+    (tmp_path / 's' / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f'{name} is not as it was written'):
+        PartStore(tmp_path / 's').verify()
+
+
 def test_a_store_of_another_format_is_refused(photos, tmp_path):
-    make(photos, tmp_path / 's')[0].finish()
+    make(photos, tmp_path / 's')
     manifest = json.loads((tmp_path / 's/manifest.json').read_text())
     (tmp_path / 's/manifest.json').write_text(json.dumps(dict(manifest, format=99)))
     with pytest.raises(ValueError, match='has format 99'):
         PartStore(tmp_path / 's')
 
 
-def test_a_part_id_out_of_range_is_refused_before_it_is_written(photos, tmp_path):
+ZEROS = np.zeros((5, 16), int)
+
+
+@pytest.mark.parametrize('ids, foreground, complaint', [
+    (np.full((5, 16), 3), ZEROS, 'part_ids from 3 to 3 .* expected 0 to 2'),
+    (np.full((5, 16), -1), ZEROS, 'part_ids from -1'),
+    (ZEROS, np.full((5, 16), 256), 'foreground from 256 to 256 .* expected 0 to 255'),
+    (ZEROS[1:], ZEROS[1:], r'shape \(4, 16\), expected \(5, 16\)')])
+def test_what_does_not_belong_in_a_shard_is_refused_before_it_is_written(
+        photos, tmp_path, ids, foreground, complaint):
     writer = PartStoreWriter(tmp_path / 's', list_images(photos), dict(grid=4, num_parts=3))
-    with pytest.raises(ValueError, match='part id 3 in a store of 3 parts'):
-        writer.write(0, np.full((5, 16), 3), np.zeros((5, 16)))
+    with pytest.raises(ValueError, match=complaint):
+        writer.write(0, ids, foreground)
+    assert writer.todo() == [(0, 5)]
 
 
-def test_a_store_travels_to_workers_and_an_image_costs_two_bytes_a_patch(photos, tmp_path):
-    store = make(photos, tmp_path / 's')[0].finish()
-    copy = pickle.loads(pickle.dumps(store))
-    assert (copy[1][0] == store[1][0]).all()
-    data = sum((tmp_path / 's' / f'{n}.npy').stat().st_size - 128
-               for n in ('part_ids', 'foreground'))
-    assert data == 5 * 2 * 16
+@pytest.fixture(scope='module')
+def large(tmp_path_factory):
+    """3000 images at 28x28 under names as long as ImageNet's, and what was written."""
+    names = [f'n{i // 1300:08d}/n{i // 1300:08d}_{i:05d}.JPEG' for i in range(3000)]
+    out = tmp_path_factory.mktemp('large')
+    writer = PartStoreWriter(out, names, dict(grid=28, num_parts=6))
+    arrays = [a.astype(np.uint8) for a in parts(3000, 28, 6)]
+    while shard := writer.claim():
+        writer.write(shard[0], *(a[slice(*shard)] for a in arrays))
+    return writer.finish(), arrays
+
+
+def test_an_image_costs_at_most_1600_bytes_at_28x28(large):
+    assert sum(len(c) for c in contents(large[0].root).values()) <= 1600 * 3000
+
+
+@pytest.mark.filterwarnings('ignore:This DataLoader will create')
+@pytest.mark.parametrize('start', ['fork', pytest.param('spawn', marks=pytest.mark.slow)])
+def test_four_worker_processes_read_it_at_once(large, start):
+    store, arrays = large
+    batches = list(DataLoader(store, batch_size=50, num_workers=4, multiprocessing_context=start))
+    for read, written in zip(zip(*batches), arrays):
+        assert (np.concatenate(read) == written).all()
+
+
+def test_random_reads_are_faster_than_anything_that_waits_for_them(large):
+    store, order = large[0], random.Random(0).choices(range(3000), k=4000)
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        for i in order:
+            store[i]
+        seconds.append(time.perf_counter() - started)
+    # benchmarks/speed/parts.py measures it; this only notices a fall by a factor of fifty.
+    assert len(order) / min(seconds) > 10_000
+
+
+def test_what_is_read_may_be_changed_without_changing_the_store(photos, tmp_path):
+    store, ids, _ = make(photos, tmp_path / 's')
+    store[1][0][:] = 7
+    assert (store[1][0] == ids[1]).all()
+
+
+def test_names_that_are_not_utf8_keep_their_bytes(tmp_path):
+    (tmp_path / 'p').mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path / 'p') + b'/\xe9\xc2\x85.png')).touch()
+    store = PartStoreWriter(tmp_path / 's', list_images(tmp_path / 'p'),
+                            dict(grid=1, num_parts=1))
+    store.write(0, np.zeros((1, 1)), np.zeros((1, 1)))
+    store = store.finish()
+    store.verify()
+    assert store.images() == list_images(tmp_path / 'p')
 
 
 def test_a_sample_of_a_folder_is_evenly_spaced_and_stays_the_same(photos, tmp_path):

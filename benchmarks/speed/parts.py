@@ -1,0 +1,190 @@
+"""Speed of part learning, part extraction and part store, on whatever device is there.
+
+python benchmarks/speed/parts.py --out benchmarks/results/speed_parts.json
+
+Prints a Markdown table; about three minutes on two CPU cores. Weights are random and images
+generated: neither changes the speed.
+"""
+import argparse
+import itertools
+import json
+import os
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from semmae.datasets.part_store import PartStoreWriter
+from semmae.engine.extract import Photos, own_device, precision_of, segment, without_flips
+from semmae.engine.launch import mixed_precision
+from semmae.engine.record import device, git_commit, versions
+from semmae.files import write_atomically
+from semmae.registry import MODELS
+
+REPO = Path(__file__).resolve().parents[2]
+# name: config, (width, height) of the images, batch on a CPU (on a GPU the config's)
+SIZES = dict(mini=('mm_configs/mini/semmae_parts_mini.py', (64, 64), 32),
+             paper=('mm_configs/semmae_parts.py', (500, 375), 4))
+IMAGENET = 1_281_167
+PAPER = '2 hours on one A100'  # part learning, Sec. 4.1
+
+
+def rates(step, repeats, seconds):
+    """Things a second in ``repeats`` measurements of at least ``seconds``; ``step()`` does some.
+
+    One measurement before them warms up and is thrown away.
+    """
+    found = []
+    for _ in range(repeats + 1):
+        done, started = 0, time.perf_counter()
+        while done == 0 or time.perf_counter() - started < seconds:
+            done += step()
+        found.append(done / (time.perf_counter() - started))
+    return found[1:]
+
+
+def learning_step(model, cfg, batch_size):
+    """A training step as the runner does it (loss, backward, optimiser), images in memory."""
+    side = cfg.train_dataloader.dataset.dataset.pipeline[2].crop_size
+    images = torch.randint(256, (batch_size, 3, side, side), dtype=torch.uint8)
+    optim = build_optim_wrapper(model, mixed_precision(cfg.optim_wrapper, asked=False))
+    model.train()
+
+    def step():
+        model.train_step(dict(inputs=images), optim)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return batch_size
+    return step
+
+
+def extraction_step(model, cfg, folder, batch_size, num_workers):
+    """A batch from image files to part ids, as tools/extract_parts.py does it."""
+    keys = enumerate(itertools.cycle(sorted(path.name for path in folder.iterdir())))
+    batches = iter(lambda: list(itertools.islice(keys, batch_size)), [])  # without end
+    loader = Photos(folder, without_flips(cfg)).loader(batches, num_workers)
+    results = segment(model.eval(), loader, precision_of(cfg))
+    return lambda: len(next(results)[0])
+
+
+def write_photos(folder, size, count=64):
+    """JPEG files about as large as photographs of this size: smooth colours with some grain."""
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        colours = Image.fromarray(rng.integers(256, size=(9, 12, 3), dtype=np.uint8))
+        image = np.asarray(colours.resize(size, Image.BICUBIC))
+        image = (image + rng.normal(0, 20, image.shape)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(image).save(folder / f'{i:03}.jpg', quality=90)
+
+
+def reading_step(folder, grid=28, count=20_000, num_parts=6):
+    """Reads at random places of a store that the system holds in memory."""
+    rng = np.random.default_rng(0)
+    writer = PartStoreWriter(folder, [f'{i}.jpg' for i in range(count)],
+                             dict(grid=grid, num_parts=num_parts))
+    while shard := writer.claim():
+        shape = shard[1] - shard[0], grid ** 2
+        writer.write(shard[0], rng.integers(num_parts, size=shape), rng.integers(256, size=shape))
+    store = writer.finish()
+    order = itertools.cycle(random.Random(0).sample(range(count), count))
+
+    def step(reads=1000):
+        for i in itertools.islice(order, reads):
+            store[i]
+        return reads
+    return step
+
+
+def summary(what, size, values, **more):
+    return dict(what=what, size=size, per_s=statistics.median(values), lowest=min(values),
+                highest=max(values), repeats=len(values), **more)
+
+
+def measure(sizes, repeats, seconds, num_workers=None):
+    """A row for each measurement."""
+    rows, where = [], own_device()
+    for size in sizes:
+        path, pixels, batch_size = SIZES[size]
+        cfg = Config.fromfile(REPO / path)
+        if where == 'cuda':
+            batch_size = cfg.train_dataloader.batch_size
+        torch.manual_seed(0)
+        model = MODELS.build(cfg.model).to(where)
+        about = dict(config=path, batch_size=batch_size, precision=precision_of(cfg),
+                     grid=model.grid)
+        with tempfile.TemporaryDirectory() as folder:
+            write_photos(Path(folder), pixels)
+            for what, step, epochs in (
+                    ('learning', learning_step(model, cfg, batch_size), cfg.train_cfg.max_epochs),
+                    ('extraction', extraction_step(model, cfg, Path(folder), batch_size,
+                                                   num_workers), 1)):
+                row = summary(what, size, rates(step, repeats, seconds), epochs=epochs, **about)
+                if size == 'paper':  # hours say nothing of smaller images
+                    row['imagenet_hours'] = IMAGENET * epochs / row['per_s'] / 3600
+                rows.append(row)
+    with tempfile.TemporaryDirectory() as folder:
+        rows.append(summary('random reads', '28x28',
+                            rates(reading_step(Path(folder)), repeats, min(seconds, 1))))
+    return rows
+
+
+def machine():
+    """What the numbers were measured on."""
+    about = Path('/proc/cpuinfo').read_text() if Path('/proc/cpuinfo').exists() else ''
+    names = [line.split(': ')[1] for line in about.split('\n') if line.startswith('model name')]
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else 'not measured on a GPU'
+    return dict(device=device(), gpu=gpu, cpu=(names or [platform.machine()])[0],
+                cores=os.cpu_count(), threads=torch.get_num_threads(), system=platform.system())
+
+
+def table(record):
+    """The record as Markdown."""
+    lines = ['| | size | a second | lowest to highest | ImageNet-1k, hours | paper |',
+             '|---|---|---|---|---|---|']
+    for row in record['rows']:
+        hours, paper = row.get('imagenet_hours', ''), ''
+        if hours:
+            hours = f'{hours:,.1f} ({row["epochs"]} epoch{"s" * (row["epochs"] > 1)})'
+            paper = record['paper'] if row['what'] == 'learning' else ''
+        middle, low, high = (f'{row[key]:,.0f}' if row[key] > 100 else f'{row[key]:.3g}'
+                             for key in ('per_s', 'lowest', 'highest'))
+        lines.append(f'| {row["what"]} | {row["size"]} | {middle} | {low} to {high} | {hours} '
+                     f'| {paper} |')
+    where = record['machine']
+    return '\n'.join([*lines, '', f'{where["cpu"]}, {where["cores"]} cores, {where["threads"]} '
+                      f'threads; GPU: {where["gpu"]}. {record["date"]}'])
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    parser.add_argument('--out', required=True, help='JSON file of the measurements')
+    parser.add_argument('--sizes', nargs='+', choices=SIZES, default=list(SIZES))
+    parser.add_argument('--repeats', type=int, default=3)
+    parser.add_argument('--seconds', type=float, default=6, help='of each repeat, at least')
+    parser.add_argument('--num-workers', type=int, help='processes that decode, in extraction')
+    args = parser.parse_args(arguments)
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    rows = measure(args.sizes, args.repeats, args.seconds, args.num_workers)
+    given = sys.argv[1:] if arguments is None else arguments
+    record = dict(
+        command=' '.join(['python benchmarks/speed/parts.py', *given]),
+        date=datetime.now(timezone.utc).isoformat(timespec='seconds'), machine=machine(),
+        versions=versions(), git_commit=git_commit(), paper=PAPER, rows=rows)
+    write_atomically(args.out, lambda f: f.write(json.dumps(record, indent=1).encode() + b'\n'))
+    print(table(record))
+
+
+if __name__ == '__main__':
+    main()
