@@ -1,6 +1,9 @@
 """What makes parts inside the object? One learner after another on the same cached features.
 
-python tools/run_suite.py parts --seeds 0 1 2            (the encoders; and the tables beside this)
+python tools/run_suite.py parts --seeds 0 1 2            (the encoders, and the tables beside this)
+for s in 0 1 2; do python tools/train.py mm_configs/mini/mae_p16_mini.py --seed $s \\
+    --work-dir work_dirs/parts_64/seed$s/mae_p16 --cfg-options train_cfg.max_epochs=64 \\
+    param_scheduler.1.T_max=62 param_scheduler.1.end=64; done
 python benchmarks/parts_inside.py --out benchmarks/results/parts/inside
 
 Appends a line for each variant, seed and metric to OUT/results.jsonl, skips those that are there,
@@ -17,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from mmengine.dataset import default_collate
 
 from semmae.engine.record import device, git_commit, versions
@@ -34,8 +38,8 @@ ARCH = dict(embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=384)
 VIT = dict(type='semmae.ViT', arch=ARCH, img_size=64, patch_size=8)
 ENCODERS = {
     'mae': 'work_dirs/parts/seed{seed}/mae_p16/epoch_16.pth',
-    'mae, 64 epochs': 'work_dirs/parts_inside/mae_64_seed{seed}/epoch_64.pth',
-    'labels': 'work_dirs/parts_inside/labels_seed{seed}/epoch_30.pth',
+    'mae, 64 epochs': 'work_dirs/parts_64/seed{seed}/mae_p16/epoch_64.pth',
+    'labels': 'work_dirs/parts/seed{seed}/mae_p16/epoch_16.pth',  # where it starts from
     'untrained': None}
 METRICS = {'ARI': 'ARI', 'NMI': 'NMI', 'object_ARI': 'ARI, object', 'object_NMI': 'NMI, object',
            'object_IoU': 'IoU, object', 'object_pooled_NMI': 'NMI, object, pooled',
@@ -141,7 +145,7 @@ KINDS = dict(PartLearner=PartLearner, DiverseAfterBlur=DiverseAfterBlur, Scaled=
 
 
 def data(split):
-    """All images (N, 3, 64, 64), normalised, and part labels (N, 64, 64) of a split."""
+    """All images (N, 3, 64, 64), normalised, part labels (N, 64, 64) and classes (N,)."""
     pipeline = [dict(type='LoadImageFromFile'),
                 dict(type='mmpretrain.ResizeEdge', scale=64, edge='short', backend='pillow',
                      interpolation='bicubic'),
@@ -152,17 +156,33 @@ def data(split):
         label_root=str(TOY / 'part_labels' / split)))
     batch = default_collate([found[i] for i in range(len(found))])
     preprocess = MODELS.build(dict(type='semmae.ImagePreprocessor'))
-    return preprocess(dict(inputs=batch['inputs']))['inputs'], batch['part_labels']
+    folders = [Path(found.get_data_info(i)['img_path']).parent.name for i in range(len(found))]
+    classes = torch.tensor([sorted(set(folders)).index(folder) for folder in folders])
+    return preprocess(dict(inputs=batch['inputs']))['inputs'], batch['part_labels'], classes
 
 
-@torch.no_grad()
-def features(images, encoder, seed, grid):
+def teach(vit, images, classes, epochs=5):
+    """Train a ViT with class labels, by its class token."""
+    head = torch.nn.Linear(vit.embed_dims, int(classes.max()) + 1)
+    parameters = [*vit.requires_grad_(True).parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=5e-4, weight_decay=.05)
+    for _ in range(epochs):
+        for ids in torch.randperm(len(images)).split(64):
+            optimizer.zero_grad()
+            F.cross_entropy(head(vit(images[ids])[-1][:, 0]), classes[ids]).backward()
+            optimizer.step()
+    vit.requires_grad_(False)
+
+
+def features(images, classes, encoder, seed, grid):
     """{split: (class tokens (N, D), patch tokens (N, L, D))}, and the encoder file's hash."""
     path = ENCODERS[encoder] and Path(ENCODERS[encoder].format(seed=seed))
     torch.manual_seed(seed)
     model = MODELS.build(dict(type='semmae.PartEncoder', backbone=VIT, grid=grid,
                               checkpoint=path and str(path)))
     model.init_weights() if path else model.backbone.init_weights()
+    if encoder == 'labels':
+        teach(model.backbone, images['train'], classes)
     out = {split: [torch.cat(t) for t in zip(*map(model, x.split(100)))]
            for split, x in images.items()}
     return out, sha256(path) if path else None
@@ -228,7 +248,7 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     results = args.out / 'results.jsonl'
     done = {(r['method'], r['seed']) for r in read_results([args.out])[0]}
-    (train, _), (val, labels) = data('train'), data('val')
+    (train, _, classes), (val, labels, _) = data('train'), data('val')
     cache, start = {}, time.time()
     for seed in args.seeds:
         cache.clear()
@@ -241,7 +261,8 @@ def main():
                 print(f'left out: {name}, no {ENCODERS[encoder].format(seed=seed)}')
                 continue
             if (encoder, grid) not in cache:
-                cache[encoder, grid] = features(dict(train=train, val=val), encoder, seed, grid)
+                cache[encoder, grid] = features(
+                    dict(train=train, val=val), classes, encoder, seed, grid)
             tokens, encoder_hash = cache[encoder, grid]
             began = time.time()
             values = measure(learn(tokens, train, seed, **setting), val, labels)

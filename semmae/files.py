@@ -4,10 +4,14 @@ import os
 from pathlib import Path
 
 
-def write_atomically(path, write):
-    """``write(file)`` into a temporary neighbour of ``path``, synced, then renamed."""
+def write_atomically(path, write, writer=''):
+    """``write(file)`` into a temporary neighbour of ``path``, synced, then renamed.
+
+    writer: tells apart those who may write the same file at the same time. One who was killed and
+    comes back writes over what it left.
+    """
     path = Path(path)
-    partial = path.with_name(path.name + '.partial')
+    partial = path.with_name(f'{path.name}.partial{writer}')
     with open(partial, 'wb') as f:
         write(f)
         f.flush()

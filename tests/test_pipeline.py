@@ -92,6 +92,64 @@ def test_the_part_store_decides_the_masks(pretrained, toy, tmp_path):
     assert not all(ours[k].equal(v) for k, v in one.items())
 
 
+PARTS = 'mm_configs/mini/parts_painted_mini.py'
+
+
+def part_options(toy, encoder, batch_size=8):
+    return ['--cfg-options', f'{DATA}.data_root={toy / "imagenet/train"}',
+            f'model.encoder.checkpoint={encoder}', f'train_dataloader.batch_size={batch_size}',
+            'train_dataloader.dataset.min_length=0']
+
+
+@pytest.fixture(scope='module')
+def learned(pretrained, toy, tmp_path_factory):
+    """Three epochs of mini part learning on 16 images."""
+    work = tmp_path_factory.mktemp('parts')
+    done = run(sys.executable, 'tools/train.py', PARTS, '--work-dir', work,
+               *part_options(toy, pretrained / 'epoch_3.pth'))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return work
+
+
+def test_part_learning_on_two_processes_reaches_the_parts_and_health_of_one(
+        learned, pretrained, toy, tmp_path):
+    done = run('bash', 'tools/dist_train.sh', PARTS, 2, '--work-dir', tmp_path,
+               *part_options(toy, pretrained / 'epoch_3.pth', batch_size=4))
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = weights(learned / 'epoch_3.pth'), weights(tmp_path / 'epoch_3.pth')
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-6, msg=name)
+    mine, theirs = (json.loads((work / 'part_health.jsonl').read_text().splitlines()[-1])
+                    for work in (learned, tmp_path))
+    assert mine['coverage'] == pytest.approx(theirs['coverage'], abs=1e-6)
+    assert mine['entropy'] == pytest.approx(theirs['entropy'], abs=1e-5)
+
+
+def test_part_learning_stopped_after_an_epoch_and_resumed_ends_in_the_same_bits(
+        learned, pretrained, toy, tmp_path):
+    shutil.copy(learned / 'epoch_2.pth', tmp_path)
+    done = run(sys.executable, 'tools/train.py', PARTS, '--work-dir', tmp_path, '--resume',
+               *part_options(toy, pretrained / 'epoch_3.pth'))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert 'resumed epoch: 2' in done.stdout + done.stderr
+    ours, reference = weights(tmp_path / 'epoch_3.pth'), weights(learned / 'epoch_3.pth')
+    assert all(ours[k].equal(v) for k, v in reference.items())
+
+
+def test_part_quality_on_two_processes_is_that_of_one(learned, toy, tmp_path):
+    command = ['tools/part_quality.py', PARTS, learned / 'epoch_3.pth', '--masks',
+               toy / 'imagenet/val', toy / 'imagenet/part_labels/val', '--rows', 'learned',
+               'kmeans-pooled', '--work-dir']
+    values = []
+    for name, start in (('one', [sys.executable]), ('two', [
+            sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone'])):
+        done = run(*start, *command, tmp_path / name, *(
+            ['--launcher', 'pytorch'] if name == 'two' else []))
+        assert done.returncode == 0, done.stderr[-3000:]
+        values.append({(x['row'], x['metric']): x['value'] for x in lines(tmp_path / name)})
+    assert values[0] == values[1] and len(values[0]) > 20
+
+
 CLASSES = ('train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'train_dataloader.batch_size=8')
 
 

@@ -1,6 +1,7 @@
 """python tools/make_tables.py benchmarks --format markdown
 
-Prints the paper's Tables 1-7 with our results beside the printed numbers.
+Prints the paper's Tables 1-7 with our results beside the printed numbers, and with --parts the
+tables of part quality instead (tools/part_quality.py).
 PATH: work dirs (searched for results.jsonl) or result files. Imports neither torch nor mm*.
 """
 
@@ -12,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from semmae.evaluation.results import read_results
+from semmae.reporting.part_tables import part_tables, render_parts
 from semmae.reporting.tables import FORMATS, TITLES, build_tables, measured, print_tables, render
 
 
@@ -22,6 +24,7 @@ def parse_args(argv):
                         help='only these tables; several values or several times (default: all)')
     parser.add_argument('--measured', action='store_true',
                         help='only lines that hold a result of ours')
+    parser.add_argument('--parts', action='store_true', help='the tables of part quality')
     parser.add_argument('--format', choices=FORMATS, default='markdown')
     parser.add_argument('--out', type=Path, metavar='F', help='write to this file')
     args = parser.parse_intermixed_args(one_value_each(argv))
@@ -47,8 +50,12 @@ def main(argv=None):
     args = parse_args(sys.argv[1:] if argv is None else argv)
     try:
         records, problems = read_results(args.paths)
-        frames = build_tables(records, tables=args.table or tuple(TITLES))
-        frames = measured(frames) if args.measured else frames
+        if args.parts:
+            frames, text = (f := part_tables(records)), render_parts(f, args.format)
+        else:
+            frames = build_tables(records, tables=args.table or tuple(TITLES))
+            frames = measured(frames) if args.measured else frames
+            text = render(frames, args.format)
     except FileNotFoundError as error:
         print(f'make_tables.py: error: {error}', file=sys.stderr)
         return 2
@@ -57,12 +64,12 @@ def main(argv=None):
     if not records:
         print('no result found: every cell of ours is empty', file=sys.stderr)
     if args.out:
-        args.out.write_text(render(frames, args.format), encoding='utf-8')
+        args.out.write_text(text, encoding='utf-8')
         print(f'{len(frames)} tables from {len(records)} results: {args.out}')
-    elif args.format == 'markdown' and sys.stdout.isatty():
+    elif args.format == 'markdown' and sys.stdout.isatty() and not args.parts:
         print_tables(frames)
     else:
-        print(render(frames, args.format), end='')
+        print(text, end='')
     return 0
 
 

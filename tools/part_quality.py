@@ -29,12 +29,15 @@ def main():
     args = parser.parse_args()
     from semmae.engine.launch import fail_clearly
     with fail_clearly():
+        from mmengine.dist import is_main_process
+
         from semmae.engine.part_quality import ROWS, part_quality
         from semmae.evaluation.results import read_results
-        from semmae.reporting.part_tables import part_tables, to_markdown
+        from semmae.reporting.part_tables import part_tables, render_parts
         part_quality(args.config, args.checkpoint, args.work_dir, args.masks, args.cub,
                      args.rows or tuple(ROWS), args.name, args.launcher, args.seed)
-        print(to_markdown(part_tables(read_results([args.work_dir])[0])))
+        if is_main_process():
+            print(render_parts(part_tables(read_results([args.work_dir])[0])))
 
 
 if __name__ == '__main__':

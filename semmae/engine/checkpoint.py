@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.dist import get_rank
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.runner import CheckpointLoader
@@ -78,7 +79,8 @@ class AtomicBackend(LocalBackend):
 
     def put(self, obj, filepath):
         Path(filepath).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(filepath, lambda f: f.write(obj))
+        # Every rank dumps the metrics of a test under the same name.
+        write_atomically(filepath, lambda f: f.write(obj), get_rank() or '')
 
     def put_text(self, obj, filepath, encoding='utf-8'):
         self.put(obj.encode(encoding), filepath)

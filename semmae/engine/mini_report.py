@@ -3,6 +3,7 @@ from pathlib import Path
 
 from ..evaluation.results import read_results
 from ..reporting.figures import loss_curves, read_scalars
+from ..reporting.part_tables import health_of, part_tables, render_parts
 from ..reporting.report import write_report
 from ..reporting.tables import build_tables, measured, render
 from .pictures import draw_masks, draw_parts, draw_reconstructions
@@ -62,6 +63,10 @@ def mini_report(folder, images, out):
             f'loss_{task}', lambda p, t=task: loss_curves(
                 curves({'MAE': f'{t}/mae_p16', 'SemMAE': f'{t}/semmae_p16'}), p))
     records, problems = read_results([folder])
-    frames = measured(build_tables(records))
-    return write_report(out, 'SemMAE, mini size', records, render(frames, 'html'), pictures,
-                        [NOTE, *problems])
+    said, health = health_of(folder / 'parts/part_health.jsonl')
+    tables = render(measured(build_tables(records)), 'html').replace(
+        '</body>', '<h2>How good the parts are</h2>' + render_parts(part_tables(records), 'html')
+        + f'<h2>Health of part learning</h2><p>{said}</p>{health.to_html(index=False)}</body>')
+    # The numbers of one test of parts share one protocol: listed once.
+    listed = [r for r in records if r['task'] != 'parts' or r['metric'] == 'parts/ARI']
+    return write_report(out, 'SemMAE, mini size', listed, tables, pictures, [NOTE, *problems])

@@ -83,7 +83,7 @@ class PartEncoder(BaseModule):
         """
         size = self.grid * self.patch_size
         if images.shape[-2:] != (size, size):
-            images = F.interpolate(images, (size, size), mode='bicubic', align_corners=False)
+            images = F.interpolate(images, (size, size), mode='bicubic', antialias=True)
         kept = {}
         hook = self.last_attention.qkv.register_forward_hook(
             lambda _, __, out: kept.update(qkv=out)) if return_heads else None
@@ -96,10 +96,12 @@ class PartEncoder(BaseModule):
         if not return_heads:
             return out
         b, n, _ = kept['qkv'].shape
-        q, k, _ = kept['qkv'].view(b, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        # In float32: under autocast heads would often be equal, and the argmax the first of them.
+        q, k, _ = kept['qkv'].float().view(b, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         if self.is_timm:  # nothing, but in a ViT that normalises queries and keys
             q, k = self.last_attention.q_norm(q), self.last_attention.k_norm(k)
-        attention = (q[:, :, :1] @ k.transpose(-2, -1) * q.shape[-1] ** -.5).softmax(-1)
+        with torch.autocast(q.device.type, enabled=False):
+            attention = (q[:, :, :1] @ k.transpose(-2, -1) * q.shape[-1] ** -.5).softmax(-1)
         return *out, attention[:, :, 0, self.num_prefix:]
 
 

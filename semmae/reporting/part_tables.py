@@ -1,5 +1,11 @@
 """Part quality as tables: a row for each source of parts, mean, spread and n over seeds."""
+import json
+from html import escape
+from pathlib import Path
+
 import pandas as pd
+
+from .tables import csv_text, latex_text, markdown_text, visible
 
 # {title: {metric: its name in the table}}; 1 image counts as much as any other.
 TABLES = {
@@ -21,9 +27,9 @@ TABLES = {
 def part_tables(records) -> dict:
     """{(title, data set, note): DataFrame} of the part-quality results among ``records``.
 
-    Values are in percent, as mean +- sample standard deviation (n) over seeds; one seed has no
-    spread. Results under different protocols (grid, number of parts, view) stand in tables of
-    their own.
+    Values are in percent (parts used: a number), as mean +- sample standard deviation (n) over
+    seeds; one seed has no spread. Results under different protocols (grid, number of parts, view)
+    stand in tables of their own.
     """
     frames = {}
     rows = [r for r in records if r['task'] == 'parts' and r['status'] == 'ok']
@@ -58,14 +64,36 @@ def cell(values):
     return f'{series.mean():.1f} ± {series.std():.1f} ({len(series)})'
 
 
-def to_markdown(frames):
-    """All tables as Markdown, each below its title."""
-    return '\n\n'.join(f'**{title}: {dataset}** ({note})\n\n{frame.to_markdown()}'
-                       for (title, dataset, note), frame in frames.items())
+def render_parts(frames, format='markdown') -> str:
+    """All tables as one text; format: one of `tables.FORMATS`. Names come out literally."""
+    text, write = WRITERS[format]
+    parts = []
+    for (title, dataset, note), frame in frames.items():
+        shown = frame.map(lambda c: text(visible(c))).rename(index=lambda c: text(visible(c)))
+        parts.append(write(*(text(visible(t)) for t in (f'{title}: {dataset}', note)), shown))
+    return '\n'.join(parts)
 
 
-def to_html(frames):
-    """All tables as HTML, escaped."""
-    return '\n'.join(
-        f'<h3>{title}: {pd.io.formats.printing.pprint_thing(dataset)}</h3><p>{note}</p>'
-        + frame.to_html(escape=True) for (title, dataset, note), frame in frames.items())
+def health_of(path):
+    """(what a part learner's part_health.jsonl says of its end, DataFrame with a row an epoch)."""
+    lines = [json.loads(text) for text in Path(path).read_text().splitlines()]
+    frame = pd.DataFrame([{
+        'epoch': h['epoch'], 'share of each part': ' '.join(f'{c:.0%}' for c in h['coverage']),
+        "largest in its image": f'{h["largest_share"]:.0%}',
+        'empty parts of an image': f'{h["num_empty"]:.1f}', 'entropy, nats': f'{h["entropy"]:.2f}',
+        'mean cosine of two maps': f'{h["off_diagonal_cosine"]:.2f}',
+        'logits, standard deviation': f'{h["logit_std"]:.1f}'} for h in lines])
+    said = lines[-1]['collapsed']
+    return (f'Part learning has collapsed: {"; ".join(said)}.' if said
+            else 'Part learning has not collapsed.'), frame
+
+
+WRITERS = {
+    'markdown': (markdown_text, lambda title, note, frame:
+                 f'**{title}** ({note})\n\n{frame.to_markdown(disable_numparse=True)}\n'),
+    'latex': (latex_text, lambda title, note, frame: frame.style.to_latex(
+        hrules=True, caption=f'{title} ({note})', position_float='centering')),
+    'csv': (csv_text, lambda title, note, frame: frame.assign(
+        table=title, protocol=note).to_csv()),
+    'html': (escape, lambda title, note, frame:
+             f'<h3>{title}</h3><p>{note}</p>{frame.to_html(escape=False, border=0)}')}

@@ -65,7 +65,8 @@ def build_tables(records, numbers=None, tables=tuple(TITLES)) -> dict:
 
     records: as ``read_results`` returns them. A record stands in every table that has its row; one
     that the paper does not have stands below the cells of the first of its ``tables``, or under
-    ``OTHER``. One cell is one line, or several where its results must not be averaged.
+    ``OTHER``. One cell is one line, or several where its results must not be averaged. Part quality
+    has tables of its own (`part_tables`).
     ``frame.attrs`` holds title, legend (texts) and bold (positions of distinguishable bests).
     """
     numbers = load_numbers() if numbers is None else numbers
@@ -73,7 +74,8 @@ def build_tables(records, numbers=None, tables=tuple(TITLES)) -> dict:
         raise ValueError(f'tables {list(tables)}; expected some of {list(TITLES)}')
     by_row = defaultdict(list)
     for record in records:
-        by_row[record['row']].append(record)
+        if not record['task'].startswith('parts'):
+            by_row[record['row']].append(record)
     lines = {OTHER: []} if set(tables) == set(TITLES) else {}
     for table in set(tables):
         cells = numbers[numbers['table'] == table].sort_values('order').to_dict('records')
@@ -289,7 +291,7 @@ def _escaped(frame, escape, bold):
     return escaped
 
 
-def _markdown_text(text):
+def markdown_text(text):
     text = re.sub(r'([\\|`*$~]|\](?=\())', r'\\\1', text.replace('&', '&amp;').replace('<', '&lt;'))
     return re.sub(r'(?<![A-Za-z0-9_])_|_(?![A-Za-z0-9_])', r'\_', text)
 
@@ -297,9 +299,9 @@ def _markdown_text(text):
 def _markdown(frames):
     parts = []
     for frame in frames.values():
-        escaped = _escaped(frame, _markdown_text, '**{}**')
+        escaped = _escaped(frame, markdown_text, '**{}**')
         escaped['to fill'] = [f'`{command}`' if command else '' for command in escaped['to fill']]
-        parts += [f"## {_markdown_text(visible(frame.attrs['title']))}",
+        parts += [f"## {markdown_text(visible(frame.attrs['title']))}",
                   escaped.to_markdown(index=False, disable_numparse=True),
                   _markdown_list(frame.attrs['legend'])]
     parts += ['## How to read these tables', _markdown_list(LEGEND)]
@@ -307,7 +309,7 @@ def _markdown(frames):
 
 
 def _markdown_list(texts):
-    return '\n'.join(f'- {_markdown_text(visible(text))}' for text in texts)
+    return '\n'.join(f'- {markdown_text(visible(text))}' for text in texts)
 
 
 # Brackets and the star are braced because they may follow a row end, where \\ would take them.
@@ -318,17 +320,17 @@ _LATEX = str.maketrans({
     '`': r'\textasciigrave{}', '[': '{[}', ']': '{]}', '*': '{*}', '±': r'$\pm$'})
 
 
-def _latex_text(text):
+def latex_text(text):
     return re.sub('-(?=-)', '-{}', text.translate(_LATEX))  # or two hyphens become a dash
 
 
 def _latex(frames):
     parts = [r'% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}']
     for number, frame in frames.items():
-        escaped = _escaped(frame, _latex_text, r'\textbf{{{}}}')
+        escaped = _escaped(frame, latex_text, r'\textbf{{{}}}')
         escaped['to fill'] = [f'\\texttt{{{cell}}}' if cell else '' for cell in escaped['to fill']]
-        legend = [_latex_text(visible(text)) for text in (*frame.attrs['legend'], *LEGEND)]
-        title = _latex_text(visible(frame.attrs['title'].removeprefix(f'Table {number}. ')))
+        legend = [latex_text(visible(text)) for text in (*frame.attrs['legend'], *LEGEND)]
+        title = latex_text(visible(frame.attrs['title'].removeprefix(f'Table {number}. ')))
         parts.append('\n'.join([
             r'\begin{table}', r'\centering\scriptsize',
             f'\\caption{{{title}}}\\label{{tab:semmae-{number}}}',
@@ -337,7 +339,7 @@ def _latex(frames):
     return '\n\n'.join(parts) + '\n'
 
 
-def _csv_text(text):
+def csv_text(text):
     """A spreadsheet would run a text that begins like a formula; a number keeps its sign."""
     text = visible(text)
     is_number = re.fullmatch(r'[+-]?\d+(\.\d+)?|-', text)
@@ -352,10 +354,10 @@ def _csv(frames):
     for number, frame in frames.items():
         name = number if number != OTHER else 'other'
         for cells in frame.itertuples(index=False):
-            writer.writerow([name, 'cell', *map(_csv_text, cells)])
+            writer.writerow([name, 'cell', *map(csv_text, cells)])
         for text in (frame.attrs['title'], *frame.attrs['legend']):
-            writer.writerow([name, 'legend', '', '', '', '', '', _csv_text(text), ''])
-    writer.writerows(['all', 'legend', '', '', '', '', '', _csv_text(text), ''] for text in LEGEND)
+            writer.writerow([name, 'legend', '', '', '', '', '', csv_text(text), ''])
+    writer.writerows(['all', 'legend', '', '', '', '', '', csv_text(text), ''] for text in LEGEND)
     return out.getvalue()
 
 

@@ -1,5 +1,17 @@
 """Part quality in tables: mean, spread and n; protocols apart; text escaped."""
-from semmae.reporting.part_tables import part_tables, to_html, to_markdown
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from semmae.evaluation.protocol import fingerprint
+from semmae.evaluation.results import append_result
+from semmae.reporting.part_tables import health_of, part_tables, render_parts
+from semmae.reporting.tables import build_tables
+
+REPO = Path(__file__).resolve().parents[2]
 
 
 def line(method, value, seed=0, metric='parts/ARI', fingerprint='a', grid=12, **more):
@@ -28,7 +40,36 @@ def test_a_value_that_was_not_measured_is_an_empty_cell():
     assert next(iter(frames.values())).loc['a', 'NMI'] == ''
 
 
-def test_names_come_out_literally():
-    frames = part_tables([line('<script>', 1)])
-    assert '<script>' in to_markdown(frames) and '<script>' not in to_html(frames)
-    assert to_markdown({}) == to_html({}) == ''
+@pytest.mark.parametrize('format, literal, dataset', [
+    ('markdown', r'a_b\|c &lt;script>', '50% &amp; #'),
+    ('html', 'a_b|c &lt;script&gt;', '50% &amp; #'), ('csv', 'a_b|c <script>', '50% & #'),
+    ('latex', r'a\_b\textbar{}c \textless{}script\textgreater{}', r'50\% \& \#')])
+def test_names_come_out_literally_in_every_format(format, literal, dataset):
+    frames = part_tables([line('a_b|c <script>', 1, dataset='50% & #')])
+    text = render_parts(frames, format)
+    assert literal in text and '1.0' in text and dataset in text
+    assert render_parts({}, format) == ''
+
+
+def test_the_tables_of_the_paper_leave_part_quality_to_its_own(tmp_path):
+    assert build_tables([line('a', 1, row='parts/a')]).keys() == build_tables([]).keys()
+
+
+def test_make_tables_prints_them(tmp_path):
+    append_result(tmp_path / 'results.jsonl', dict(
+        line('a', 12.5), row='parts/a', recipe='a', unit='%', config='c', checkpoint=None,
+        checkpoint_sha256=None, reduced=True, fingerprint=fingerprint(line('a', 1)['protocol'])))
+    out = subprocess.run([sys.executable, 'tools/make_tables.py', str(tmp_path), '--parts'],
+                         capture_output=True, text=True, check=True, cwd=REPO)
+    assert '12.5' in out.stdout and 'Parts, all patches' in out.stdout
+
+
+def test_the_end_of_part_learning_is_said_in_a_sentence(tmp_path):
+    path = tmp_path / 'part_health.jsonl'
+    health = dict(epoch=1, coverage=[.7, .3], largest_share=.8, num_empty=.1, entropy=.5,
+                  off_diagonal_cosine=.25, logit_std=1.5, collapsed=[])
+    path.write_text(json.dumps(health) + '\n')
+    said, frame = health_of(path)
+    assert 'not collapsed' in said and frame['share of each part'].item() == '70% 30%'
+    path.write_text(json.dumps(dict(health, collapsed=['one part holds 97% of an image'])) + '\n')
+    assert health_of(path)[0] == 'Part learning has collapsed: one part holds 97% of an image.'
