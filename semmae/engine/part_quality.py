@@ -12,14 +12,14 @@ from .extract import without_flips
 from .hooks import unwrapped
 from .launch import evaluate, prepare
 
-# What stands in a row of the tables: where the parts come from, and its name there. The learned
-# parts are those of one learner; its other rankings of the foreground have only that table.
+# What stands in a row of the tables: where the parts come from, and its name there. Rows of learned
+# parts have the name of their learner, and what this one adds for another ranking of its foreground.
 ROWS = {
     'learned': (dict(type='semmae.LearnedParts'), None),
     'learned-maps': (dict(type='semmae.LearnedParts', foreground='parts'),
-                     'part learning, foreground: highest map'),
+                     ', foreground: highest map'),
     'learned-attention': (dict(type='semmae.LearnedParts', foreground='attention'),
-                          'part learning, foreground: class token'),
+                          ', foreground: class token'),
     'heads': (dict(type='semmae.HeadParts'), 'head attention'),
     'kmeans': (dict(type='semmae.KMeansParts'), 'k-means on tokens'),
     'kmeans-pooled': (dict(type='semmae.KMeansParts', is_pooled=True),
@@ -81,10 +81,11 @@ def part_quality(config, checkpoint, work_dir, masks=None, cub=None, rows=tuple(
         source, method = ROWS[row]
         cfg.model.parts = dict(source)
         against(cfg, masks, cub, name, batch_size)
-        if method:
-            cfg.result.stands_for = dict(id=row, method=method)
         if row.startswith('learned-'):
-            cfg.result.metric = FOREGROUND
+            cfg.result.update(metric=FOREGROUND, variant=dict(
+                id=row.removeprefix('learned'), method=method))
+        elif method:
+            cfg.result.stands_for = dict(id=row, method=method)
         found[row] = evaluate(cfg, checkpoint)
     return found
 

@@ -98,7 +98,8 @@ class ResultRecorder(Hook):
         if report is None:
             own = self.meta.get('semmae') or dict(id='scratch', method='from scratch',
                                                   reduced_why='')
-            return {**own, **stated.get('stands_for', {})}
+            return {**own, **stated.get('stands_for', {}),
+                    **{k: own[k] + v for k, v in stated.get('variant', {}).items()}}
         own = dict(report.get('recipe') or {})
         if own and stated.get('recipe') not in (None, own['id']):
             raise ValueError(f"result.recipe is '{stated.recipe}', but {report['path']} says that "

@@ -39,10 +39,11 @@ def test_every_row_has_its_numbers_and_a_table_holds_all_rows(learner, toy, tmp_
     assert not problems
     assert all(r['reduced'] and r['checkpoint_sha256'] and r['task'] == 'parts' for r in records)
     assert {r['row'] for r in records} == {
-        'parts/parts' if row == 'learned' else f'parts/{row}' for row in ROWS}
+        f'parts/{row.replace("learned", "parts")}' for row in ROWS}
     everything, objects, foreground = part_tables(records).values()
     assert 'part learning' in everything.index and len(everything) == len(ROWS) - 2
     assert len(foreground) == len(ROWS)
+    assert 'part learning, foreground: class token' in foreground.index
     first = next(r for r in records if r['row'] == 'parts/heads' and r['metric'] == 'parts/ARI')
     assert first['value'] == pytest.approx(found['heads']['parts/ARI'])
     assert first['protocol']['grid'] == 12 and first['method'] == 'head attention'
