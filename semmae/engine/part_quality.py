@@ -12,8 +12,8 @@ from .extract import without_flips
 from .hooks import unwrapped
 from .launch import evaluate, prepare
 
-# What stands in a row of the tables: where the parts come from, and its name there. Rows of learned
-# parts have the name of their learner, and what this one adds for another ranking of its foreground.
+# What stands in a row of the tables: where the parts come from, and its name there. Learned parts
+# have the name of their learner, to which another ranking of the foreground adds its own.
 ROWS = {
     'learned': (dict(type='semmae.LearnedParts'), None),
     'learned-maps': (dict(type='semmae.LearnedParts', foreground='parts'),
