@@ -115,7 +115,8 @@ MINI = Suite(
 # ------------------------------------------------------------------ part quality, two CPU cores
 _learners = {'parts': f'{_mini}/semmae_parts_mini.py',
              'parts_painted': f'{_mini}/parts_painted_mini.py'}
-_rankings = ('learned', 'learned-maps', 'learned-attention')  # the rest is the same for both
+# What differs between two learners on one encoder.
+_rankings = ('learned', 'learned-parts-border', 'learned-maps')
 
 
 def part_rows(truth, needs=()):

@@ -4,6 +4,7 @@ B images of a batch, L patches.
 """
 import hashlib
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -70,7 +71,10 @@ def load_learner(config, checkpoint, grid=None, source='learned'):
     if (cfg.model.get('parts') or {}).get('type') != SOURCES[source]:
         cfg.model.parts = dict(type=SOURCES[source])
     model = MODELS.build(cfg.model)
-    load_whole(model, checkpoint)
+    health = load_whole(model, checkpoint).get('part_health') or {}
+    if source == 'learned' and health.get('collapsed'):
+        print(f'{checkpoint}: PART LEARNING HAD COLLAPSED: {"; ".join(health["collapsed"])}',
+              file=sys.stderr)
     return model.to(own_device()).eval(), cfg
 
 

@@ -16,6 +16,8 @@ from .launch import evaluate, prepare
 # have the name of their learner, to which another ranking of the foreground adds its own.
 ROWS = {
     'learned': (dict(type='semmae.LearnedParts'), None),
+    'learned-parts-border': (dict(type='semmae.LearnedParts', foreground='parts-border'),
+                             ', foreground: parts unlike the border'),
     'learned-maps': (dict(type='semmae.LearnedParts', foreground='parts'),
                      ', foreground: highest map'),
     'learned-attention': (dict(type='semmae.LearnedParts', foreground='attention'),

@@ -41,7 +41,7 @@ def test_every_row_has_its_numbers_and_a_table_holds_all_rows(learner, toy, tmp_
     assert {r['row'] for r in records} == {
         f'parts/{row.replace("learned", "parts")}' for row in ROWS}
     everything, objects, foreground = part_tables(records).values()
-    assert 'part learning' in everything.index and len(everything) == len(ROWS) - 2
+    assert 'part learning' in everything.index and len(everything) == len(ROWS) - 3
     assert len(foreground) == len(ROWS)
     assert 'part learning, foreground: class token' in foreground.index
     first = next(r for r in records if r['row'] == 'parts/heads' and r['metric'] == 'parts/ARI')

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from semmae.functional import parts
 from semmae.functional.parts import (
     adain,
     blur_maps,
@@ -163,3 +164,43 @@ def test_part_health_sees_maps_that_are_all_alike():
     health = part_health(torch.rand(2, 1, 9).expand(2, 6, 9))
     assert health['off_diagonal_cosine'].item() == pytest.approx(1.)
     assert health['num_empty'].item() == 5.
+
+
+def block(grid=6):
+    """(L,) bool: an object of 2x2 patches away from the border."""
+    inside = torch.zeros(grid, grid, dtype=torch.bool)
+    inside[2:4, 2:4] = True
+    return inside.flatten()
+
+
+def test_what_is_unlike_the_border_ranks_first_in_tokens_and_in_parts():
+    tokens = torch.randn(1, 36, 8) * .01 + torch.where(block()[:, None], 1., -1.)
+    scores = parts.unlike_border_tokens(tokens, 6)
+    assert scores[0, block()].min() > scores[0, ~block()].max()
+    # A patch of the background has a cosine near 1 with the border, the object near -1.
+    assert scores[0, block()].mean() > .9 and scores[0, ~block()].mean() < -.9
+    maps = torch.stack([~block(), block()])[None].float()
+    assert parts.unlike_border_parts(maps, 6).equal(block()[None].float() - 1)
+
+
+def test_the_border_is_the_outermost_ring_of_patches():
+    ring = parts.border_ring(4).view(4, 4)
+    assert ring.sum() == 12 and not ring[1:3, 1:3].any()
+    assert parts.border_share(ring.flatten().float()[None, None], 4).item() == 1
+
+
+def test_voronoi_cells_are_the_nearest_points():
+    ids = parts.voronoi_ids(torch.tensor([[[0., 0.], [1., 1.]]]), 2)
+    assert ids[0, 0] == 0 and ids[0, 3] == 1
+
+
+def test_the_texture_of_a_part_is_the_mean_of_its_tokens_wherever_they_are():
+    maps = torch.tensor([[[1., 1., 0.], [0., 0., 2.]]])
+    tokens = torch.tensor([[[1.], [3.], [5.]]])
+    assert parts.part_textures(maps, tokens).tolist() == [[[2.], [5.]]]
+
+
+def test_signs_of_collapse_are_named_and_absent_where_all_is_well():
+    assert parts.signs_of_collapse([.4, .3, .3], .6, .5) == []
+    said = parts.signs_of_collapse([.98, .02, 0, 0], .999, .98)
+    assert len(said) == 3 and 'all alike' in said[0] and '98%' in said[1] and '2 of 4' in said[2]
