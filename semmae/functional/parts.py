@@ -134,9 +134,11 @@ def unlike_border_tokens(patch_tokens: torch.Tensor, grid: int) -> torch.Tensor:
     border, all relative to the image's mean token: what is cut by the border is rarely the object.
     Ours; on the toy set and CUB it ranks objects best (benchmarks/results/parts).
     """
-    unit = F.normalize(patch_tokens - patch_tokens.mean(1, keepdim=True), dim=-1)
-    border = unit[:, border_ring(grid, unit.device)].mean(1)
-    return -torch.einsum('bld,bd->bl', unit, border)
+    with torch.autocast(patch_tokens.device.type, enabled=False):  # or many scores would be equal
+        tokens = patch_tokens.float()
+        unit = F.normalize(tokens - tokens.mean(1, keepdim=True), dim=-1)
+        border = unit[:, border_ring(grid, unit.device)].mean(1)
+        return -torch.einsum('bld,bd->bl', unit, border)
 
 
 def unlike_border_parts(maps: torch.Tensor, grid: int) -> torch.Tensor:
