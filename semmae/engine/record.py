@@ -45,6 +45,12 @@ class ResultRecorder(Hook):
                 raise ValueError(f'result.{key} is {found!r}, expected a text')
 
     def before_train(self, runner):
+        loader = runner.train_dataloader
+        if not len(loader):
+            raise ValueError(
+                f'{len(loader.dataset)} training images do not fill one batch of '
+                f'{run_size(runner)["batch_size"]}; lower train_dataloader.batch_size, or repeat '
+                'them: train_dataloader.dataset.min_length')
         self.describe(runner)  # names that contradict the checkpoint are refused now
         stated = runner.cfg.get('recipe') or runner.cfg.get('result') or {}
         wanted, found = stated.get('full', {}).get('batch_size'), run_size(runner)['batch_size']
@@ -92,14 +98,19 @@ class ResultRecorder(Hook):
             size = size or run_size(runner)
             return dict(id=recipe.id, method=recipe.method, config=config_name(runner.cfg),
                         seed=runner.seed, reduced_why=why_reduced(recipe.get('full', {}), size),
-                        parts=parts_behind(runner), git_commit=git_commit(), **size)
+                        parts=parts_behind(runner), encoder=encoder_behind(runner),
+                        git_commit=git_commit(), **size)
         report = getattr(getattr(unwrapped(runner.model), 'backbone', None), 'load_report', None)
         stated = runner.cfg.get('result', {})
         if report is None:
             own = self.meta.get('semmae') or dict(id='scratch', method='from scratch',
                                                   reduced_why='')
-            return {**own, **stated.get('stands_for', {}),
-                    **{k: own[k] + v for k, v in stated.get('variant', {}).items()}}
+            own = {**own, **stated.get('stands_for', {}),
+                   **{k: own[k] + v for k, v in stated.get('variant', {}).items()}}
+            learner = unwrapped(runner.model)
+            if getattr(learner, 'num_parts_out', None) != getattr(learner, 'num_parts', None):
+                own['method'] += f' ({learner.num_parts_out} parts)'
+            return own
         own = dict(report.get('recipe') or {})
         if own and stated.get('recipe') not in (None, own['id']):
             raise ValueError(f"result.recipe is '{stated.recipe}', but {report['path']} says that "
@@ -147,7 +158,7 @@ class ResultRecorder(Hook):
         record = dict(
             row=f'{result.task}/{weights["id"]}', tables=list(result.get('tables', [])),
             method=weights['method'], recipe=weights['id'], task=result.task,
-            dataset=result.dataset, split=result.split, unit='%', seed=runner.seed,
+            dataset=result.dataset, split=result.split, seed=runner.seed,
             epochs=size.get('epochs'), iters=size.get('iters'), protocol=plain(protocol),
             config=config_name(cfg),
             config_sha256=hashlib.sha256(cfg.pretty_text.encode()).hexdigest(),
@@ -157,7 +168,9 @@ class ResultRecorder(Hook):
             versions=versions(), device=device(), wall_time_s=round(time.time() - self.started, 1),
             reduced=bool(reduced_why), reduced_why=reduced_why)
         for metric in wanted:
-            line = append_result(path, dict(record, metric=metric, value=float(metrics[metric])))
+            unit = '' if metric.endswith('parts_used') else '%'
+            line = append_result(path, dict(record, metric=metric, unit=unit,
+                                            value=float(metrics[metric])))
             runner.logger.info(f"result {line['row']}: {metric} {metrics[metric]:.2f} -> {path}")
 
 
@@ -216,8 +229,20 @@ def run_identity(runner):
     return dict(seed=runner.seed, batch_size=size['batch_size'], num_train=size.get('num_train'))
 
 
+def encoder_behind(runner):
+    """What the frozen encoder of part learning is: its name and the hash of its file, or None."""
+    report = getattr(getattr(unwrapped(runner.model), 'encoder', None), 'load_report', None)
+    if report is None:
+        return None
+    name = (report.get('recipe') or {}).get('id') or Path(report['path']).stem
+    return dict(name=name, sha256=report['sha256'])
+
+
 def parts_behind(runner):
     """Where the parts of a pre-training came from, or None."""
+    online = getattr(unwrapped(runner.model), 'online_parts', None)
+    if online is not None:
+        return dict(online.identity, source='online')
     loop = getattr(runner, '_train_loop', None)
     data = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
     store = getattr(getattr(data, 'dataset', None), 'store', None)
@@ -249,7 +274,9 @@ def protocol_of(runner, weights, size):
     if model.type == 'semmae.PartLearner':
         learner = unwrapped(runner.model)
         return dict(dataset=cfg.result.dataset, split=cfg.result.split, grid=learner.grid,
-                    num_parts=learner.num_parts, test_pipeline=pipeline(cfg.test_dataloader))
+                    num_parts=learner.num_parts, test_pipeline=pipeline(cfg.test_dataloader),
+                    encoder=(weights.get('encoder') or {}).get('name'),
+                    background=cfg.result.get('background'))
     optim = cfg.get('optim_wrapper') or {}
     optimizer = dict(optim.get('optimizer') or {})
     backbone = unwrapped(runner.model).backbone
