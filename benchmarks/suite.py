@@ -1,6 +1,6 @@
 """The runs behind the tables, as data: what each needs, the command, and the file it leaves.
 
-``{images}``, ``{work_dir}``, ``{seed}``, ``{seed_dir}`` (all work dirs of a seed) and products
+``{images}``, ``{work_dir}``, ``{seed_dir}`` (all work dirs of a seed) and products
 of other rows (``{mae_p16}``) are filled in by the runner (`semmae.engine.plan`). A row named
 ``task/recipe`` fills the table cells of that name.
 """
@@ -72,8 +72,8 @@ def extraction(config, learner, store, grid, images='{images}', source='learned'
 
 def quality(learner, config, against, rows=(), name=''):
     """Row ``quality/...``: the parts of a learner, and what they have to beat, against truth."""
-    return Row(f'quality/{name or learner}', 'results.jsonl', needs=(learner,), command=(
-        'tools/part_quality.py', config, f'{{{learner}}}', *against, '--seed', '{seed}',
+    return Row(f'quality/{name or learner}', 'tables.md', needs=(learner,), command=(
+        'tools/part_quality.py', config, f'{{{learner}}}', *against,
         '--work-dir', '{work_dir}', *(('--rows', *rows) if rows else ())))
 
 
@@ -98,7 +98,7 @@ MINI = Suite(
         Row('parts', 'epoch_3.pth', f'{_mini}/semmae_parts_mini.py',
             {ROOT: '{images}', 'model.encoder.checkpoint': '{mae_p16}'}, needs=('mae_p16',)),
         quality('parts', f'{_mini}/semmae_parts_mini.py', TOY_MASKS,
-                ('learned', 'heads', 'kmeans', 'colour', 'voronoi')),
+                ('learned', 'tokens-border', 'heads', 'kmeans', 'colour', 'voronoi')),
         extraction(f'{_mini}/semmae_parts_mini.py', 'parts', 'store_8', 8),
         Row('semmae_p16', 'epoch_16.pth', f'{_mini}/semmae_p16_mini.py',
             {ROOT: '{images}', STORE: '{store_8}'}, needs=('store_8',)),
@@ -143,6 +143,8 @@ PARTS_CUB = Suite(
 # ------------------------------------------------------------------ the paper's sizes
 _ab = 'mm_configs/ablations'
 _parts = 'mm_configs/semmae_parts.py'
+_variants = {f'parts_{name}': f'{_ab}/parts_vit-small_{name}.py' for name in (
+    '7parts', '12parts', 'positions', 'noblur', 'nodiversity', 'painted')}
 _train, _val = 'data/imagenet/train', 'data/imagenet/val'
 _p8 = {f'semmae_p8_{name}': f'{_ab}/semmae_vit-base-p8_{name}.py' for name in (
     'alpha0', 'alpha1', '1to0_gamma1', 'gamma1_3', 'gamma1_2', 'gamma1', 'gamma3')}
@@ -164,11 +166,10 @@ PAPER = Suite(
              'simmim', 'simmim_p32', 'simmim_p16', 'simmim_p8', 'simmim_p4', 'supervised_p16'),
     rows=(
         Row('parts', 'epoch_2.pth', _parts),
-        *(Row(f'parts_{name}', 'epoch_2.pth', f'{_ab}/parts_vit-small_{name}.py')
-          for name in ('7parts', '12parts', 'positions', 'noblur', 'nodiversity', 'painted')),
-        *(quality(learner, config, ('--cub', 'data/CUB_200_2011'))
-          for learner, config in (('parts', _parts),
-                                  ('parts_painted', f'{_ab}/parts_vit-small_painted.py'))),
+        *(Row(learner, 'epoch_2.pth', config) for learner, config in _variants.items()),
+        *(quality(learner, config, ('--cub', 'data/CUB_200_2011'),
+                  _rankings if learner != 'parts' else ())
+          for learner, config in {'parts': _parts, **_variants}.items()),
         extraction(_parts, 'parts', 'store_28', 28),
         extraction(_parts, 'parts', 'store_28_val', 28, images=_val),
         extraction(_parts, 'parts', 'store_14', 14),

@@ -1,7 +1,8 @@
 """Semantic part learning on ImageNet-1k with a frozen iBOT ViT-S/16 (Sec. 3.1 and 4.1).
 
 Run:    python tools/train.py mm_configs/semmae_parts.py
-Needs:  ImageNet-1k in data/imagenet; iBOT ViT-S/16 weights in weights/ibot_vits_16.pth
+Needs:  ImageNet-1k in data/imagenet; iBOT ViT-S/16 in weights/ibot_vits_16.pth, the full
+        checkpoint or the backbone; other encoders: README, Parts
 Paper:  6 parts, blur kernel 7, lambda 0.03; "2 hours on one A100"; optimiser, batch, length,
         learning rate and decoder width are not given.
 Ours:   Adam 4e-3, batch 256, 2 epochs, decoder of 5 blocks of 64 channels, images at 448 so that
@@ -16,9 +17,10 @@ num_parts = 6
 
 model = dict(
     type='semmae.PartLearner', num_parts=num_parts, blur_kernel=7, diversity_weight=0.03,
-    softmax_over='parts',
+    softmax_over='parts', parts=dict(type='semmae.LearnedParts', foreground='border'),
     encoder=dict(
         type='semmae.PartEncoder', grid=grid, checkpoint='weights/ibot_vits_16.pth',
+        checkpoint_key=None,  # None: the teacher, where a file has both
         backbone=dict(type='semmae.ViT', arch='deit-small', img_size=224, patch_size=16,
                       interpolate_offset=0.1)),  # the paper's ViT-S; offset: iBOT's code
     decoder=dict(type='semmae.PartDecoder', channels=(64, 64, 64, 64, 64), num_upsamplings=2))

@@ -103,6 +103,12 @@ def shrink_self_supervised(cfg, train, toy, tmp_path):
                                  decoder_num_heads=2)
         if cfg.model.num_candidates:
             cfg.model.num_candidates = grid ** 2 // 4
+        if cfg.model.get('online_parts'):
+            learner = Config.fromfile(REPO / 'mm_configs/mini/semmae_parts_mini.py').model
+            learner.encoder.backbone.arch = ARCH
+            weights = tmp_path / 'learner.pth'
+            torch.save(dict(state_dict=MODELS.build(learner).state_dict()), weights)
+            cfg.model.online_parts.update(learner=learner, checkpoint=str(weights), grid=grid)
         if train.part_store:
             train.part_store = str(toy / 'parts' / f'train_{grid}')
     else:

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def main():
+    from mmengine.config import DictAction
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     parser.add_argument('config')
     parser.add_argument('checkpoint')
@@ -32,18 +33,20 @@ def main():
                         help='processes that decode, for each GPU; default: the cores, up to 8')
     parser.add_argument('--verify', action='store_true',
                         help='check hashes, the list of images and the parts of 16 images')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V',
+                        help='the overrides that the learner was trained with')
     args = parser.parse_args()
     from semmae.engine.launch import fail_clearly
     with fail_clearly():
         from semmae.engine.extract import extract_parts, verify_parts
         inputs = (args.config, args.checkpoint, args.images, args.out, args.grid, args.source)
         if args.verify:
-            different, compared = verify_parts(*inputs)
+            different, compared = verify_parts(*inputs, options=args.cfg_options)
             print(f'{args.out}: hashes and image list as written; of {compared} patches made '
                   f'again, {different} differ')
         else:
             store = extract_parts(*inputs, batch_size=args.batch_size,
-                                  num_workers=args.num_workers)
+                                  num_workers=args.num_workers, options=args.cfg_options)
             print(f'{len(store)} images, {store.grid}x{store.grid} patches, {store.num_parts} '
                   f'parts -> {store.root}')
 

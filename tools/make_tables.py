@@ -28,6 +28,8 @@ def parse_args(argv):
     parser.add_argument('--format', choices=FORMATS, default='markdown')
     parser.add_argument('--out', type=Path, metavar='F', help='write to this file')
     args = parser.parse_intermixed_args(one_value_each(argv))
+    if args.parts and (args.table or args.measured):
+        parser.error('--parts prints tables of its own; leave --table and --measured out')
     if args.out and (args.out.is_dir() or not args.out.parent.is_dir()
                      or not os.access(args.out.parent, os.W_OK)):
         parser.error(f'--out {args.out}: expected a file in an existing, writable folder')

@@ -2,9 +2,14 @@
 
 python tools/part_quality.py mm_configs/semmae_parts.py work_dirs/semmae_parts/epoch_2.pth \
     --cub data/CUB_200_2011
-python tools/part_quality.py CONFIG CHECKPOINT --masks IMAGES LABELS     (label masks: PartImageNet)
 
-Appends to WORK_DIR/results.jsonl and prints the tables of that folder.
+With label masks, .png files of one 8-bit channel in the same folders as the images (PartImageNet,
+whose background is label 40):
+
+python tools/part_quality.py CONFIG CHECKPOINT --masks IMAGES LABELS --name NAME --background 40
+
+Appends to WORK_DIR/results.jsonl, prints the tables of that folder and writes them to
+WORK_DIR/tables.md.
 """
 import argparse
 import sys
@@ -13,7 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
-def main():
+def parse():
+    from mmengine.config import DictAction
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     parser.add_argument('config')
     parser.add_argument('checkpoint')
@@ -21,23 +27,40 @@ def main():
     truth.add_argument('--masks', nargs=2, metavar=('IMAGES', 'LABELS'),
                        help='folders; LABELS has the same relative paths, ending in .png')
     truth.add_argument('--cub', metavar='DIR', help='CUB-200-2011 as it is published')
+    parser.add_argument('--name', help='of the data set in the tables; needed with --masks')
+    parser.add_argument('--background', type=int, default=0,
+                        help='the label of --masks that is no part of an object (default: 0)')
     parser.add_argument('--rows', nargs='+', metavar='ROW', help='default: all')
-    parser.add_argument('--name', help='of the data set in the tables')
+    parser.add_argument('--grid', type=int, help="patches a side; default: the config's")
+    parser.add_argument('--batch-size', type=int, default=50)
+    parser.add_argument('--num-workers', type=int, default=0, help='processes that decode')
     parser.add_argument('--work-dir', default='work_dirs/part_quality')
-    parser.add_argument('--seed', type=int, default=0, help='of the learner; for the tables')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V',
+                        help='the overrides that the learner was trained with')
     args = parser.parse_args()
+    if args.masks and not args.name:
+        parser.error('--masks needs --name, which the data set has in the tables')
+    return args
+
+
+def main():
+    args = parse()
     from semmae.engine.launch import fail_clearly
     with fail_clearly():
         from mmengine.dist import is_main_process
 
         from semmae.engine.part_quality import ROWS, part_quality
         from semmae.evaluation.results import read_results
+        from semmae.files import write_atomically
         from semmae.reporting.part_tables import part_tables, render_parts
         part_quality(args.config, args.checkpoint, args.work_dir, args.masks, args.cub,
-                     args.rows or tuple(ROWS), args.name, args.launcher, args.seed)
+                     args.rows or tuple(ROWS), args.name or 'CUB', args.background, args.grid,
+                     args.launcher, args.cfg_options, args.batch_size, args.num_workers)
         if is_main_process():
-            print(render_parts(part_tables(read_results([args.work_dir])[0])))
+            text = render_parts(part_tables(read_results([args.work_dir])[0]))
+            write_atomically(Path(args.work_dir) / 'tables.md', lambda f: f.write(text.encode()))
+            print(text)
 
 
 if __name__ == '__main__':

@@ -9,4 +9,4 @@ _base_ = ['../semmae_parts.py']
 
 num_parts = 12
 model = dict(num_parts=num_parts)
-recipe = dict(id='parts_12parts')
+recipe = dict(id='parts_12parts', method='part learning, 12 parts')

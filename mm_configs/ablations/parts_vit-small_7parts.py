@@ -9,4 +9,4 @@ _base_ = ['../semmae_parts.py']
 
 num_parts = 7
 model = dict(num_parts=num_parts)
-recipe = dict(id='parts_7parts')
+recipe = dict(id='parts_7parts', method='part learning, 7 parts')

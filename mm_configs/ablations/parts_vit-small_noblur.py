@@ -8,4 +8,4 @@ Status: not run at full length here; at toy scale in benchmarks/results/parts.
 _base_ = ['../semmae_parts.py']
 
 model = dict(blur_kernel=1)
-recipe = dict(id='parts_noblur')
+recipe = dict(id='parts_noblur', method='part learning, no blur')

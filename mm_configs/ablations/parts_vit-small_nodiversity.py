@@ -8,4 +8,4 @@ Status: not run at full length here; at toy scale in benchmarks/results/parts.
 _base_ = ['../semmae_parts.py']
 
 model = dict(diversity_weight=0.)
-recipe = dict(id='parts_nodiversity')
+recipe = dict(id='parts_nodiversity', method='part learning, no diversity loss')

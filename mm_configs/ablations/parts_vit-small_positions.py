@@ -8,4 +8,4 @@ Status: not run at full length here; at toy scale in benchmarks/results/parts.
 _base_ = ['../semmae_parts.py']
 
 model = dict(softmax_over='positions')
-recipe = dict(id='parts_positions')
+recipe = dict(id='parts_positions', method='part learning, softmax over positions')

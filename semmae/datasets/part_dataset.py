@@ -1,4 +1,5 @@
 """Images with their parts, for part learning and pre-training. No labels are read."""
+from collections import Counter
 from pathlib import Path
 
 from mmengine.dataset import BaseDataset
@@ -48,6 +49,10 @@ class PartDataset(BaseDataset):
                 f'{len(missing)} of {len(images)} images have no label map, the first is missing '
                 f'at {missing[0]}; expected {self.label_root}/NAME.png for every '
                 f'{self.data_root}/NAME.*, in the same folders. Give another label_root')
+        if len(set(paths)) < len(paths):
+            twice = next(path for path, n in Counter(paths).items() if n > 1)
+            raise ValueError(f'{twice} would be the label map of several images of '
+                             f'{self.data_root}, expected one each; rename the images')
         return [str(path) for path in paths]
 
     def _join_prefix(self):

@@ -107,9 +107,8 @@ class FlattenParts(BaseTransform):
 class LoadPartTruth(BaseTransform):
     """True parts of the view, as ``results['truth']``, which `PackImage` packs.
 
-    Stands after ResizeEdge and CenterCrop and before PackImage. Truth is in pixels of the file:
-    images that are turned by their EXIF tag need LoadImageFromFile(color_type=
-    'color_ignore_orientation').
+    Stands after ResizeEdge and CenterCrop and before PackImage. Truth is in pixels of the file, so
+    an image that its EXIF tag would turn is refused.
 
     From ``label_path`` (`PartDataset`): part_labels (S, S) uint8, the nearest label of the file.
     From ``landmarks`` (`CUBParts`): landmarks (K, 3) float32, x, y in units of the view, visible;
@@ -122,6 +121,7 @@ class LoadPartTruth(BaseTransform):
 
     def transform(self, results):
         path, (height, width) = results['img_path'], results['ori_shape'][:2]
+        require_upright(path)
         if results.get('flip'):
             raise ValueError(f'{path} is mirrored, its true parts are not. Remove the flip from '
                              'the pipeline')
@@ -132,8 +132,7 @@ class LoadPartTruth(BaseTransform):
             if labels.shape != (height, width):
                 raise ValueError(
                     f"{results['label_path']} has {labels.shape[1]}x{labels.shape[0]} pixels, its "
-                    f'image {path} has {width}x{height}; expected the same. If the image is turned '
-                    "by its EXIF tag, use LoadImageFromFile(color_type='color_ignore_orientation')")
+                    f'image {path} has {width}x{height}; expected the same')
             # The pixel of the file under the middle of each pixel of the view, in integers.
             x, y = ((2 * (np.arange(side) + first) + 1) * old // (2 * new)
                     for first, old, new in zip(corner, (width, height), resized))
@@ -171,6 +170,15 @@ class LoadPartTruth(BaseTransform):
                 'mmpretrain.ResizeEdge and mmpretrain.CenterCrop before semmae.LoadPartTruth')
         # As mmcv's CenterCrop rounds: a half to the even number.
         return [round((full - shape[0]) / 2) for full in resized], resized, shape[0]
+
+
+def require_upright(path):
+    """ValueError if reading the image would turn or mirror it; its truth would stay as it is."""
+    with Image.open(path) as image:
+        turn = image.getexif().get(0x0112, 1)
+    if turn != 1:
+        raise ValueError(f'{path} is turned by its EXIF tag (orientation {turn}), its true parts '
+                         'are not. Write the image again without the tag, as its labels show it')
 
 
 def read_labels(path):

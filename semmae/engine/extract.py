@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from rich.progress import Progress
 from torch.utils.data import DataLoader, Dataset
@@ -21,6 +20,7 @@ from ..files import sha256
 from ..models.part_sources import SOURCES
 from ..registry import MODELS
 from .checkpoint import load_whole
+from .launch import read_config
 
 ROUNDING = .02  # share of the patches that may get another part on other hardware
 
@@ -41,8 +41,11 @@ def without_flips(cfg):
 
 
 def to_bytes(scores):
-    """(n, L) scores -> uint8 ranks in their image, 0 to 255: no ties up to 256 patches."""
-    ranks = scores.argsort(dim=-1, stable=True).argsort(dim=-1)
+    """(n, L) scores -> uint8 ranks in their image, 0 to 255: no ties up to 256 patches.
+
+    Of equal scores the one at the lower position ranks higher, as in `foreground_ids`.
+    """
+    ranks = scores.flip(-1).argsort(dim=-1, stable=True).argsort(dim=-1).flip(-1)
     return (ranks * 256 // scores.shape[-1]).to(torch.uint8)
 
 
@@ -55,12 +58,12 @@ def own_device():
     return 'cuda'
 
 
-def load_learner(config, checkpoint, grid=None, source='learned'):
+def load_learner(config, checkpoint, grid=None, source='learned', options=None):
     """The trained part learner in evaluation mode, at ``grid`` patches a side, and its config.
 
-    source: where its parts come from, a key of `SOURCES`.
+    source: where its parts come from, a key of `SOURCES`. options: overrides of the config.
     """
-    cfg = Config.fromfile(config)
+    cfg = read_config(config, options)
     if cfg.model.type != 'semmae.PartLearner':
         raise ValueError(f'{config} trains a {cfg.model.type}, expected a part learner, for '
                          'example mm_configs/semmae_parts.py')
@@ -72,8 +75,9 @@ def load_learner(config, checkpoint, grid=None, source='learned'):
         cfg.model.parts = dict(type=SOURCES[source])
     model = MODELS.build(cfg.model)
     health = load_whole(model, checkpoint).get('part_health') or {}
-    if source == 'learned' and health.get('collapsed'):
-        print(f'{checkpoint}: PART LEARNING HAD COLLAPSED: {"; ".join(health["collapsed"])}',
+    model.collapsed = health.get('collapsed', []) if source == 'learned' else []
+    if model.collapsed:
+        print(f'{checkpoint}: PART LEARNING HAD COLLAPSED: {"; ".join(model.collapsed)}',
               file=sys.stderr)
     return model.to(own_device()).eval(), cfg
 
@@ -185,14 +189,15 @@ def fill(writer, model, loader, precision, pause=.5):
 def identity(model, cfg, config, checkpoint, source):
     """What a manifest says of the parts' making, besides the images."""
     return dict(
-        grid=model.grid, num_parts=model.num_parts_out, source=source, parts=cfg.model.parts,
+        grid=model.grid, num_parts=model.num_parts_out, source=source, collapsed=model.collapsed,
+        parts=dict(cfg.model.parts, foreground=getattr(model.parts, 'foreground', 'own')),
         softmax_over=model.softmax_over, view=view_of(without_flips(cfg)),
         config=Path(config).name, learner_sha256=sha256(checkpoint),
         encoder_sha256=tensors_hash(model.encoder), precision=precision_of(cfg, source))
 
 
 def extract_parts(config, checkpoint, images, out, grid=None, source='learned', batch_size=64,
-                  num_workers=None, shard_size=1024):
+                  num_workers=None, shard_size=1024, options=None):
     """Write the store ``out`` for all images below ``images`` and return it.
 
     May run in many processes at once, on any number of nodes, without knowing of each other: they
@@ -205,7 +210,7 @@ def extract_parts(config, checkpoint, images, out, grid=None, source='learned', 
         raise ValueError(f'found a batch of {batch_size} images and shards of {shard_size}, '
                          'expected at least 1')
     names = list_images(images)
-    model, cfg = load_learner(config, checkpoint, grid, source)
+    model, cfg = load_learner(config, checkpoint, grid, source, options)
     made_by = identity(model, cfg, config, checkpoint, source)
     writer = PartStoreWriter(out, names, dict(made_by, batch_size=batch_size), shard_size)
     if writer.is_complete():
@@ -219,7 +224,8 @@ def extract_parts(config, checkpoint, images, out, grid=None, source='learned', 
     return writer.finish()
 
 
-def verify_parts(config, checkpoint, images, out, grid=None, source='learned', num=16):
+def verify_parts(config, checkpoint, images, out, grid=None, source='learned', num=16,
+                 options=None):
     """(patches that get another part now, patches compared) of ``num`` images, evenly spaced.
 
     Raises ValueError if the store's bytes are not those that were written, if it was made of other
@@ -228,7 +234,7 @@ def verify_parts(config, checkpoint, images, out, grid=None, source='learned', n
     store = PartStore(out)
     store.verify()
     names = list_images(images)
-    model, cfg = load_learner(config, checkpoint, grid, source)
+    model, cfg = load_learner(config, checkpoint, grid, source, options)
     made_by = identity(model, cfg, config, checkpoint, source)
     PartStoreWriter(out, names, made_by)  # refuses other inputs, writes nothing
     chosen = sorted(set(np.linspace(0, len(names) - 1, num).round().astype(int).tolist()))

@@ -84,12 +84,15 @@ class PartHealthHook(Hook):
             lines = [*before, json.dumps(dict(epoch=epoch, **health))]
             write_atomically(path, lambda f: f.write('\n'.join([*lines, '']).encode()))
 
+    def after_load_checkpoint(self, runner, checkpoint):
+        self.health = checkpoint.get('meta', {}).get('part_health') or {}
+
     def before_save_checkpoint(self, runner, checkpoint):
         checkpoint['meta']['part_health'] = getattr(self, 'health', None)
 
     def after_train(self, runner):
         said = getattr(self, 'health', {}).get('collapsed')
-        if said:
+        if said and is_main_process():
             runner.logger.error(
                 f'PART LEARNING HAS COLLAPSED: {"; ".join(said)}. Masks made of these parts mean '
                 'nothing. What helped: no 1/sqrt(D) in the logits, a learning rate of 4e-3, '

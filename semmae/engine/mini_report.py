@@ -14,6 +14,14 @@ NOTE = ('These are reduced runs: a few thousand small images, a ViT of half a mi
         'better than MAE.')
 
 
+def health(path):
+    """HTML on what a part learner said of itself; nothing of one that left no such file."""
+    if not path.is_file():
+        return ''
+    said, frame = health_of(path)
+    return f'<h2>Health of part learning</h2><p>{said}</p>{frame.to_html(index=False)}'
+
+
 def newest(folder):
     """The last checkpoint of a work directory."""
     found = sorted(folder.glob('epoch_*.pth'), key=lambda p: int(p.stem.split('_')[1]))
@@ -63,10 +71,10 @@ def mini_report(folder, images, out):
             f'loss_{task}', lambda p, t=task: loss_curves(
                 curves({'MAE': f'{t}/mae_p16', 'SemMAE': f'{t}/semmae_p16'}), p))
     records, problems = read_results([folder])
-    said, health = health_of(folder / 'parts/part_health.jsonl')
-    tables = render(measured(build_tables(records)), 'html').replace(
-        '</body>', '<h2>How good the parts are</h2>' + render_parts(part_tables(records), 'html')
-        + f'<h2>Health of part learning</h2><p>{said}</p>{health.to_html(index=False)}</body>')
+    tables = render(measured(build_tables(records)), 'html').replace('</body>', ''.join((
+        '<h2>How good the parts are</h2><p>Measured on the toy set, which has true parts, whatever '
+        'images they were learned from.</p>', render_parts(part_tables(records), 'html'),
+        health(folder / 'parts/part_health.jsonl'), '</body>')))
     # The numbers of one test of parts share one protocol: listed once.
     listed = [r for r in records if r['task'] != 'parts' or r['metric'] == 'parts/ARI']
     return write_report(out, 'SemMAE, mini size', listed, tables, pictures, [NOTE, *problems])

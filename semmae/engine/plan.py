@@ -121,7 +121,7 @@ def fill(rows, row, root, seed, images, gpus):
     def product(r):
         return Path(r.product) if r.is_shared else home(r) / r.product
 
-    values = dict(images=str(images), work_dir=str(home(row)), seed=str(seed),
+    values = dict(images=str(images), work_dir=str(home(row)),
                   seed_dir=str(root / f'seed{seed}'))
     for need in wanted(rows, [row.id]):
         path = product(rows[need])

@@ -130,6 +130,12 @@ class PartSegmentation(PerImageMetric):
 
     def summarise(self, results):
         metrics, total = {}, add_matrices([result['counts'] for result in results])
+        labels = np.nonzero(total.any(0))[0]
+        if self.background not in labels:
+            raise ValueError(
+                f'the background is label {self.background}, but no patch has it; found labels '
+                f'{labels.min()} to {labels.max()}. Give the one that is no part of an object '
+                '(background=..., --background; in PartImageNet it is 40)')
         for prefix, key, counts in (
                 ('', 'all', total), ('object_', 'object', self.on_object(total))):
             values = present(results, key)
@@ -221,7 +227,7 @@ class ForegroundQuality(PerImageMetric):
 
     Object is, with label maps, what has another label (most pixels of a patch), else the patches
     whose middle is in the box. Means over the images that have both kinds (``ranked_images`` of
-    ``images``), of all splits that are evaluated:
+    ``images``); of a data set with ``is_train`` over the others:
     AUC: of the scores against object or not.
     kept: share of the object that is among the round(keep * L) highest scores, of equals the one
         at the lower position. kept_chance: the same for scores that say nothing; kept_best: for
@@ -248,6 +254,8 @@ class ForegroundQuality(PerImageMetric):
                          f"{', '.join(sample)}. {HOW_TO_LOAD}")
 
     def measure(self, sample):
+        if sample.get('is_train', False):
+            return dict(values=None, is_train=True)
         scores = sample['foreground'].float().cpu()
         length = len(scores)
         is_object = self.is_object(sample, side_of(length))
@@ -263,6 +271,7 @@ class ForegroundQuality(PerImageMetric):
             min(1., keep / size), hits / keep, size / length))
 
     def summarise(self, results):
+        results = [result for result in results if not result.get('is_train')]
         values = present(results, 'values')
         metrics = {name: percent(column) for name, column in zip(self.names, zip(*values))}
         return dict(metrics, images=len(results), ranked_images=len(values))

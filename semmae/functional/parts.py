@@ -55,8 +55,7 @@ def blur_maps(maps: torch.Tensor, kernel_size: int = 7, sigma: float | None = No
     kernel_size: odd; 1 changes nothing. sigma: in patches; by default it follows the kernel as
         in OpenCV, 1.4 for 7. The paper says "large-kernel blur" only: Gaussian is ours.
     At the border the kernel is cut off and what is left of it sums to 1, so that constant maps stay
-    constant and a softmax over parts still sums to 1. (A padded convolution would do as well, but
-    the backward pass of reflect and replicate padding is not deterministic on CUDA.)
+    constant and a softmax over parts still sums to 1.
     """
     if maps.ndim != 4:
         raise ValueError(f'maps have shape {tuple(maps.shape)}, expected (B, P, H, W)')
@@ -89,9 +88,12 @@ def adain(features: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor,
         raise ValueError(f'features, scale, shift have shapes {tuple(features.shape)}, '
                          f'{tuple(scale.shape)}, {tuple(shift.shape)}, expected (B, C, H, W), '
                          '(B, C), (B, C)')
-    mean = features.mean((2, 3), keepdim=True)
-    var = features.var((2, 3), correction=0, keepdim=True)
-    return scale[..., None, None] * (features - mean) * (var + eps).rsqrt() + shift[..., None, None]
+    with torch.autocast(features.device.type, enabled=False):  # sums of squares need float32
+        features = features.float()
+        mean = features.mean((2, 3), keepdim=True)
+        var = features.var((2, 3), correction=0, keepdim=True)
+        unit = (features - mean) * (var + eps).rsqrt()
+        return scale[..., None, None].float() * unit + shift[..., None, None].float()
 
 
 def part_textures(maps: torch.Tensor, patch_tokens: torch.Tensor) -> torch.Tensor:

@@ -6,15 +6,18 @@ normalised images (B, 3, H, W) of a `PartLearner`, larger foreground is more obj
 
 B images, L = grid x grid patches, P parts, D channels.
 """
+import contextlib
 import zlib
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 from mmengine.model import BaseModule
 from sklearn.cluster import KMeans
 
 from ..engine.checkpoint import load_whole
+from ..files import sha256
 from ..functional.parts import (
     border_share,
     foreground_scores,
@@ -85,6 +88,8 @@ class ClusteredParts(BaseModule):
         they cover, the first most. Foreground: unlike the clusters at the border.
     """
 
+    STARTS = 3  # of which k-means takes the best
+
     def __init__(self, is_pooled=False, seed=0):
         super().__init__()
         self.is_pooled, self.seed, self.centres = is_pooled, seed, None
@@ -96,20 +101,20 @@ class ClusteredParts(BaseModule):
     def num_parts(self, learner):
         return learner.num_parts
 
-    def cluster(self, features, learner, starts=1):
-        return KMeans(learner.num_parts, n_init=starts, random_state=self.seed).fit(features)
+    def cluster(self, features, learner):
+        return KMeans(learner.num_parts, n_init=self.STARTS, random_state=self.seed).fit(features)
 
-    def fit(self, learner, images):
-        """Find the centres that all images share, from a sample (B, 3, H, W) of them."""
-        if self.is_pooled:
-            features = self.features(learner, images).flatten(0, 1).float().cpu().numpy()
-            self.centres = self.cluster(features, learner, starts=4).cluster_centers_
+    def fit(self, learner, batches):
+        """Find the centres that all images share, from batches (B, 3, H, W) of some of them."""
+        features = [self.features(learner, images).flatten(0, 1).float().cpu().numpy()
+                    for images in batches]
+        self.centres = self.cluster(np.concatenate(features), learner).cluster_centers_
 
     def forward(self, learner, images):
         features = self.features(learner, images).float()
         if self.is_pooled:
             if self.centres is None:
-                raise ValueError('pooled k-means has no centres: call fit(learner, images) first')
+                raise ValueError('pooled k-means has no centres: call fit(learner, batches) first')
             ids = torch.cdist(features, features.new_tensor(self.centres)).argmin(-1)
         else:
             ids = [self.cluster(f, learner).labels_ for f in features.cpu().numpy()]
@@ -141,14 +146,14 @@ class ColourParts(ClusteredParts):
 class VoronoiParts(BaseModule):
     """Random cells: each patch belongs to the nearest of P random points. The floor.
 
-    The points are a function of the image alone, so that a store can be made twice; with
-    ``is_fixed`` they are the same in all images, which shows what position alone is worth.
+    The points are a function of the image and the seed alone, so that a store can be made twice;
+    with ``is_fixed`` they are the same in all images, which shows what position alone is worth.
     Foreground: unlike the cells at the border.
     """
 
-    def __init__(self, is_fixed=False):
+    def __init__(self, is_fixed=False, seed=0):
         super().__init__()
-        self.is_fixed = is_fixed
+        self.is_fixed, self.seed = is_fixed, seed
 
     def num_parts(self, learner):
         return learner.num_parts
@@ -156,7 +161,8 @@ class VoronoiParts(BaseModule):
     def forward(self, learner, images):
         seeds = [0 if self.is_fixed else zlib.crc32(image.tobytes())
                  for image in images.float().cpu().numpy()]
-        points = np.stack([np.random.default_rng(s).random((learner.num_parts, 2)) for s in seeds])
+        points = np.stack([np.random.default_rng((self.seed, s)).random((learner.num_parts, 2))
+                           for s in seeds])
         ids = voronoi_ids(images.new_tensor(points), learner.grid)
         maps = F.one_hot(ids, learner.num_parts).movedim(-1, 1).float()
         return ids, unlike_border_parts(maps, learner.grid)
@@ -166,21 +172,31 @@ class VoronoiParts(BaseModule):
 class OnlineParts(BaseModule):
     """Parts computed in the training loop, in place of a part store.
 
-    learner: config of a `PartLearner` (its ``parts`` say which source); checkpoint: its weights.
+    learner: a config file of part learning, or the config of a `PartLearner` (its ``parts`` say
+        which source). checkpoint: its weights. grid: patches a side; None: those of the config.
     The image is seen as it is trained on: flipped or cropped before its parts are found, and at
     its own resolution, where an extraction reads the file at ``grid * patch_size`` pixels. Costs
     the encoder's forward pass in every step; frozen, and not part of the model's checkpoints.
     """
 
-    def __init__(self, learner, checkpoint):
+    def __init__(self, learner, checkpoint, grid=None):
         super().__init__()
+        learner = dict(Config.fromfile(learner).model if isinstance(learner, str) else learner)
+        if grid:
+            learner['encoder'] = dict(learner['encoder'], grid=grid)
         learner = MODELS.build(learner)
         load_whole(learner, checkpoint)
         self.kept_apart = [learner.requires_grad_(False).eval()]  # in a list: not a submodule
         self.num_parts, self.grid = learner.num_parts_out, learner.grid
+        self.identity = dict(learner_sha256=sha256(checkpoint), grid=self.grid,
+                             num_parts=self.num_parts)
+        # As in an extraction: what was not trained in mixed precision runs in float32.
+        self.is_mixed = isinstance(learner.parts, LearnedParts)
 
     @torch.no_grad()
     def forward(self, images):
         """Normalised (B, 3, H, W) -> (part_ids (B, L) int64, foreground (B, L))."""
         learner = self.kept_apart[0] = self.kept_apart[0].to(images.device)
-        return learner.segment(images)
+        with contextlib.nullcontext() if self.is_mixed else torch.autocast(
+                images.device.type, enabled=False):
+            return learner.segment(images)

@@ -103,6 +103,9 @@ class SemMAE(BaseModel):
         if mode != 'loss':
             return self.backbone(inputs)[-1]
         if self.online_parts:
+            if part_ids is not None:
+                raise ValueError('parts come from a part store and from online_parts, expected one '
+                                 'of them; set part_store=None of the data set')
             part_ids, foreground = self.online_parts(inputs)
         ids_keep, ids_mask = self.positions(len(inputs), part_ids, foreground, noise)
         target = gather_positions(patchify(inputs, self.backbone.patch_size), ids_mask)

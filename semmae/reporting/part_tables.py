@@ -16,8 +16,9 @@ TABLES = {
         'parts/object_ARI': 'ARI', 'parts/object_NMI': 'NMI', 'parts/object_IoU': 'IoU',
         'parts/object_pooled_NMI': 'NMI, pooled'},
     'Parts at landmarks': {
-        'landmarks/NMI': 'NMI', 'landmarks/ARI': 'ARI', 'landmarks/error': 'error',
-        'landmarks/constant_error': 'error of the mean', 'landmarks/box_IoU': 'IoU with the box'},
+        'landmarks/NMI': 'NMI', 'landmarks/ARI': 'ARI', 'landmarks/error': 'error, lower is better',
+        'landmarks/constant_error': 'of the mean position',
+        'landmarks/box_IoU': 'IoU with the box'},
     'Foreground ranking': {
         'foreground/AUC': 'AUC', 'foreground/kept': 'object kept',
         'foreground/kept_best': 'at best', 'foreground/precision': 'kept is object',
@@ -28,32 +29,48 @@ def part_tables(records) -> dict:
     """{(title, data set, note): DataFrame} of the part-quality results among ``records``.
 
     Values are in percent (parts used: a number), as mean +- sample standard deviation (n) over
-    seeds; one seed has no spread. Results under different protocols (grid, number of parts, view)
-    stand in tables of their own.
+    seeds; one seed has no spread. Results under different protocols (encoder, grid, number of
+    parts, view) stand in tables of their own. The best of the first column stands first.
     """
     frames = {}
-    rows = [r for r in records if r['task'] == 'parts' and r['status'] == 'ok']
-    if not rows:
+    latest = {}
+    for r in sorted(records, key=lambda r: r['time']):
+        if r['task'] == 'parts' and r['status'] == 'ok':
+            key = r['row'], r['dataset'], r['metric'], r['fingerprint'], r['seed']
+            latest[key] = r  # a learner that was trained again replaces the one of its seed
+    if not latest:
         return frames
     data = pd.DataFrame([dict(
-        method=r['method'], dataset=r['dataset'], metric=r['metric'], value=r['value'],
-        seed=r['seed'], fingerprint=r['fingerprint'], protocol=note(r)) for r in rows])
+        label=label_of(r, latest.values()), dataset=r['dataset'], metric=r['metric'],
+        value=r['value'], fingerprint=r['fingerprint'], note=note(r)) for r in latest.values()])
     for title, metrics in TABLES.items():
         part = data[data.metric.isin(metrics)]
         for (dataset, _), group in part.groupby(['dataset', 'fingerprint'], sort=True):
-            cells = group.groupby(['method', 'metric'], sort=False).value.agg(list)
-            table = cells.map(cell).unstack('metric')
-            table = table[[m for m in metrics if m in table]].rename(columns=metrics)
-            best = cells.map(lambda v: sum(v) / len(v)).unstack('metric').iloc[:, 0]
-            order = best.sort_values(ascending=False).index
-            frames[title, dataset, group.protocol.iloc[0]] = table.loc[order].fillna('')
+            values = group.groupby(['label', 'metric'], sort=False).value.agg(list)
+            shown = [m for m in metrics if m in values.index.get_level_values('metric')]
+            means = values.map(lambda v: sum(v) / len(v)).unstack('metric')
+            order = means.sort_values(shown[0], ascending=False).index
+            table = values.map(cell).unstack('metric').loc[order, shown].fillna('')
+            table.index.name = 'parts of'
+            frames[title, dataset, group.note.iloc[0]] = table.rename(columns=metrics)
     return frames
 
 
+def label_of(record, others):
+    """The method of a record; with its recipe where another recipe has the same method."""
+    recipes = {r['recipe'] for r in others if r['method'] == record['method']}
+    return record['method'] if len(recipes) == 1 else f'{record["method"]} [{record["recipe"]}]'
+
+
 def note(record):
+    """Under which conditions a number was measured, in a few words."""
     protocol = record['protocol']
-    grid = protocol.get('grid')
-    return f'{protocol.get("num_parts")} parts, {grid}x{grid} patches, {record["split"]}'
+    grid, images = protocol.get('grid'), protocol.get('split_images')
+    encoder = protocol.get('encoder')
+    return ', '.join(text for text in (
+        f'{protocol.get("num_parts")} parts', f'{grid}x{grid} patches', record['split'],
+        f'{images} images in all' if images else '', f'encoder {encoder}' if encoder else '',
+        'reduced runs' if record.get('reduced') else '') if text)
 
 
 def cell(values):

@@ -264,3 +264,23 @@ def test_landmarks_of_real_birds_stay_in_their_boxes():
                 inside.append(x - .02 <= px <= x + w + .02 and y - .02 <= py <= y + h + .02)
     assert len(data) == 1402 and 0 < sum(splits) < len(splits)
     assert len(inside) > 300 and np.mean(inside) > .98
+
+
+@pytest.mark.parametrize('orientation', [2, 3, 6])
+def test_an_image_that_its_exif_tag_would_turn_is_refused(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / 'turned.jpg'
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(path, exif=exif)
+    results = dict(img_path=str(path), bbox=np.array([1, 1, 9, 9], np.float32))
+    with pytest.raises(ValueError, match=f'turned by its EXIF tag .orientation {orientation}'):
+        run(results, steps()[:-1])
+
+
+def test_two_images_do_not_share_a_label_map(tmp_path):
+    for name in ('images/a.jpg', 'images/a.png', 'labels/a.png'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / name, np.zeros((8, 8), np.uint8))
+    data = PartDataset(tmp_path / 'images', label_root=tmp_path / 'labels', lazy_init=True)
+    with pytest.raises(ValueError, match='a.png would be the label map of several images'):
+        data.full_init()

@@ -19,6 +19,7 @@ from semmae.datasets.part_store import PartStore, list_images
 from semmae.engine import extract
 from semmae.engine.extract import extract_parts, infer, load_learner, to_bytes, verify_parts
 from semmae.files import sha256
+from semmae.functional.parts import foreground_ids
 from semmae.registry import DATASETS, MODELS
 
 REPO = Path(__file__).resolve().parents[2]
@@ -212,6 +213,11 @@ def test_foreground_ranks_have_no_ties_up_to_256_patches_and_keep_the_order():
     ranks = to_bytes(scores)
     assert all(len(row.unique()) == 256 for row in ranks)
     assert ranks.long().argsort(-1).equal(scores.argsort(-1))
+
+
+def test_of_equal_scores_a_store_keeps_the_patches_that_the_scores_themselves_would_keep():
+    scores = torch.randint(3, (20, 64)).float()
+    assert foreground_ids(to_bytes(scores), 16).equal(foreground_ids(scores, 16))
 
 
 def test_a_config_that_learns_no_parts_is_refused(learner, toy, tmp_path):

@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 
 from semmae.engine.hooks import PartHealthHook
-from semmae.engine.part_quality import ROWS, part_quality
+from semmae.engine.part_quality import RANKINGS, ROWS, part_quality
 from semmae.evaluation.results import read_results
 from semmae.registry import MODELS
 from semmae.reporting.part_tables import part_tables
@@ -26,7 +26,8 @@ def learner(tmp_path_factory):
     model = MODELS.build(Config.fromfile(CONFIG).model)
     model.encoder.backbone.init_weights()
     path = tmp_path_factory.mktemp('learner') / 'epoch_3.pth'
-    meta = dict(semmae=dict(id='parts', method='part learning', reduced_why='3 of 9 epochs'))
+    meta = dict(semmae=dict(
+        id='parts', method='part learning', reduced_why='3 of 9 epochs', seed=5))
     torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
     return path
 
@@ -41,17 +42,20 @@ def test_every_row_has_its_numbers_and_a_table_holds_all_rows(learner, toy, tmp_
     assert {r['row'] for r in records} == {
         f'parts/{row.replace("learned", "parts")}' for row in ROWS}
     everything, objects, foreground = part_tables(records).values()
-    assert 'part learning' in everything.index and len(everything) == len(ROWS) - 3
-    assert len(foreground) == len(ROWS)
-    assert 'part learning, foreground: class token' in foreground.index
+    assert 'part learning' in everything.index and len(everything) == len(ROWS) - len(RANKINGS)
+    assert 'head attention (3 parts)' in everything.index
+    assert {'part learning: highest part map', 'tokens unlike those at the border'} <= set(
+        foreground.index) and 'part learning' not in foreground.index
+    assert {r['seed'] for r in records} == {5}
     first = next(r for r in records if r['row'] == 'parts/heads' and r['metric'] == 'parts/ARI')
     assert first['value'] == pytest.approx(found['heads']['parts/ARI'])
-    assert first['protocol']['grid'] == 12 and first['method'] == 'head attention'
+    assert first['protocol']['grid'] == 12 and first['method'] == 'head attention (3 parts)'
 
 
 def test_landmarks_are_measured_on_the_test_images_of_cub(learner, toy, tmp_path):
     found = part_quality(CONFIG, learner, tmp_path, cub=toy / 'CUB_200_2011', rows=['voronoi'])
     assert {'landmarks/NMI', 'landmarks/error', 'foreground/AUC'} <= set(found['voronoi'])
+    assert found['voronoi']['landmarks/test_images'] == found['voronoi']['foreground/images'] == 16
     records, _ = read_results([tmp_path])
     assert {r['dataset'] for r in records} == {'CUB'} and {r['split'] for r in records} == {'test'}
 

@@ -513,3 +513,11 @@ def test_what_is_kept_of_an_image_is_small():
     metric = build('LandmarkQuality')
     metric.process(None, birds(1, num_parts=6, num_landmarks=15))
     assert len(pickle.dumps(metric.results)) < 2000
+
+
+def test_a_background_that_never_occurs_is_refused_and_not_counted_as_a_part():
+    metric = METRICS.build(dict(type='semmae.PartSegmentation', background=0))
+    metric.process(None, [dict(sample_idx=0, part_ids=torch.zeros(4, dtype=torch.int64),
+                               num_parts=1, part_labels=torch.tensor([[3, 40], [40, 40]]))])
+    with pytest.raises(ValueError, match='no patch has it; found labels 3 to 40'):
+        metric.compute_metrics(metric.results)

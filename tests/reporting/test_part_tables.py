@@ -11,11 +11,13 @@ from semmae.evaluation.results import append_result
 from semmae.reporting.part_tables import health_of, part_tables, render_parts
 from semmae.reporting.tables import build_tables
 
+NOTE = '6 parts, 12x12 patches, val'
 REPO = Path(__file__).resolve().parents[2]
 
 
 def line(method, value, seed=0, metric='parts/ARI', fingerprint='a', grid=12, **more):
-    return dict(dict(task='parts', method=method, dataset='toy', metric=metric, value=value,
+    return dict(dict(task='parts', method=method, recipe=method,
+                     row=f'parts/{method}', time='', dataset='toy', metric=metric, value=value,
                      seed=seed, fingerprint=fingerprint, status='ok', split='val',
                      protocol=dict(grid=grid, num_parts=6)), **more)
 
@@ -23,7 +25,7 @@ def line(method, value, seed=0, metric='parts/ARI', fingerprint='a', grid=12, **
 def test_a_cell_is_mean_spread_and_number_of_seeds_and_the_best_comes_first():
     frames = part_tables([line('a', 10, 0), line('a', 20, 1), line('b', 30)])
     (key, frame), = frames.items()
-    assert key == ('Parts, all patches', 'toy', '6 parts, 12x12 patches, val')
+    assert key == ('Parts, all patches', 'toy', NOTE)
     assert frame.to_dict() == {'ARI': {'b': '30.0', 'a': '15.0 ± 7.1 (2)'}}
     assert list(frame.index) == ['b', 'a']
 
@@ -33,6 +35,13 @@ def test_other_protocols_and_other_tasks_do_not_share_a_table():
                           line('a', 3, task='linprobe'), line('a', None, status='non-finite')])
     assert [key[2] for key in frames] == [f'6 parts, {g}x{g} patches, val' for g in (12, 8)]
     assert [frame.ARI.item() for frame in frames.values()] == ['1.0', '2.0']
+
+
+def test_learners_of_the_same_name_are_not_averaged_and_a_learner_trained_again_counts_once():
+    frames = part_tables([line('a', 1), line('a', 5, recipe='b', row='parts/b'),
+                          line('a', 3, time='later')])
+    (frame,) = frames.values()
+    assert frame.ARI.to_dict() == {'a [b]': '5.0', 'a [a]': '3.0'}
 
 
 def test_a_value_that_was_not_measured_is_an_empty_cell():
