@@ -2,8 +2,8 @@
 
 python benchmarks/speed/parts.py --out benchmarks/results/speed_parts.json
 
-Prints a Markdown table; about three minutes on two CPU cores. Weights are random and images
-generated: neither changes the speed.
+Prints a Markdown table, also written beside OUT; about three minutes on two CPU cores. Weights are
+random and images generated: neither changes the speed.
 """
 import argparse
 import itertools
@@ -127,9 +127,10 @@ def measure(sizes, repeats, seconds, num_workers=None):
         with tempfile.TemporaryDirectory() as folder:
             write_photos(Path(folder), pixels)
             for what, step, epochs in (
-                    ('learning', learning_step(model, cfg, batch_size), cfg.train_cfg.max_epochs),
-                    ('extraction', extraction_step(model, cfg, Path(folder), batch_size,
-                                                   num_workers), 1)):
+                    ('learning, images in memory', learning_step(model, cfg, batch_size),
+                     cfg.train_cfg.max_epochs),
+                    ('extraction, from files', extraction_step(
+                        model, cfg, Path(folder), batch_size, num_workers), 1)):
                 row = summary(what, size, rates(step, repeats, seconds), epochs=epochs, **about)
                 if size == 'paper':  # hours say nothing of smaller images
                     row['imagenet_hours'] = IMAGENET * epochs / row['per_s'] / 3600
@@ -157,7 +158,7 @@ def table(record):
         hours, paper = row.get('imagenet_hours', ''), ''
         if hours:
             hours = f'{hours:,.1f} ({row["epochs"]} epoch{"s" * (row["epochs"] > 1)})'
-            paper = record['paper'] if row['what'] == 'learning' else ''
+            paper = record['paper'] if row['what'].startswith('learning') else ''
         middle, low, high = (f'{row[key]:,.0f}' if row[key] > 100 else f'{row[key]:.3g}'
                              for key in ('per_s', 'lowest', 'highest'))
         lines.append(f'| {row["what"]} | {row["size"]} | {middle} | {low} to {high} | {hours} '
@@ -182,7 +183,9 @@ def main(arguments=None):
         command=' '.join(['python benchmarks/speed/parts.py', *given]),
         date=datetime.now(timezone.utc).isoformat(timespec='seconds'), machine=machine(),
         versions=versions(), git_commit=git_commit(), paper=PAPER, rows=rows)
-    write_atomically(args.out, lambda f: f.write(json.dumps(record, indent=1).encode() + b'\n'))
+    for path, text in ((Path(args.out), json.dumps(record, indent=1)),
+                       (Path(args.out).with_suffix('.md'), table(record))):
+        write_atomically(path, lambda f, text=text: f.write(text.encode() + b'\n'))
     print(table(record))
 
 

@@ -286,7 +286,8 @@ def test_the_speed_benchmark_measures_every_stage(tmp_path, capsys):
     speed.main(['--out', str(tmp_path / 'new/speed.json'), '--sizes', 'mini', '--repeats', '2',
                 '--seconds', '0.01'])
     record = json.loads((tmp_path / 'new/speed.json').read_text())
-    assert [row['what'] for row in record['rows']] == ['learning', 'extraction', 'random reads']
+    assert [row['what'] for row in record['rows']] == [
+        'learning, images in memory', 'extraction, from files', 'random reads']
     assert all(0 < row['lowest'] <= row['per_s'] <= row['highest'] for row in record['rows'])
     assert record['versions']['torch'] and record['command'].endswith('--seconds 0.01')
     if not torch.cuda.is_available():
