@@ -120,8 +120,9 @@ def foreground_scores(maps: torch.Tensor, from_logits: bool = False) -> torch.Te
 
     maps: (B, P, L) part maps of either softmax, or logits with ``from_logits=True``.
     The paper drops patches "most likely to be the background" by the attention maps (Sec. 4.2).
-    Ours: the maximum over parts of the attention normalised over positions. A part that covers the
-    background spreads its 1 over many patches, so these score low although the part is sure there.
+    This is our reading of it; `unlike_border_tokens` ranked better. The maximum over parts of the
+    attention normalised over positions: a part that covers the background spreads its 1 over many
+    patches, so these score low although the part is sure there.
     """
     if maps.ndim != 3:
         raise ValueError(f'maps have shape {tuple(maps.shape)}, expected (B, P, L)')
