@@ -77,7 +77,7 @@ def load_learner(config, checkpoint, grid=None, source='learned', options=None):
     health = load_whole(model, checkpoint).get('part_health') or {}
     model.collapsed = health.get('collapsed', []) if source == 'learned' else []
     if model.collapsed:
-        print(f'{checkpoint}: PART LEARNING HAD COLLAPSED: {"; ".join(model.collapsed)}',
+        print(f'{checkpoint}: PART LEARNING HAD COLLAPSED OR FAILED: {"; ".join(model.collapsed)}',
               file=sys.stderr)
     return model.to(own_device()).eval(), cfg
 

@@ -54,7 +54,8 @@ class PartHealthHook(Hook):
     (`functional.parts.signs_of_collapse`). A run that ends collapsed says so as its last words.
     """
 
-    SIGNS = ('off_diagonal_cosine', 'largest_share', 'num_empty', 'entropy', 'logit_std')
+    SIGNS = ('off_diagonal_cosine', 'largest_share', 'num_empty', 'entropy', 'logit_std',
+             'explained')
 
     def before_train_epoch(self, runner):
         self.sum, self.steps = None, 0
@@ -72,7 +73,7 @@ class PartHealthHook(Hook):
         means = [value / steps for value in signs]
         health = dict(zip(self.SIGNS, means), coverage=means[len(self.SIGNS):])
         health['collapsed'] = signs_of_collapse(
-            *(health[k] for k in ('coverage', 'off_diagonal_cosine', 'largest_share')))
+            *(health[k] for k in ('coverage', 'off_diagonal_cosine', 'largest_share', 'explained')))
         self.health = health
         shares = ' '.join(f'{share:.0%}' for share in health['coverage'])
         runner.logger.info(f'parts cover {shares}')
@@ -94,6 +95,6 @@ class PartHealthHook(Hook):
         said = getattr(self, 'health', {}).get('collapsed')
         if said and is_main_process():
             runner.logger.error(
-                f'PART LEARNING HAS COLLAPSED: {"; ".join(said)}. Masks made of these parts mean '
+                f'PART LEARNING HAS COLLAPSED OR FAILED: {"; ".join(said)}. Masks made of these parts mean '
                 'nothing. What helped: no 1/sqrt(D) in the logits, a learning rate of 4e-3, '
                 'diversity_weight 0.03, or decoder=dict(type=\'semmae.PaintDecoder\')')

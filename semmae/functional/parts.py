@@ -195,10 +195,11 @@ def foreground_ids(scores: torch.Tensor, keep: int) -> torch.Tensor:
     return scores.argsort(dim=1, descending=True, stable=True)[:, :keep].sort(1).values
 
 
-def signs_of_collapse(coverage, off_diagonal_cosine, largest_share) -> list:
+def signs_of_collapse(coverage, off_diagonal_cosine, largest_share, explained) -> list:
     """Sentences on what is wrong with part maps whose means over a data set are given; [] if sound.
 
-    coverage: (P,) shares of all patches. The limits are ours. That of the cosine is high
+    coverage: (P,) shares of all patches. explained: share of the variation within images that is
+    reconstructed. The limits are ours. That of the cosine is high
     because at .96 the argmax was still as good as at .60 (benchmarks/results/parts).
     """
     dead = [i for i, share in enumerate(coverage) if share < .001]
@@ -210,6 +211,9 @@ def signs_of_collapse(coverage, off_diagonal_cosine, largest_share) -> list:
         said.append(f'one part holds {largest_share:.0%} of an image')
     if 2 * len(dead) >= len(coverage):
         said.append(f'{len(dead)} of {len(coverage)} parts are never seen ({dead})')
+    if not explained > .1:
+        said.append(f'the reconstruction explains {explained:.0%} of what varies in an image, so '
+                    'the parts follow nothing in it')
     return said
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import nn
 
-from ..functional.losses import diversity_loss, part_loss
+from ..functional.losses import diversity_loss, part_loss, reconstruction_loss
 from ..functional.parts import (
     blur_maps,
     part_attention,
@@ -104,7 +104,11 @@ class PartLearner(BaseModel):
         return self.decoder(maps, texture), tokens
 
     def loss(self, images):
-        """dict with the loss of Eq. 7 and signs of health; see `functional.parts.part_health`."""
+        """dict with the loss of Eq. 7 and signs of health.
+
+        See `functional.parts.part_health`; explained: share of the variation within the images
+        that is reconstructed. 0 is as good as one colour, below is worse.
+        """
         logits, cls_token, patches = self.attend(images)
         maps = self.normalised(logits)
         reconstruction, tokens = self.reconstruct(maps, cls_token, patches)
@@ -114,7 +118,10 @@ class PartLearner(BaseModel):
             wanted = F.layer_norm(patches, patches.shape[-1:])
             loss = loss + self.token_weight * F.mse_loss(tokens.float(), wanted)
         with torch.no_grad():
-            health = dict(part_health(maps), diversity=diversity_loss(maps), logit_std=logits.std())
+            plain = target.mean((2, 3), keepdim=True).expand_as(target)
+            error, spread = (reconstruction_loss(target, x) for x in (reconstruction, plain))
+            health = dict(part_health(maps), diversity=diversity_loss(maps), logit_std=logits.std(),
+                          explained=1 - error / spread.clamp(min=1e-6))
         self.coverage = health.pop('coverage')  # (P,), read by PartHealthHook
         return dict(loss=loss, **health)
 

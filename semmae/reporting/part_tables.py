@@ -99,9 +99,10 @@ def health_of(path):
         "largest in its image": f'{h["largest_share"]:.0%}',
         'empty parts of an image': f'{h["num_empty"]:.1f}', 'entropy, nats': f'{h["entropy"]:.2f}',
         'mean cosine of two maps': f'{h["off_diagonal_cosine"]:.2f}',
+        'variation explained': f'{h["explained"]:.0%}',
         'logits, standard deviation': f'{h["logit_std"]:.1f}'} for h in lines])
     said = lines[-1]['collapsed']
-    return (f'Part learning has collapsed: {"; ".join(said)}.' if said
+    return (f'Part learning has collapsed or failed: {"; ".join(said)}.' if said
             else 'Part learning has not collapsed.'), frame
 
 

@@ -201,6 +201,8 @@ def test_the_texture_of_a_part_is_the_mean_of_its_tokens_wherever_they_are():
 
 
 def test_signs_of_collapse_are_named_and_absent_where_all_is_well():
-    assert parts.signs_of_collapse([.4, .3, .3], .6, .5) == []
-    said = parts.signs_of_collapse([.98, .02, 0, 0], .999, .98)
-    assert len(said) == 3 and 'all alike' in said[0] and '98%' in said[1] and '2 of 4' in said[2]
+    assert parts.signs_of_collapse([.4, .3, .3], .6, .5, .8) == []
+    said = parts.signs_of_collapse([.98, .02, 0, 0], .999, .98, math.nan)
+    assert len(said) == 4 and 'explains nan' in said[3]
+    assert 'explains -50%' in parts.signs_of_collapse([.5, .5], .5, .5, -.5)[0]
+    assert len(said) == 4 and 'all alike' in said[0] and '98%' in said[1] and '2 of 4' in said[2]

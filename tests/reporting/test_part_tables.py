@@ -76,9 +76,9 @@ def test_make_tables_prints_them(tmp_path):
 def test_the_end_of_part_learning_is_said_in_a_sentence(tmp_path):
     path = tmp_path / 'part_health.jsonl'
     health = dict(epoch=1, coverage=[.7, .3], largest_share=.8, num_empty=.1, entropy=.5,
-                  off_diagonal_cosine=.25, logit_std=1.5, collapsed=[])
+                  off_diagonal_cosine=.25, logit_std=1.5, explained=.9, collapsed=[])
     path.write_text(json.dumps(health) + '\n')
     said, frame = health_of(path)
     assert 'not collapsed' in said and frame['share of each part'].item() == '70% 30%'
     path.write_text(json.dumps(dict(health, collapsed=['one part holds 97% of an image'])) + '\n')
-    assert health_of(path)[0] == 'Part learning has collapsed: one part holds 97% of an image.'
+    assert health_of(path)[0] == 'Part learning has collapsed or failed: one part holds 97% of an image.'
