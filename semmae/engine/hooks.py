@@ -95,6 +95,6 @@ class PartHealthHook(Hook):
         said = getattr(self, 'health', {}).get('collapsed')
         if said and is_main_process():
             runner.logger.error(
-                f'PART LEARNING HAS COLLAPSED OR FAILED: {"; ".join(said)}. Masks made of these parts mean '
-                'nothing. What helped: no 1/sqrt(D) in the logits, a learning rate of 4e-3, '
-                'diversity_weight 0.03, or decoder=dict(type=\'semmae.PaintDecoder\')')
+                f'PART LEARNING HAS COLLAPSED OR FAILED: {"; ".join(said)}. Masks made of these '
+                'parts mean nothing. What helped: no 1/sqrt(D) in the logits, a learning rate of '
+                '4e-3, diversity_weight 0.03, or decoder=dict(type=\'semmae.PaintDecoder\')')
