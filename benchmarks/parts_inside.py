@@ -46,7 +46,7 @@ METRICS = {'ARI': 'ARI', 'NMI': 'NMI', 'object_ARI': 'ARI, object', 'object_NMI'
            'parts_used': 'parts used'}
 
 PAINT = dict(type='semmae.PaintDecoder', texture='parts')
-OURS = dict(decoder=dict(PAINT, paints_tokens=True), token_weight=.1)
+TOKENS = dict(decoder=dict(PAINT, paints_tokens=True), token_weight=.1)
 CONV = dict(type='semmae.PartDecoder', channels=(32, 32, 32), num_upsamplings=1)
 # name: what is changed of the learner, of its training, and its class
 VARIANTS = {
@@ -70,18 +70,18 @@ VARIANTS = {
     'painted by the class token': dict(decoder=dict(PAINT, texture='class_token')),
     'painted by its own patches': dict(decoder=PAINT),
     'painted, object first, parts within': dict(kind='Within', decoder=PAINT),
-    'painted, and its tokens (ours)': OURS,
-    'ours, untrained encoder': dict(OURS, encoder='untrained'),
-    'ours, encoder: MAE for 64 epochs': dict(OURS, encoder='mae, 64 epochs'),
-    'ours, encoder trained with labels': dict(OURS, encoder='labels'),
-    'ours, grid 8x8': dict(OURS, grid=8),
-    'ours, grid 16x16': dict(OURS, grid=16),
-    'ours, 3 times longer': dict(OURS, steps=840),
-    'ours, 12 parts': dict(OURS, num_parts=12),
-    'ours, softmax over positions': dict(OURS, softmax_over='positions'),
-    'ours, no diversity loss': dict(OURS, diversity_weight=0.),
-    'ours, token weight 1': dict(OURS, token_weight=1.),
-    'ours, logits / sqrt(D), lr 1e-3': dict(OURS, kind='Scaled', lr=1e-3)}
+    'painted, and tokens (0.1)': TOKENS,
+    'with tokens, untrained encoder': dict(TOKENS, encoder='untrained'),
+    'with tokens, encoder: MAE for 64 epochs': dict(TOKENS, encoder='mae, 64 epochs'),
+    'with tokens, encoder trained with labels': dict(TOKENS, encoder='labels'),
+    'with tokens, grid 8x8': dict(TOKENS, grid=8),
+    'with tokens, grid 16x16': dict(TOKENS, grid=16),
+    'with tokens, 3 times longer': dict(TOKENS, steps=840),
+    'with tokens, 12 parts': dict(TOKENS, num_parts=12),
+    'with tokens, softmax over positions': dict(TOKENS, softmax_over='positions'),
+    'with tokens, no diversity loss': dict(TOKENS, diversity_weight=0.),
+    'with tokens, weight 1': dict(TOKENS, token_weight=1.),
+    'with tokens, logits / sqrt(D), lr 1e-3': dict(TOKENS, kind='Scaled', lr=1e-3)}
 
 
 @MODELS.register_module()

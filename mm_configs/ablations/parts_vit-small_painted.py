@@ -1,4 +1,4 @@
-"""Part learning with a decoder of ours: each part painted in one colour, and in one token.
+"""Part learning with a decoder of ours: each part painted in one colour.
 
 The colour of a part is decided by the mean of its own patch tokens, not by the class token, so an
 object of several colours needs several parts. At toy scale this finds far better parts, with and
@@ -11,7 +11,5 @@ Status: not run at full length here.
 """
 _base_ = ['../semmae_parts.py']
 
-model = dict(
-    token_weight=0.1,
-    decoder=dict(_delete_=True, type='semmae.PaintDecoder', texture='parts', paints_tokens=True))
+model = dict(decoder=dict(_delete_=True, type='semmae.PaintDecoder', texture='parts'))
 recipe = dict(id='parts_painted', method='part learning, painted')

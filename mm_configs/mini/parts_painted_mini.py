@@ -5,7 +5,5 @@ Needs:  python -m semmae.datasets.toy --out data/toy; work_dirs/mae_p16_mini/epo
 """
 _base_ = ['semmae_parts_mini.py']
 
-model = dict(
-    token_weight=0.1,
-    decoder=dict(_delete_=True, type='semmae.PaintDecoder', texture='parts', paints_tokens=True))
+model = dict(decoder=dict(_delete_=True, type='semmae.PaintDecoder', texture='parts'))
 recipe = dict(id='parts_painted', method='part learning, painted')
