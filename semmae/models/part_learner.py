@@ -29,8 +29,8 @@ class PartLearner(BaseModel):
     blur_kernel: side of the Gaussian blur on the maps, in patches (paper: 7, on 28x28).
     diversity_weight: lambda of Eq. 7 (paper: 0.03).
     token_weight: of the mean squared error of the layer-normed patch tokens, which a
-        `PaintDecoder` predicts besides the image (ours; 0 in the paper). Parts then mean the same in
-        more images, and in some runs the background falls apart (benchmarks/results/parts).
+        `PaintDecoder` predicts besides the image (ours; 0 in the paper). Parts then mean the same
+        in more images, and in some runs the background falls apart (benchmarks/results/parts).
     parts: where the parts that it gives come from (`models.part_sources`); the learned ones by
         default. It changes nothing in training.
     """
