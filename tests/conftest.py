@@ -4,9 +4,12 @@ from pathlib import Path
 import mat4py
 import numpy as np
 import pytest
+import torch
+from mmengine.config import Config
 
 from semmae.datasets.part_store import PartStoreWriter, list_images
 from semmae.datasets.toy import write_toy
+from semmae.registry import MODELS
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -73,3 +76,16 @@ def inat(toy):
             records['annotations'].append(dict(id=i, image_id=i, category_id=i))
         (root / f'{split}2019.json').write_text(json.dumps(records))
     return root
+
+
+@pytest.fixture(scope='session')
+def learner(tmp_path_factory):
+    """Checkpoint of a mini part learner with random weights, and what its training said of it."""
+    torch.manual_seed(0)
+    model = MODELS.build(Config.fromfile(REPO / 'mm_configs/mini/semmae_parts_mini.py').model)
+    model.encoder.backbone.init_weights()
+    path = tmp_path_factory.mktemp('learner') / 'epoch_3.pth'
+    meta = dict(semmae=dict(
+        id='parts', method='part learning', reduced_why='3 of 9 epochs', seed=5))
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
+    return path

@@ -20,21 +20,10 @@ from semmae.engine import extract
 from semmae.engine.extract import extract_parts, infer, load_learner, to_bytes, verify_parts
 from semmae.files import sha256
 from semmae.functional.parts import foreground_ids
-from semmae.registry import DATASETS, MODELS
+from semmae.registry import DATASETS
 
 REPO = Path(__file__).resolve().parents[2]
 CONFIG = REPO / 'mm_configs/mini/semmae_parts_mini.py'
-
-
-@pytest.fixture(scope='module')
-def learner(tmp_path_factory):
-    """A part learner with random weights, saved."""
-    torch.manual_seed(0)
-    model = MODELS.build(Config.fromfile(CONFIG).model)
-    model.encoder.backbone.init_weights()
-    path = tmp_path_factory.mktemp('learner') / 'epoch_3.pth'
-    torch.save(dict(state_dict=model.state_dict(), meta={}), path)
-    return path
 
 
 @pytest.fixture

@@ -3,33 +3,19 @@ import json
 import logging
 import re
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 
 from semmae.engine.hooks import PartHealthHook
 from semmae.engine.part_quality import RANKINGS, ROWS, part_quality
 from semmae.evaluation.results import read_results
-from semmae.registry import MODELS
 from semmae.reporting.part_tables import part_tables
 
-from ..test_configs import REPO
-
+REPO = Path(__file__).resolve().parents[2]
 CONFIG = REPO / 'mm_configs/mini/semmae_parts_mini.py'
-
-
-@pytest.fixture(scope='module')
-def learner(tmp_path_factory):
-    torch.manual_seed(0)
-    model = MODELS.build(Config.fromfile(CONFIG).model)
-    model.encoder.backbone.init_weights()
-    path = tmp_path_factory.mktemp('learner') / 'epoch_3.pth'
-    meta = dict(semmae=dict(
-        id='parts', method='part learning', reduced_why='3 of 9 epochs', seed=5))
-    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
-    return path
 
 
 def test_every_row_has_its_numbers_and_a_table_holds_all_rows(learner, toy, tmp_path):
