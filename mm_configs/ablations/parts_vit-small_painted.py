@@ -1,12 +1,12 @@
 """Part learning with a decoder of ours: each part painted in one colour.
 
 The colour of a part is decided by the mean of its own patch tokens, not by the class token, so an
-object of several colours needs several parts. At toy scale this finds far better parts, with and
-without the background, and depends less on the learning rate (benchmarks/results/parts).
+object of several colours needs several parts. At toy scale: ARI 70.5 against 44.7, on object
+patches 57.3 against 42.2; on birds no difference (benchmarks/results/parts).
 
 Run:    python tools/train.py mm_configs/ablations/parts_vit-small_painted.py
 Needs:  as mm_configs/semmae_parts.py
-Paper:  not reported.
+Paper:  not reported; its decoder is StyleGAN-like, with texture from the class token.
 Status: not run at full length here.
 """
 _base_ = ['../semmae_parts.py']

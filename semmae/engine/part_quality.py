@@ -23,6 +23,7 @@ ROWS = {
     'learned-maps': (dict(type='semmae.LearnedParts', foreground='parts'), ': highest part map'),
     'tokens-border': (dict(type='semmae.LearnedParts', foreground='border'),
                       'tokens unlike those at the border'),
+    'centre': (dict(type='semmae.LearnedParts', foreground='centre'), 'near to the middle'),
     'heads': (dict(type='semmae.HeadParts'), 'head attention'),
     'kmeans': (dict(type='semmae.KMeansParts'), 'k-means on tokens'),
     'kmeans-pooled': (dict(type='semmae.KMeansParts', is_pooled=True),
@@ -31,7 +32,8 @@ ROWS = {
     'voronoi': (dict(type='semmae.VoronoiParts'), 'Voronoi cells'),
     'voronoi-fixed': (dict(type='semmae.VoronoiParts', is_fixed=True),
                       'Voronoi cells, the same in all images')}
-RANKINGS = ('learned-parts-border', 'learned-maps', 'tokens-border')  # of the foreground only
+# These are rankings of the foreground only.
+RANKINGS = ('learned-parts-border', 'learned-maps', 'tokens-border', 'centre')
 SEGMENTATION = ['parts/ARI', 'parts/NMI', 'parts/IoU', 'parts/object_ARI', 'parts/object_NMI',
                 'parts/object_IoU', 'parts/pooled_NMI', 'parts/object_pooled_NMI',
                 'parts/parts_used']

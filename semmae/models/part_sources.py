@@ -20,6 +20,7 @@ from ..engine.checkpoint import load_whole
 from ..files import sha256
 from ..functional.parts import (
     border_share,
+    centre_scores,
     foreground_scores,
     part_ids,
     unlike_border_parts,
@@ -38,13 +39,13 @@ class LearnedParts(BaseModule):
 
     foreground: 'border', tokens unlike those at the border of the image; 'parts-border', parts
         unlike those there; 'parts', the highest attention normalised over positions; 'attention',
-        of the encoder's class token. On the toy set and CUB the first ranks best in the mean
-        (benchmarks/results/parts).
+        of the encoder's class token; 'centre', near to the middle of the image, the floor. Measured
+        on the toy set and CUB (benchmarks/results/parts).
     """
 
     def __init__(self, foreground='border'):
         super().__init__()
-        choices = 'border', 'parts-border', 'parts', 'attention'
+        choices = 'border', 'parts-border', 'parts', 'attention', 'centre'
         if foreground not in choices:
             raise ValueError(f'foreground is {foreground!r}, expected one of {choices}')
         self.foreground = foreground
@@ -58,6 +59,8 @@ class LearnedParts(BaseModule):
         ids = part_ids(logits)
         if self.foreground == 'border':
             return ids, unlike_border_tokens(patches, learner.grid)
+        if self.foreground == 'centre':
+            return ids, centre_scores(learner.grid, ids.device).expand(len(ids), -1)
         if self.foreground == 'parts-border':
             return ids, unlike_border_parts(logits.softmax(1), learner.grid)
         if self.foreground == 'parts':

@@ -189,6 +189,11 @@ def test_the_border_is_the_outermost_ring_of_patches():
     assert parts.border_share(ring.flatten().float()[None, None], 4).item() == 1
 
 
+def test_the_middle_scores_highest_and_the_corners_lowest():
+    scores = parts.centre_scores(3).view(3, 3)
+    assert scores[1, 1] == 0 and scores.min() == scores[0, 0] == scores[2, 2]
+
+
 def test_voronoi_cells_are_the_nearest_points():
     ids = parts.voronoi_ids(torch.tensor([[[0., 0.], [1., 1.]]]), 2)
     assert ids[0, 0] == 0 and ids[0, 3] == 1

@@ -67,7 +67,7 @@ def test_voronoi_cells_are_a_function_of_the_image(tmp_path):
     assert fixed[0].equal(fixed[1])
 
 
-@pytest.mark.parametrize('foreground', ['border', 'parts-border', 'parts', 'attention'])
+@pytest.mark.parametrize('foreground', ['border', 'parts-border', 'parts', 'attention', 'centre'])
 def test_the_foreground_ranking_is_a_choice_that_leaves_the_parts_alone(tmp_path, foreground):
     images = halves(3)
     ids, scores = with_source(tmp_path, type='semmae.LearnedParts',
