@@ -138,8 +138,8 @@ def test_part_learning_stopped_after_an_epoch_and_resumed_ends_in_the_same_bits(
 
 def test_part_quality_on_two_processes_is_that_of_one(learned, toy, tmp_path):
     command = ['tools/part_quality.py', PARTS, learned / 'epoch_3.pth', '--masks',
-               toy / 'imagenet/val', toy / 'imagenet/part_labels/val', '--name', 'toy', '--rows', 'learned',
-               'kmeans-pooled', '--work-dir']
+               toy / 'imagenet/val', toy / 'imagenet/part_labels/val', '--name', 'toy',
+               '--rows', 'learned', 'kmeans-pooled', '--work-dir']
     values = []
     for name, start in (('one', [sys.executable]), ('two', [
             sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone'])):
