@@ -86,7 +86,7 @@ def render_parts(frames, format='markdown') -> str:
     text, write = WRITERS[format]
     parts = []
     for (title, dataset, note), frame in frames.items():
-        shown = frame.map(lambda c: text(visible(c))).rename(index=lambda c: text(visible(c)))
+        shown = frame.rename_axis(columns=None).reset_index().map(lambda c: text(visible(c)))
         parts.append(write(*(text(visible(t)) for t in (f'{title}: {dataset}', note)), shown))
     return '\n'.join(parts)
 
@@ -107,11 +107,11 @@ def health_of(path):
 
 
 WRITERS = {
-    'markdown': (markdown_text, lambda title, note, frame:
-                 f'**{title}** ({note})\n\n{frame.to_markdown(disable_numparse=True)}\n'),
-    'latex': (latex_text, lambda title, note, frame: frame.style.to_latex(
+    'markdown': (markdown_text, lambda title, note, frame: '\n'.join((
+        f'**{title}** ({note})', '', frame.to_markdown(index=False, disable_numparse=True), ''))),
+    'latex': (latex_text, lambda title, note, frame: frame.style.hide(axis='index').to_latex(
         hrules=True, caption=f'{title} ({note})', position_float='centering')),
     'csv': (csv_text, lambda title, note, frame: frame.assign(
-        table=title, protocol=note).to_csv()),
+        table=title, protocol=note).to_csv(index=False)),
     'html': (escape, lambda title, note, frame:
-             f'<h3>{title}</h3><p>{note}</p>{frame.to_html(escape=False, border=0)}')}
+             f'<h3>{title}</h3><p>{note}</p>{frame.to_html(index=False, escape=False, border=0)}')}
