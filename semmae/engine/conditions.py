@@ -1,0 +1,122 @@
+"""Under which conditions a run trained and measured, as plain data for results.jsonl."""
+import hashlib
+from pathlib import Path
+
+from mmengine.dist import get_world_size
+
+from ..datasets.seeded import Seeded
+from .hooks import unwrapped
+
+
+def run_size(runner):
+    """Epochs or iterations, image side, global batch and training images of a run's config."""
+    cfg = runner.cfg
+    loader = cfg.get('train_dataloader') or {}
+    train = cfg.get('train_cfg') or {}
+    size = dict(epochs=train.get('max_epochs'), iters=train.get('max_iters'),
+                batch_size=loader.get('batch_size', 0) * get_world_size()
+                * (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1))
+    backbone = getattr(unwrapped(runner.model), 'backbone', None)
+    if hasattr(backbone, 'img_size'):
+        size['pixels'] = backbone.img_size[0]
+    built = getattr(runner, '_train_loop', None)
+    if hasattr(built, 'dataloader'):
+        data = built.dataloader.dataset
+        size['num_train'] = len(data.dataset if isinstance(data, Seeded) else data)
+    return {k: v for k, v in size.items() if v is not None}
+
+
+def why_reduced(full, size):
+    """'' or how it differs from the paper's size, as '20 of 90 epochs, ...'."""
+    names = dict(num_train='training images', iters='iterations', pixels='pixels a side',
+                 batch_size='images in a batch')
+    return ', '.join(f'{size[k]} of {v} {names.get(k, k)}' for k, v in full.items()
+                     if k in size and (size[k] < v or k == 'batch_size' and size[k] != v))
+
+
+def run_identity(runner):
+    """What a resumed run must have in common with the one that was stopped."""
+    size = run_size(runner)
+    return dict(seed=runner.seed, batch_size=size['batch_size'], num_train=size.get('num_train'))
+
+
+# What a test decides anew; everything else of a protocol is that of the training.
+TESTED = ('dataset', 'split', 'num_classes', 'test_pipeline', 'test_mode')
+
+
+def split_of(runner):
+    """The evaluated images: how many, and a hash of their names."""
+    loop = getattr(runner, '_val_loop', None)
+    if not hasattr(loop, 'dataloader') or getattr(runner, '_test_loop', None) is not None \
+            and hasattr(runner._test_loop, 'dataloader'):
+        loop = runner._test_loop
+    dataset = loop.dataloader.dataset
+    names = (Path(dataset.get_data_info(i)['img_path']).name for i in range(len(dataset)))
+    return dict(split_images=len(dataset),
+                split_sha256=hashlib.sha256('\n'.join(names).encode()).hexdigest()[:12])
+
+
+def protocol_of(runner, weights, size):
+    """Everything that must be equal for two numbers to be comparable, as plain data."""
+    cfg, model = runner.cfg, runner.cfg.model
+    if model.type == 'semmae.PartLearner':
+        learner = unwrapped(runner.model)
+        return dict(dataset=cfg.result.dataset, split=cfg.result.split, grid=learner.grid,
+                    num_parts=learner.num_parts, test_pipeline=pipeline(cfg.test_dataloader),
+                    encoder=(weights.get('encoder') or {}).get('name'),
+                    background=cfg.result.get('background'))
+    optim = cfg.get('optim_wrapper') or {}
+    optimizer = dict(optim.get('optimizer') or {})
+    backbone = unwrapped(runner.model).backbone
+    vit = model.backbone
+    return dict(
+        dataset=cfg.result.dataset, split=cfg.result.split, num_classes=model_classes(model),
+        input_size=list(backbone.img_size), patch_size=backbone.patch_size,
+        tokens=(model.get('num_candidates')
+                or backbone.patch_resolution[0] * backbone.patch_resolution[1]),
+        arch=vit.arch if isinstance(vit.arch, str) else dict(vit.arch),
+        schedule=[short(s) for s in cfg.get('param_scheduler') or []],
+        **{k: v for k, v in size.items() if k not in ('num_train', 'pixels')},
+        optimizer=optimizer.pop('type', None), **optimizer,
+        paramwise={k: v for k, v in (optim.get('paramwise_cfg') or {}).items()},
+        precision=optim.get('dtype', 'float32') if optim.get('type') == 'AmpOptimWrapper'
+        else 'float32', clip_grad=optim.get('clip_grad'), drop_path=vit.get('drop_path_rate', 0.),
+        frozen=vit.get('is_frozen', False), rel_pos_bias=vit.get('rel_pos_bias', False),
+        pooling=vit.get('out_type'), out_indices=vit.get('out_indices'),
+        heads={k: short(model[k]) for k in ('neck', 'head', 'decode_head', 'auxiliary_head')
+               if model.get(k)},
+        augmentation=pipeline(cfg.get('train_dataloader')), batch_augments=model.get('train_cfg'),
+        test_pipeline=pipeline(cfg.get('val_dataloader') or cfg.get('test_dataloader')),
+        test_mode=model.get('test_cfg'),
+        pretraining={k: weights.get(k) for k in ('epochs', 'num_train', 'batch_size')})
+
+
+def plain(value):
+    """Config values as plain dicts, lists and numbers."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return value
+
+
+def model_classes(model):
+    head = model.get('head') or model.get('decode_head') or {}
+    return head.get('num_classes')
+
+
+def pipeline(loader):
+    """A data loader's transforms, one short text each, without paths and packing."""
+    dataset = (loader or {}).get('dataset') or {}
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    steps = [s for s in dataset.get('pipeline') or []
+             if not any(word in s['type'] for word in ('Pack', 'LoadImage', 'LoadAnnot'))]
+    return [short({k: v for k, v in s.items() if k not in ('store', 'root')}) for s in steps]
+
+
+def short(step):
+    """``Resize(scale=(64, 64))`` of a config dict."""
+    step = dict(step)
+    kind = str(step.pop('type')).split('.')[-1]
+    return f'{kind}({", ".join(f"{k}={v}" for k, v in sorted(step.items()))})'
