@@ -209,8 +209,8 @@ def signs_of_collapse(coverage, off_diagonal_cosine, largest_share, explained) -
     """Sentences on what is wrong with part maps whose means over a data set are given; [] if sound.
 
     coverage: (P,) shares of all patches. explained: share of the variation within images that is
-    reconstructed. The limits are ours. That of the cosine is high
-    because at .96 the argmax was still as good as at .60 (benchmarks/results/parts).
+    reconstructed. The limits are ours. That of the cosine is high because maps that were alike to
+    .96 still had an argmax as good as others (benchmarks/results/parts/README.md).
     """
     dead = [i for i, share in enumerate(coverage) if share < .001]
     said = []
