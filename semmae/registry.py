@@ -58,7 +58,8 @@ MODELS = _child(root.MODELS, 'semmae.models')
 DATASETS = _child(root.DATASETS, *DATA)
 TRANSFORMS = _child(root.TRANSFORMS, *DATA)
 DATA_SAMPLERS = _child(root.DATA_SAMPLERS, *DATA)
-HOOKS = _child(root.HOOKS, *(f'semmae.engine.{m}' for m in ('hooks', 'record', 'part_quality')))
+HOOKS = _child(root.HOOKS, *(f'semmae.engine.{m}' for m in
+                              ('hooks', 'monitor', 'record', 'part_quality')))
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
     root.OPTIM_WRAPPER_CONSTRUCTORS, 'semmae.engine.optim')
 METRICS = _child(root.METRICS, 'semmae.evaluation.metrics')

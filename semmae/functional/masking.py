@@ -75,6 +75,8 @@ def _fill(amount, room):
 
 def _sum_before(x):
     """(B, P): sum of the entries to the left (cumsum of floats is not deterministic on CUDA)."""
+    if not x.is_floating_point():
+        return x.cumsum(1) - x
     return (x[:, None, :] * x.new_ones(x.shape[1], x.shape[1]).tril(-1)).sum(-1)
 
 
@@ -132,18 +134,19 @@ def part_guided_mask(part_ids: torch.Tensor, num_parts: int, mask_ratio: float, 
     budget = num_masked(length, mask_ratio)
     noise = _noise_or_draw(batch, length + num_parts, part_ids.device, generator, noise)
     patch_noise, part_noise = noise[:, :length], noise[:, length:]
-    parts = torch.arange(num_parts, device=part_ids.device)
-    sizes = (part_ids[:, None] == parts[:, None]).sum(-1)
+    sizes = part_ids.new_zeros(batch, num_parts).scatter_add(1, part_ids, torch.ones_like(part_ids))
     order = part_noise.argsort(dim=1, stable=True)
     # The same numbers serve the rounding, which stays unbiased given the order: see there.
     counts = _interpolated(sizes.float(), budget, alpha, order)
     num_mask = round_to_budget(counts, sizes, budget, noise=part_noise)
-    # Sort by noise, then stably by part: each part is a run, its small noise first.
-    by_noise = patch_noise.argsort(dim=1, stable=True)
-    by_part = part_ids.gather(1, by_noise).argsort(dim=1, stable=True)
-    place = by_noise.gather(1, by_part).argsort(1)
+    # One sort by part, then by noise: each part is a run, its small noise first. In integers, which
+    # sort faster; 24 bits hold every float32 that torch.rand draws.
+    small = (patch_noise.float() * ONE_PATCH).long().clamp(0, ONE_PATCH - 1)
+    order = (part_ids * ONE_PATCH + small).argsort(dim=1, stable=True)
     first_masked = _sum_before(sizes) + sizes - num_mask
-    return place >= first_masked.gather(1, part_ids)
+    is_masked = (torch.arange(length, device=part_ids.device)
+                 >= first_masked.gather(1, part_ids.gather(1, order)))
+    return torch.zeros_like(is_masked).scatter(1, order, is_masked)
 
 
 def random_mask(batch: int, length: int, mask_ratio: float,
@@ -162,27 +165,35 @@ def random_mask(batch: int, length: int, mask_ratio: float,
 def blockwise_mask(batch: int, grid: int | tuple[int, int], mask_ratio: float,
                    generator: torch.Generator | None = None,
                    device: torch.device | str | None = None,
-                   noise: torch.Tensor | None = None) -> torch.Tensor:
-    """Mask (B, H * W) made of rectangles (BEiT, SiT), of exact size.
+                   noise: torch.Tensor | None = None,
+                   ids: torch.Tensor | None = None) -> torch.Tensor:
+    """Mask (B, L = H * W) made of rectangles (BEiT, SiT), of exact size.
 
     Rectangles as in BEiT: area from 16/196 of the grid up to what is still to be masked, aspect
     0.3 to 1 / 0.3, anywhere inside the grid. Ours: each one grows from its centre, and patches are
     masked in the order in which they are reached. So the last rectangle is cut all around rather
     than from one side, and if K rectangles do not suffice, the K-th grows on past its edges.
     K = min(32, L // 4). noise: (B, 4 * K) or wider, so L columns suffice from L = 4 on.
+    ids: (B, L) positions of the L patches that can be masked, where these are not the whole grid;
+    rectangles lie anywhere on the grid, and only what they hold of these patches counts.
     """
     h, w = (grid, grid) if isinstance(grid, int) else grid
-    length = h * w
+    length = h * w if ids is None else ids.shape[1]
     masked = num_masked(length, mask_ratio)
     num_rectangles = max(1, min(32, length // 4))
     noise = _noise_or_draw(batch, 4 * num_rectangles, device, generator, noise, or_wider=True)
     y, x = (torch.arange(size, device=noise.device) + 0.5 for size in (h, w))
-    smallest = 16 / 196 * length
+    smallest = 16 / 196 * h * w
     reached = noise.new_full((batch, h, w), torch.inf)
+
+    def patches():
+        """(B, L): when the patches that can be masked were reached."""
+        return reached.flatten(1) if ids is None else reached.flatten(1).gather(1, ids)
+
     for k in range(num_rectangles):
         u = noise[:, 4 * k:4 * k + 4, None]
-        left = masked - reached.isfinite().sum((1, 2)).clamp(max=masked)
-        area = smallest + u[:, 0] * (left[:, None] - smallest).clamp(min=0)
+        left = masked - patches().isfinite().sum(1, keepdim=True).clamp(max=masked)
+        area = smallest + u[:, 0] * (left - smallest).clamp(min=0)
         aspect = torch.exp((2 * u[:, 1] - 1) * math.log(1 / 0.3))
         rows, columns = (area * aspect).sqrt().clamp(1, h), (area / aspect).sqrt().clamp(1, w)
         # The last term keeps mirrored patches from being reached at the same time.
@@ -192,30 +203,42 @@ def blockwise_mask(batch: int, grid: int | tuple[int, int], mask_ratio: float,
                              ((x - centre_x).abs() / (columns / 2))[:, None, :])
         grows_to = 1 if k < num_rectangles - 1 else torch.inf
         reached = torch.where(reached.isinf() & (away < grows_to), k + away, reached)
-    return _rank(reached.flatten(1)) < masked
+    return _rank(patches()) < masked
 
 
 def attention_mask(scores: torch.Tensor, mask_ratio: float, mode: str = 'high',
                    generator: torch.Generator | None = None, noise: torch.Tensor | None = None,
-                   show_max: float = 0.1, show_share: float = 0.5) -> torch.Tensor:
+                   show_max: float = 0.1, show_share: float = 0.5,
+                   spared: float = 0.125) -> torch.Tensor:
     """Mask (B, L) by attention scores (B, L); equal scores are masked from the lower position on.
 
     mode: 'high' masks the most attended patches (AttMask-High), 'low' the least attended
-        (AttMask-Low, MST), 'hint' the most attended but for a few random ones (AttMask-Hint).
+        (AttMask-Low), 'hint' the most attended but for a few random ones (AttMask-Hint),
+        'nonessential' random ones, but none of the most attended (MST).
     show_max: share of the patches, most attended first, from which hints are drawn (AttMask's
         default). show_share: share of these that is shown (ours; AttMask draws how many).
-    noise: (B, L) or wider; only 'hint' uses it. In place of the hints the next most attended
-        patches are masked (ours, for an exact size), so there are at most V hints.
+        In place of the hints the next most attended patches are masked (ours, for an exact size),
+        so there are at most V hints.
+    spared: share of the patches, most attended first, that 'nonessential' leaves alone (ours; MST
+        masks below a threshold, with a probability), at most 1 - mask_ratio.
+    noise: (B, L) or wider; 'high' and 'low' do not use it.
     """
     if scores.ndim != 2:
         raise ValueError(f'scores have shape {tuple(scores.shape)}, expected (B, L)')
-    if mode not in ('high', 'low', 'hint'):
-        raise ValueError(f"mode is {mode!r}, expected 'high', 'low' or 'hint'")
+    if mode not in ('high', 'low', 'hint', 'nonessential'):
+        raise ValueError(f"mode is {mode!r}, expected 'high', 'low', 'hint' or 'nonessential'")
     if not (0 <= show_max <= 1 and 0 <= show_share <= 1):
         raise ValueError(f'show_max is {show_max} and show_share {show_share}, expected [0, 1]')
     batch, length = scores.shape
     masked = num_masked(length, mask_ratio)
-    rank = scores.argsort(dim=1, descending=mode != 'low', stable=True).argsort(1)
+    if mode == 'nonessential':
+        if not 0 <= round(spared * length) <= length - masked:
+            raise ValueError(f'spared is {spared}, expected 0 to 1 - mask_ratio = '
+                             f'{1 - mask_ratio:g}')
+        noise = _noise_or_draw(batch, length, scores.device, generator, noise, or_wider=True)
+        is_spared = _rank(-scores.float()) < round(spared * length)
+        return _rank(noise.masked_fill(is_spared, -torch.inf)) >= length - masked
+    rank = _rank(scores if mode == 'low' else -scores.float())
     if mode == 'hint':
         noise = _noise_or_draw(batch, length, scores.device, generator, noise, or_wider=True)
         candidates = round(show_max * length)
@@ -247,7 +270,9 @@ def split_ids(mask: torch.Tensor,
 
 def _rank(x):
     """(B, L) place of every entry in its row in ascending order, the left one first in a tie."""
-    return x.argsort(dim=1, stable=True).argsort(1)
+    order = x.argsort(dim=1, stable=True)
+    places = torch.arange(x.shape[1], device=x.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places)
 
 
 def _noise_or_draw(batch, columns, device, generator, noise, or_wider=False):

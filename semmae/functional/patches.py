@@ -11,13 +11,32 @@ def patchify(images: torch.Tensor, patch_size: int) -> torch.Tensor:
 
     H and W need not be equal, but have to be multiples of ``patch_size``.
     """
+    return _cut(images, patch_size).reshape(
+        len(images), -1, patch_size ** 2 * images.shape[1])
+
+
+def patches_at(images: torch.Tensor, patch_size: int, ids: torch.Tensor) -> torch.Tensor:
+    """The patches (B, K, p * p * C) of images (B, C, H, W) at positions ids (B, K).
+
+    As `gather_positions` of `patchify`, without copying the patches that are not asked for.
+    """
+    patches = _cut(images, patch_size)
+    if ids.ndim != 2 or len(ids) != len(images):
+        raise ValueError(f'ids have shape {tuple(ids.shape)} for {len(images)} images, expected '
+                         '(B, K)')
+    rows = torch.arange(len(ids), device=ids.device)[:, None]
+    w = patches.shape[2]
+    return patches[rows, ids // w, ids % w].flatten(2)
+
+
+def _cut(images, patch_size):
+    """(B, h, w, p, p, C) view of images (B, C, H, W)."""
     if images.ndim != 4 or images.shape[2] % patch_size or images.shape[3] % patch_size:
         raise ValueError(f'images have shape {tuple(images.shape)}, expected (B, C, H, W) with H '
                          f'and W multiples of patch_size={patch_size}')
     b, c, height, width = images.shape
-    h, w = height // patch_size, width // patch_size
-    x = images.reshape(b, c, h, patch_size, w, patch_size)
-    return x.permute(0, 2, 4, 3, 5, 1).reshape(b, h * w, patch_size ** 2 * c)
+    x = images.reshape(b, c, height // patch_size, patch_size, width // patch_size, patch_size)
+    return x.permute(0, 2, 4, 3, 5, 1)
 
 
 def unpatchify(patches: torch.Tensor, patch_size: int,

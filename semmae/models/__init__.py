@@ -1,8 +1,9 @@
 """Registered models. Import order follows the way of the data."""
+from .adversarial_masking import AdversarialMasking
 from .backbone import ViT
 from .classifier import KeptPatchClassifier
 from .mae_decoder import MAEDecoder
-from .masking import PartGuidedMasking, RandomMasking
+from .masking import AttentionMasking, BlockwiseMasking, PartGuidedMasking, RandomMasking
 from .part_decoder import PaintDecoder, PartDecoder
 from .part_encoder import PartEncoder
 from .part_learner import PartLearner
@@ -15,8 +16,10 @@ from .part_sources import (
     VoronoiParts,
 )
 from .semmae import ImagePreprocessor, SemMAE
+from .simmim_vit import SimMIMViT
 
-__all__ = ['ViT', 'KeptPatchClassifier', 'MAEDecoder', 'PartGuidedMasking', 'RandomMasking',
+__all__ = ['ViT', 'KeptPatchClassifier', 'MAEDecoder', 'AdversarialMasking', 'AttentionMasking',
+           'BlockwiseMasking', 'PartGuidedMasking', 'RandomMasking',
            'PaintDecoder', 'PartDecoder', 'PartEncoder', 'PartLearner', 'ColourParts', 'HeadParts',
            'KMeansParts', 'LearnedParts', 'OnlineParts', 'VoronoiParts', 'ImagePreprocessor',
-           'SemMAE']
+           'SemMAE', 'SimMIMViT']

@@ -12,7 +12,7 @@ from mmpretrain.models.utils.attention import MultiheadAttention
 from torch import nn
 
 from ..engine.checkpoint import load_backbone, resize_position_embedding
-from ..functional.patches import gather_positions, patchify, sincos_position_embedding
+from ..functional.patches import gather_positions, patches_at, sincos_position_embedding
 from ..registry import MODELS
 
 
@@ -86,8 +86,8 @@ class ViT(VisionTransformer):
         else:
             hw = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
             conv = self.patch_embed.projection
-            pixels = gather_positions(patchify(images, self.patch_size), ids_keep)
-            # The convolution over one patch is a linear map; patchify puts channels last.
+            pixels = patches_at(images, self.patch_size, ids_keep)
+            # The convolution over one patch is a linear map; channels are last in a patch.
             x = F.linear(pixels, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
         pos = resize_position_embedding(self.pos_embed, self.patch_resolution, hw,
                                         offset=self.interpolate_offset, mode=self.interpolate_mode)
@@ -104,7 +104,10 @@ class ViT(VisionTransformer):
         """
         if ids_keep is not None and self.out_type == 'featmap':
             raise ValueError("out_type='featmap' needs all patches, found ids_keep")
-        x, hw = self.tokens(images, ids_keep)
+        return self.encode(*self.tokens(images, ids_keep))
+
+    def encode(self, x, hw):
+        """Tokens (B, 1 + V, D) through all layers; hw: the grid, for maps of features."""
         outs = []
         for i, layer in enumerate(self.layers):
             x = layer(x)

@@ -1,32 +1,106 @@
 """Registered masking strategies: faces of `semmae.functional.masking`.
 
-The interface, all of it: a module that is called as
+The interface, all of it: a module with a ``mask_ratio`` that is called as
 
-    mask = strategy(batch, length, part_ids, progress, noise)        bool (B, L), 1 is removed
+    mask = strategy(candidates)        bool (B, K), 1 is removed
 
-with ``part_ids`` (B, L) int64 or None, ``progress`` in [0, 1] through the pre-training, ``noise``
-(B, L + P) uniform numbers of these images in this epoch (`semmae.datasets.seeded`), or None to draw
-new ones. Every image of a batch must have ``L - int(L * (1 - mask_ratio))`` patches removed.
-``needs_parts`` says whether a part store has to be given.
+with `Candidates`, and removes ``K - int(K * (1 - mask_ratio))`` patches of every image.
+``needs`` names what of the candidates has to be there: 'part_ids', 'scores'. ``num_parts``, where
+it has one, is how many parts it expects. A strategy that learns has also
+
+    loss = strategy.loss(candidates, mask, patch_losses)        a number, or a dict of them
+
+patch_losses: (B, K) the error of each masked patch, without gradient, 0 where visible. What it
+returns is added to the loss of the model (`models.adversarial_masking`).
+
+B images, K candidates of the L patches of the grid, P parts.
 """
+from dataclasses import dataclass
+
+import torch
 from mmengine.model import BaseModule
 
-from ..functional.masking import alpha_at, part_guided_mask, random_mask
+from ..functional.masking import (
+    alpha_at,
+    attention_mask,
+    blockwise_mask,
+    part_guided_mask,
+    random_mask,
+)
 from ..registry import MODELS
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The patches among which a mask is drawn, and all that a strategy may look at.
+
+    images: (B, 3, height, width) normalised; grid: (H, W) patches.
+    ids: (B, K) int64 positions of the candidates on the grid, ascending; all L of them unless the
+        model drops the background.
+    noise: (B, K + P) uniform numbers, a function of (seed, epoch, image index), so that the mask
+        is one too (`datasets.seeded`); for each candidate one, then one for each part.
+    progress: share of the pre-training that is done, in [0, 1].
+    part_ids: (B, K) int64, or None. scores: (B, K), larger is more foreground or more attended,
+        whichever the part store holds, or None.
+    """
+    images: torch.Tensor
+    grid: tuple[int, int]
+    ids: torch.Tensor
+    noise: torch.Tensor
+    progress: float = 0.
+    part_ids: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
 
 
 @MODELS.register_module()
 class RandomMasking(BaseModule):
     """Every patch equally likely (MAE). Table 3, first row."""
 
-    needs_parts = False
+    needs = ()
 
     def __init__(self, mask_ratio=0.75):
         super().__init__()
         self.mask_ratio = mask_ratio
 
-    def forward(self, batch, length, part_ids=None, progress=0., noise=None):
-        return random_mask(batch, length, self.mask_ratio, noise=noise)
+    def forward(self, candidates):
+        return random_mask(*candidates.ids.shape, self.mask_ratio, noise=candidates.noise)
+
+
+@MODELS.register_module()
+class BlockwiseMasking(BaseModule):
+    """Rectangles of neighbouring patches (SiT, BEiT)."""
+
+    needs = ()
+
+    def __init__(self, mask_ratio=0.75):
+        super().__init__()
+        self.mask_ratio = mask_ratio
+
+    def forward(self, candidates):
+        return blockwise_mask(len(candidates.ids), candidates.grid, self.mask_ratio,
+                              noise=candidates.noise, ids=candidates.ids)
+
+
+@MODELS.register_module()
+class AttentionMasking(BaseModule):
+    """Guided by the attention of the part encoder's class token.
+
+    mode: 'high' and 'hint' (AttMask), 'low' (AttMask's control), or 'nonessential' (MST): see
+        `attention_mask`, which takes the other arguments.
+    The scores come from a part store made with ``--source heads``, whose foreground is the mean
+    attention of the heads; a config asks for it with ``foreground='attention'`` of its data set.
+    """
+
+    needs = ('scores',)
+
+    def __init__(self, mode='high', mask_ratio=0.75, show_max=0.1, show_share=0.5, spared=0.125):
+        super().__init__()
+        self.mask_ratio = mask_ratio
+        self.options = dict(mode=mode, show_max=show_max, show_share=show_share, spared=spared)
+
+    def forward(self, candidates):
+        return attention_mask(candidates.scores, self.mask_ratio, noise=candidates.noise,
+                              **self.options)
 
 
 @MODELS.register_module()
@@ -35,9 +109,11 @@ class PartGuidedMasking(BaseModule):
 
     gamma, alpha_start, alpha_end: alpha runs from start to end as progress**gamma (line 7).
     With start = end it is fixed: 0 and 1 are rows 2 and 3 of Table 3; start 1, end 0 is row 4.
+    Progress goes by epoch as in Algorithm 1; ``semmae.ProgressHook`` with by_epoch=False makes it
+    go by iteration.
     """
 
-    needs_parts = True
+    needs = ('part_ids',)
 
     def __init__(self, num_parts, mask_ratio=0.75, gamma=2.0, alpha_start=0.0, alpha_end=1.0):
         super().__init__()
@@ -49,6 +125,6 @@ class PartGuidedMasking(BaseModule):
         """The interpolation weight of Algorithm 1, line 7, at ``progress``."""
         return alpha_at(progress, self.gamma, self.alpha_start, self.alpha_end)
 
-    def forward(self, batch, length, part_ids, progress, noise=None):
-        return part_guided_mask(part_ids, self.num_parts, self.mask_ratio, self.alpha(progress),
-                                noise=noise)
+    def forward(self, candidates):
+        return part_guided_mask(candidates.part_ids, self.num_parts, self.mask_ratio,
+                                self.alpha(candidates.progress), noise=candidates.noise)

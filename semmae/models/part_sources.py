@@ -75,6 +75,8 @@ class HeadParts(BaseModule):
     Foreground: the mean attention of the heads.
     """
 
+    foreground = 'attention'
+
     def num_parts(self, learner):
         return learner.encoder.num_heads
 

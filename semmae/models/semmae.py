@@ -3,14 +3,17 @@
 B images, L patches of the grid, K candidates for masking (all L, or the most foreground ones),
 V visible, M masked, P parts. A mask is 1 where a patch is removed.
 """
+from dataclasses import replace
+
 import torch
 from mmengine.model import BaseDataPreprocessor, BaseModel
 
 from ..functional.losses import masked_patch_loss
 from ..functional.masking import split_ids
 from ..functional.parts import foreground_ids
-from ..functional.patches import gather_positions, normalize_patches, patchify
+from ..functional.patches import gather_positions, normalize_patches, patches_at
 from ..registry import MODELS
+from .masking import Candidates
 
 
 @MODELS.register_module()
@@ -48,6 +51,7 @@ class SemMAE(BaseModel):
         self.num_candidates = num_candidates
         self.norm_pix_loss = norm_pix_loss
         self.progress = 0.  # share of the pre-training that is done; set by ProgressHook
+        self.last = None  # candidates and mask of the last step
         if self.decoder.grid != self.backbone.patch_resolution:
             raise ValueError(f'decoder.grid is {self.decoder.grid}, but the encoder divides '
                              f'img_size by patch_size into {self.backbone.patch_resolution}')
@@ -62,37 +66,66 @@ class SemMAE(BaseModel):
         if num_candidates is not None and not 0 < num_candidates <= length:
             raise ValueError(f'num_candidates is {num_candidates}, expected 1 to {length} patches')
 
-    def positions(self, batch, part_ids=None, foreground=None, noise=None):
-        """(ids_keep (B, V), ids_mask (B, M)): grid positions that stay and that are to predict.
+    def candidates(self, images, part_ids=None, foreground=None, noise=None):
+        """The `Candidates` of a batch of images (B, 3, H, W).
 
-        part_ids: (B, L) int. foreground: (B, L) scores. noise: (B, L + P), see `models.masking`.
+        part_ids: (B, L) int. foreground: (B, L) scores. noise: (B, L + P), or None to draw it.
         """
-        length = candidates = self.decoder.grid[0] * self.decoder.grid[1]
-        if self.masking.needs_parts and part_ids is None:
-            raise ValueError(
-                f'{type(self.masking).__name__} needs part ids, the batch has none: set part_store '
-                'of the data set to a store made by tools/extract_parts.py, or model.online_parts')
-        ids = None
-        if self.num_candidates is not None:
+        grid, batch = self.decoder.grid, len(images)
+        length = grid[0] * grid[1]
+        given = dict(part_ids=part_ids, scores=foreground)
+        for need in self.masking.needs:
+            if given[need] is None:
+                raise ValueError(
+                    f'{type(self.masking).__name__} needs {need}, the batch has none: set '
+                    'part_store of the data set to a store made by tools/extract_parts.py, or '
+                    'model.online_parts')
+        for name, value in given.items():
+            if value is not None and value.shape != (batch, length):
+                raise ValueError(
+                    f'{name} have shape {tuple(value.shape)}, expected {(batch, length)}: the part '
+                    'store, or the crop that resamples it, has another grid than the model')
+        if noise is None:
+            noise = torch.rand(batch, length + getattr(self.masking, 'num_parts', 0),
+                               device=images.device)
+        if self.num_candidates is None:
+            ids = torch.arange(length, device=images.device).expand(batch, -1)
+        else:
             if foreground is None:
                 raise ValueError('num_candidates needs foreground scores, the batch has none: set '
                                  'part_store of the data set (tools/extract_parts.py)')
-            candidates = self.num_candidates
-            ids = foreground_ids(foreground, candidates)
+            ids = foreground_ids(foreground, self.num_candidates)
+            given = {k: v if v is None else gather_positions(v, ids) for k, v in given.items()}
+            noise = torch.cat([noise[:, :self.num_candidates], noise[:, length:]], 1)
         if part_ids is not None:
-            part_ids = part_ids.long()
-            part_ids = part_ids if ids is None else gather_positions(part_ids, ids)
-        if noise is None:
-            noise = torch.rand(batch, length + getattr(self.masking, 'num_parts', 0),
-                               device=self.decoder.mask_token.device)
-        # One number for each candidate, then one for each part.
-        noise = torch.cat([noise[:, :candidates], noise[:, length:]], 1)
-        mask = self.masking(batch, candidates, part_ids, self.progress, noise)
-        num_keep = int(candidates * (1 - self.masking.mask_ratio))
+            given['part_ids'] = given['part_ids'].long()
+        return Candidates(images=images, grid=grid, ids=ids, noise=noise, progress=self.progress,
+                          **given)
+
+    def split(self, candidates, mask):
+        """(ids_keep (B, V), ids_mask (B, M)): grid positions that stay and that are to predict.
+
+        mask: (B, K) of the candidates. Its size is checked on the CPU, and on a GPU in the first
+        step only, since looking at it waits for the device.
+        """
+        length = candidates.ids.shape[1]
+        num_keep = int(length * (1 - self.masking.mask_ratio))
+        if mask.shape != candidates.ids.shape or mask.dtype != torch.bool:
+            raise ValueError(f'{type(self.masking).__name__} gave a {mask.dtype} mask of shape '
+                             f'{tuple(mask.shape)}, expected torch.bool and '
+                             f'{tuple(candidates.ids.shape)}')
+        if mask.device.type == 'cpu' or self.last is None:
+            masked = mask.sum(1)
+            if (masked != length - num_keep).any():
+                raise ValueError(
+                    f'{type(self.masking).__name__} masks {masked.min()} to {masked.max()} of '
+                    f'{length} patches of an image, expected {length - num_keep}: '
+                    'L - int(L * (1 - mask_ratio)) in each')
         ids_keep, ids_mask = split_ids(mask, num_keep)
-        if ids is not None:
-            ids_keep, ids_mask = gather_positions(ids, ids_keep), gather_positions(ids, ids_mask)
-        return ids_keep, ids_mask
+        if self.num_candidates is None:
+            return ids_keep, ids_mask
+        return (gather_positions(candidates.ids, ids_keep),
+                gather_positions(candidates.ids, ids_mask))
 
     def predict(self, images, ids_keep, ids_mask):
         """(B, M, patch_size**2 * 3): predicted (by default normalised) pixels."""
@@ -107,11 +140,27 @@ class SemMAE(BaseModel):
                 raise ValueError('parts come from a part store and from online_parts, expected one '
                                  'of them; set part_store=None of the data set')
             part_ids, foreground = self.online_parts(inputs)
-        ids_keep, ids_mask = self.positions(len(inputs), part_ids, foreground, noise)
-        target = gather_positions(patchify(inputs, self.backbone.patch_size), ids_mask)
+        candidates = self.candidates(inputs, part_ids, foreground, noise)
+        mask = self.masking(candidates)
+        ids_keep, ids_mask = self.split(candidates, mask)
+        target = patches_at(inputs, self.backbone.patch_size, ids_mask)
         if self.norm_pix_loss:
             target = normalize_patches(target)
-        losses = dict(loss=masked_patch_loss(self.predict(inputs, ids_keep, ids_mask), target))
+        predicted = self.predict(inputs, ids_keep, ids_mask)
+        losses = dict(loss=masked_patch_loss(predicted, target))
         if hasattr(self.masking, 'alpha'):
-            losses['alpha'] = inputs.new_tensor(self.masking.alpha(self.progress))
+            losses['alpha'] = inputs.new_full((), self.masking.alpha(self.progress))
+        if hasattr(self.masking, 'loss'):
+            losses |= self.masking_losses(candidates, mask, predicted, target)
+        # For those who watch (`engine.monitor`); the images would only fill the memory.
+        self.last = replace(candidates, images=None), mask
         return losses
+
+    def masking_losses(self, candidates, mask, predicted, target):
+        """What a strategy that learns adds to the loss, as ``loss_masking...``."""
+        errors = (predicted.detach().float() - target.float()).pow(2).mean(-1)
+        ids_mask = split_ids(mask, mask.shape[1] - errors.shape[1])[1]
+        patch_losses = errors.new_zeros(mask.shape).scatter(1, ids_mask, errors)
+        losses = self.masking.loss(candidates, mask, patch_losses)
+        losses = losses if isinstance(losses, dict) else {'': losses}
+        return {f'loss_masking{"_" * bool(k)}{k}': v for k, v in losses.items()}

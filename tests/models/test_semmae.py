@@ -70,7 +70,8 @@ def test_part_guided_masks_at_alpha_one_hide_whole_parts():
     model = build(dict(type='semmae.PartGuidedMasking', num_parts=4))
     ids = torch.arange(64).div(16, rounding_mode='floor').expand(5, -1)
     model.progress = 1.0
-    keep, mask = model.positions(5, part_ids=ids)
+    candidates = model.candidates(torch.zeros(5, 3, 64, 64), part_ids=ids)
+    keep, mask = model.split(candidates, model.masking(candidates))
     assert keep.shape == (5, 16) and mask.shape == (5, 48)
     # Four parts of 16 patches, 48 to hide: exactly one part stays.
     assert (ids.gather(1, keep) == ids.gather(1, keep)[:, :1]).all()
@@ -79,7 +80,8 @@ def test_part_guided_masks_at_alpha_one_hide_whole_parts():
 def test_candidates_are_the_most_foreground_patches_and_nothing_else_is_used():
     model = build(dict(type='semmae.PartGuidedMasking', num_parts=2), num_candidates=16)
     foreground = torch.rand(3, 64)
-    keep, mask = model.positions(3, part_ids=torch.randint(2, (3, 64)), foreground=foreground)
+    candidates = model.candidates(torch.zeros(3, 3, 64, 64), torch.randint(2, (3, 64)), foreground)
+    keep, mask = model.split(candidates, model.masking(candidates))
     used = torch.cat([keep, mask], 1).sort(1).values
     assert used.equal(foreground.topk(16).indices.sort(1).values)
     assert keep.shape == (3, 4)
