@@ -15,19 +15,22 @@ class PartDataset(BaseDataset):
 
     part_store: folder made by tools/extract_parts.py for the same images, or None. With one, a
         sample carries ``part_ids`` and ``foreground``, (grid, grid) uint8 arrays.
-    grid, num_parts: what the model expects; a store made with others is refused.
+    grid, num_parts: what the store has to have; one made with others is refused. They are the
+        model's, but where a `RandomResizedCropWithParts` makes maps of the model's grid, its own
+        argument, from a finer store.
     label_root: folder of label maps, or None. With one, a sample carries ``label_path``, the file
         of the same relative path ending in .png; `semmae.LoadPartTruth` reads it.
     """
 
     def __init__(self, data_root, pipeline=(), part_store=None, grid=None, num_parts=None,
-                 label_root=None, **kwargs):
+                 foreground=None, label_root=None, **kwargs):
         check_truth_steps(pipeline)
         self.label_root = label_root
         self.store = None if part_store is None else PartStore(part_store)
         self.wanted = {}
         if self.store is not None:
-            self.wanted = dict(grid=grid, num_parts=num_parts, view=view_of(pipeline))
+            self.wanted = dict(grid=grid, num_parts=num_parts, view=view_of(pipeline),
+                               foreground=foreground)
         super().__init__(data_root=str(data_root), pipeline=list(pipeline), **kwargs)
 
     def load_data_list(self):

@@ -273,14 +273,16 @@ class PartStore:
                     f'{self.root / name} is not as it was written: sha256 {digest[:12]}, the '
                     f'manifest says {wanted and wanted[:12]}. Remove the store. {self.command()}')
 
-    def require(self, images=None, grid=None, num_parts=None, view=None):
+    def require(self, images=None, grid=None, num_parts=None, view=None, foreground=None):
         """Raise ValueError if this store was made for something else.
 
-        view: of the images, as `semmae.datasets.transforms.view_of` gives it.
+        view: of the images, as `semmae.datasets.transforms.view_of` gives it. foreground: what its
+        scores are, for example 'attention'.
         """
-        wanted = dict(grid=grid, num_parts=num_parts, view=view,
+        wanted = dict(grid=grid, num_parts=num_parts, view=view, foreground=foreground,
                       images_sha256=None if images is None else images_hash(images))
-        wrong = differences({'view': view, **self.manifest},
+        made = self.manifest.get('parts') or {}
+        wrong = differences({'view': view, 'foreground': made.get('foreground'), **self.manifest},
                             {k: v for k, v in wanted.items() if v is not None})
         if wrong:
             raise ValueError(f'part store {self.root} does not fit: {wrong}. {self.command()}')

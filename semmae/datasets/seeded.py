@@ -16,11 +16,20 @@ from ..registry import DATA_SAMPLERS, DATASETS
 
 
 def seed_everything(*key):
-    """Seed python, numpy and torch from a tuple of non-negative integers."""
-    a, b, c = np.random.SeedSequence(key).generate_state(3)
-    random.seed(int(a))
-    np.random.seed(int(b))
-    torch.manual_seed(int(c))
+    """Seed python, numpy and torch on all devices from a tuple of non-negative integers."""
+    torch.manual_seed(seed_cpu(*key))
+
+
+def seed_cpu(*key) -> int:
+    """The same without the other devices, for samples: those cost more to seed than to draw from.
+
+    Returns the seed that torch got.
+    """
+    a, b, c = (int(x) for x in np.random.SeedSequence(key).generate_state(3))
+    random.seed(a)
+    np.random.seed(b)
+    torch.default_generator.manual_seed(c)
+    return c
 
 
 @DATASETS.register_module()
@@ -44,7 +53,7 @@ class Seeded(Dataset):
 
     def __getitem__(self, key):
         epoch, index = key
-        seed_everything(self.seed, epoch, index)
+        seed_cpu(self.seed, epoch, index)
         return self.dataset[index % len(self.dataset)]
 
 

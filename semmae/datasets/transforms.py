@@ -5,48 +5,72 @@ The view is what the last step leaves of an image, S x S pixels.
 """
 from pathlib import Path
 
+import mmcv
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
+from mmpretrain.datasets import RandomResizedCrop
 from PIL import Image
 
 from ..registry import TRANSFORMS
 from .part_store import PartStore
 
 MAPS = ('part_ids', 'foreground')
+RANDOM = ('FlipWithParts', 'RandomResizedCropWithParts')  # they move image and parts together
+SAME_PLACE = ('LoadImageFromFile', 'LoadPartTruth', 'PackImage')
+
+
+def kind_of(step) -> str:
+    """Name of a step's class, without its library."""
+    return str(step['type']).split('.')[-1]
 
 
 def view_of(pipeline) -> list:
     """What part of an image a pipeline shows, independent of resolution, for part stores.
 
-    Raises ValueError for a step that would move the image away from its part map.
+    Random steps that take the parts along start from that view and do not count. Raises ValueError
+    for a step that would move the image away from its part map.
     """
-    view, scale = [], None
+    view, scale, before = [], None, []
     for step in pipeline:
-        kind = str(step['type']).split('.')[-1]
+        kind = kind_of(step)
+        moved = [name for name in before if name in RANDOM]
+        if moved and kind in ('ResizeEdge', 'CenterCrop'):
+            raise ValueError(
+                f'found {kind} after {moved[0]}, which would move images away from their part '
+                f'maps: these start from the whole view. Put semmae.{moved[0]} after '
+                'mmpretrain.ResizeEdge and mmpretrain.CenterCrop')
+        if kind == 'RandomResizedCropWithParts' and 'CenterCrop' not in before:
+            raise ValueError(
+                'found RandomResizedCropWithParts without a CenterCrop before it, expected crops '
+                'out of the view that part stores cover. Put mmpretrain.ResizeEdge and '
+                f'mmpretrain.CenterCrop before semmae.{kind}')
         if kind == 'ResizeEdge':
             scale = step['scale']
             view.append(f'{step.get("edge", "short")} side resized')
         elif kind == 'CenterCrop' and scale:
             view.append(f'centre crop of {step["crop_size"] / scale:.3f}')
-        elif kind not in ('LoadImageFromFile', 'FlipWithParts', 'LoadPartTruth', 'PackImage'):
+        elif kind not in (*SAME_PLACE, *RANDOM):
             raise ValueError(
                 f'{kind} would move images away from their part maps. With a part store or true '
                 'parts, the steps may be LoadImageFromFile, mmpretrain.ResizeEdge, '
-                'mmpretrain.CenterCrop, semmae.FlipWithParts or semmae.LoadPartTruth, and '
-                'semmae.PackImage, in this order')
+                'mmpretrain.CenterCrop, semmae.RandomResizedCropWithParts (in place of '
+                'RandomResizedCrop), semmae.FlipWithParts (in place of RandomFlip) or '
+                'semmae.LoadPartTruth, and semmae.PackImage, in this order')
+        before.append(kind)
     return view
 
 
 def check_truth_steps(pipeline):
     """ValueError where a pipeline with LoadPartTruth moves the image in a way unknown to it."""
-    kinds = [str(step['type']).split('.')[-1] for step in pipeline if isinstance(step, dict)]
+    kinds = [kind_of(step) for step in pipeline if isinstance(step, dict)]
     if 'LoadPartTruth' in kinds:
         view_of(pipeline)
         after = kinds[kinds.index('LoadPartTruth') + 1:]
-        if 'FlipWithParts' in kinds or set(after) - {'PackImage'}:
-            raise ValueError(f"found the steps {', '.join(kinds)}; expected no flip, and "
-                             'semmae.LoadPartTruth after all others but semmae.PackImage')
+        if set(kinds) & set(RANDOM) or set(after) - {'PackImage'}:
+            raise ValueError(f"found the steps {', '.join(kinds)}; expected no flip, no random "
+                             'crop, and semmae.LoadPartTruth after all others but '
+                             'semmae.PackImage')
 
 
 @TRANSFORMS.register_module()
@@ -63,6 +87,85 @@ class FlipWithParts(BaseTransform):
                 if key in results:
                     results[key] = np.ascontiguousarray(results[key][:, ::-1])
         return results
+
+
+@TRANSFORMS.register_module()
+class RandomResizedCropWithParts(RandomResizedCrop):
+    """Crop image and part map together and resize to (scale, scale). Ours; the paper only flips.
+
+    The box is drawn and the image cropped as by mmpretrain, with MAE's ranges. Stands after
+    ResizeEdge and CenterCrop, for a part store covers the view and no more. Against MAE's crops of
+    the full photo, that costs the field of view: what the centre crop cuts off is never seen, and
+    boxes have 0.2 to 1 of the view's area. It costs resolution only where the view has fewer
+    pixels than the photo: the view does not depend on its size, so make it large (448 for 224).
+
+    Part maps (old, old) become (grid, grid), old without ``grid``. A patch of the crop gets the
+    part that covers most of it in the stored map, the lower number in a tie, and the mean
+    foreground of what it covers, rounded (ours). Not the part under its centre: from 28x28 to
+    14x14 every centre is a corner of four stored patches, and taking one of them would shift the
+    map by half a patch and not agree with a flip. Foreground is no longer a permutation of ranks.
+    Parts do not get finer than they are stored: a crop of a fifth of the area at the store's own
+    grid repeats each of them about 2.2 times a side. A store finer than the model's grid helps:
+    the data set's ``grid`` is that of the store, this one the model's.
+
+    ``results['crop_box']``: left, top, width and height in pixels of the view.
+    """
+
+    def __init__(self, scale, crop_ratio_range=(0.2, 1.0), aspect_ratio_range=(3 / 4, 4 / 3),
+                 grid=None, interpolation='bicubic', backend='pillow'):
+        super().__init__(scale, crop_ratio_range, aspect_ratio_range,
+                         interpolation=interpolation, backend=backend)
+        self.grid = grid
+
+    def transform(self, results):
+        image, found = results['img'], [key for key in MAPS if key in results]
+        sides = image.shape[:2]
+        if found and sides[0] != sides[1]:
+            raise ValueError(
+                f"{results.get('img_path', 'an image')}: found {sides[1]}x{sides[0]} pixels with a "
+                'part map, expected a square. Put mmpretrain.ResizeEdge and mmpretrain.CenterCrop '
+                'before semmae.RandomResizedCropWithParts')
+        top, left, height, width = self.rand_crop_params(image)
+        results['img'] = mmcv.imresize(
+            image[top:top + height, left:left + width], tuple(self.scale[::-1]),
+            interpolation=self.interpolation, backend=self.backend)
+        results['img_shape'] = results['img'].shape[:2]
+        results['crop_box'] = left, top, width, height
+        for key in found:
+            old = len(results[key])
+            down, across = (coverage(*line, sides[0], old, self.grid or old)
+                            for line in ((top, height), (left, width)))
+            resample = most_of if key == 'part_ids' else mean_of
+            results[key] = resample(results[key], down, across)
+        return results
+
+
+def coverage(start, size, side, old, new):
+    """(new, old) float64: how much each of ``new`` equal pieces of a segment covers of old ones.
+
+    The segment is [start, start + size) of a line of ``side`` pixels, which is cut into ``old``
+    equal pieces. Whole numbers, in units of 1 / (old * new) pixel: ties are exact.
+    """
+    mine = (start * new + size * np.arange(new + 1)) * old
+    stored = side * new * np.arange(old + 1)
+    low = np.maximum(mine[:-1, None], stored[:-1])
+    return (np.minimum(mine[1:, None], stored[1:]) - low).clip(0).astype(np.float64)
+
+
+def most_of(ids, down, across):
+    """(new, new): the id with most of the area of each new patch, the lower one in a tie.
+
+    ids: (old, old). down, across: (new, old) of `coverage`, for rows and columns.
+    """
+    present = np.unique(ids)
+    areas = down @ (ids == present[:, None, None]).astype(np.float64) @ across.T
+    return present[areas.argmax(0)]
+
+
+def mean_of(scores, down, across):
+    """(new, new): mean of scores (old, old) over the area of each new patch, in their type."""
+    area = down.sum(1)[:, None] * across.sum(1)
+    return np.rint(down @ scores.astype(np.float64) @ across.T / area).astype(scores.dtype)
 
 
 @TRANSFORMS.register_module()
@@ -125,6 +228,9 @@ class LoadPartTruth(BaseTransform):
         if results.get('flip'):
             raise ValueError(f'{path} is mirrored, its true parts are not. Remove the flip from '
                              'the pipeline')
+        if 'crop_box' in results:
+            raise ValueError(f'{path} is cropped at random, its true parts are not. Remove '
+                             'semmae.RandomResizedCropWithParts from the pipeline')
         corner, resized, side = self.geometry(results)
         truth = {key: results[key] for key in ('is_train',) if key in results}
         if 'label_path' in results:
