@@ -17,6 +17,8 @@ def parse(argv=None):
     parser.add_argument('--work-dir', help='default: work_dirs/<name of the config>')
     parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
+    parser.add_argument('--keep-batch', action='store_true',
+                        help="accumulate gradients to the recipe's global batch")
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={},
                         metavar='KEY=VALUE', help='change existing keys of the config')
@@ -30,7 +32,8 @@ def main():
     from semmae.engine.launch import fail_clearly, train
     with fail_clearly():
         train(args.config, work_dir=args.work_dir, resume=args.resume, amp=args.amp,
-              launcher=args.launcher, options=args.cfg_options, seed=args.seed)
+              launcher=args.launcher, options=args.cfg_options, seed=args.seed,
+              keep_batch=args.keep_batch)
 
 
 if __name__ == '__main__':

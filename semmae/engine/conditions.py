@@ -8,14 +8,19 @@ from ..datasets.seeded import Seeded
 from .hooks import unwrapped
 
 
+def accumulated_steps(cfg):
+    """Iterations of mmengine for one update of the weights."""
+    return (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+
+
 def run_size(runner):
-    """Epochs or iterations, image side, global batch and training images of a run's config."""
+    """Epochs or updates, image side, global batch and training images of a run's config."""
     cfg = runner.cfg
     loader = cfg.get('train_dataloader') or {}
     train = cfg.get('train_cfg') or {}
-    size = dict(epochs=train.get('max_epochs'), iters=train.get('max_iters'),
-                batch_size=loader.get('batch_size', 0) * get_world_size()
-                * (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1))
+    steps, iters = accumulated_steps(cfg), train.get('max_iters')
+    size = dict(epochs=train.get('max_epochs'), iters=iters and iters // steps,
+                batch_size=loader.get('batch_size', 0) * get_world_size() * steps)
     backbone = getattr(unwrapped(runner.model), 'backbone', None)
     if hasattr(backbone, 'img_size'):
         size['pixels'] = backbone.img_size[0]

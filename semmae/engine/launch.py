@@ -1,13 +1,15 @@
 """What tools/train.py and tools/test.py do: config in, mmengine runner out, errors in one line."""
 import contextlib
+import itertools
 import os
 import sys
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 from mmengine.runner import Runner
 
 from .. import registry  # noqa: F401  registers everything, and checks the stack first
@@ -16,6 +18,7 @@ from .hooks import unwrapped
 
 # How mmcv and mmpretrain begin what is a user's mistake and not theirs.
 FOREIGN_MISTAKES = ('failed to load image', 'dataset is incorrectly organized')
+RUNS = itertools.count()  # of this process
 
 
 @contextlib.contextmanager
@@ -83,10 +86,29 @@ def prepare(config, work_dir=None, launcher='none', options=None):
     return cfg
 
 
+def add_tensorboard(cfg):
+    """Logs and pictures go to TensorBoard too, where it is installed and the config has a log.
+
+    In the ``vis_data`` of the run: ``tensorboard --logdir work_dirs``. Imports nothing by itself.
+    """
+    backends = cfg.get('visualizer', {}).get('vis_backends') or ()
+    types = [backend.type for backend in backends]
+    if types and 'TensorboardVisBackend' not in types and find_spec('tensorboard'):
+        cfg.visualizer.vis_backends = [*backends, dict(type='TensorboardVisBackend')]
+
+
 def train(config, work_dir=None, resume=False, amp=False, launcher='none', options=None,
-          seed=None):
-    """Train ``config``; returns the runner."""
+          seed=None, keep_batch=False):
+    """Train ``config``; returns the runner.
+
+    keep_batch: accumulate gradients to the recipe's global batch.
+    """
     cfg = prepare(config, work_dir, launcher, options)
+    add_tensorboard(cfg)
+    if keep_batch:
+        said = accumulate(cfg, world_size_of(launcher))
+        if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
+            print(said, file=sys.stderr)
     cfg.resume = False
     if resume and latest(cfg.work_dir):
         # mmengine's last_checkpoint holds an absolute path, which a moved folder would betray.
@@ -99,7 +121,12 @@ def train(config, work_dir=None, resume=False, amp=False, launcher='none', optio
     if amp or cfg.optim_wrapper.type == 'AmpOptimWrapper':
         cfg.optim_wrapper = mixed_precision(cfg.optim_wrapper, asked=amp)
 
+    # Ours, not mmengine's, which compiles the whole step, and again when the progress moves.
+    how, cfg.compile = cfg.get('compile', False), False
+
     def to_the_result(runner):
+        if how:
+            compile_parts(runner, how)
         model = runner.train()
         missing = ['result' in cfg and not (Path(runner.work_dir) / 'results.jsonl').is_file()]
         broadcast_object_list(missing)  # the first process wrote it, so it knows
@@ -109,8 +136,71 @@ def train(config, work_dir=None, resume=False, amp=False, launcher='none', optio
     return run(cfg, to_the_result)
 
 
+def compile_parts(runner, how):
+    """torch.compile encoder and decoder in place; names in checkpoints stay. how: True or options.
+
+    Masks are drawn outside of them, so that nothing compiled depends on the progress.
+    """
+    if how is not True and not isinstance(how, dict):
+        raise ValueError(f'compile is {how!r}, expected True, False or a dict of options of '
+                         'torch.compile')
+    parts = {name: part for name, part in unwrapped(runner.model).named_children()
+             if name in ('backbone', 'decoder')}
+    for part in parts.values():
+        part.compile(**({} if how is True else how))
+    runner.logger.info(f'compiled: {", ".join(parts)}; the first iterations take longer')
+
+
+def world_size_of(launcher):
+    """Processes that ``launcher`` started, before they are connected."""
+    if launcher == 'none':
+        return get_world_size()
+    return int(os.environ['SLURM_NTASKS' if launcher == 'slurm' else 'WORLD_SIZE'])
+
+
+def accumulate(cfg, processes):
+    """Set the accumulated steps that give the recipe's global batch on ``processes``.
+
+    Where training is counted in iterations, which mmengine counts before accumulation, lengths and
+    schedules grow with it. Returns one line that says what the batch is made of.
+    """
+    each = cfg.train_dataloader.batch_size
+    stated = cfg.get('recipe') or cfg.get('result') or {}
+    wanted = stated.get('full', {}).get('batch_size')
+    if not wanted:
+        raise ValueError('--keep-batch: the config states no global batch, expected '
+                         'full.batch_size in recipe or result; leave --keep-batch out')
+    steps, rest = divmod(wanted, each * processes)
+    if rest:
+        raise ValueError(
+            f'--keep-batch: found {each} images x {processes} processes = {each * processes}, '
+            f'expected a divisor of the global batch {wanted} of the recipe; change '
+            'train_dataloader.batch_size or the number of processes')
+    cfg.optim_wrapper.accumulative_counts = steps
+    if cfg.train_cfg.get('max_iters'):
+        scale(cfg.train_cfg, steps, 'max_iters', 'val_interval')
+        for schedule in cfg.param_scheduler:
+            scale(schedule, steps, 'begin', 'end', 'T_max', 'milestones')
+        scale(cfg.default_hooks.checkpoint, steps, 'interval')
+    return f'global batch {wanted} = {each} x {processes} processes x {steps} accumulated steps'
+
+
+def scale(node, steps, *keys):
+    for key in keys:
+        if node.get(key):
+            node[key] = ([v * steps for v in node[key]] if isinstance(node[key], (list, tuple))
+                         else node[key] * steps)
+
+
 def mixed_precision(optim_wrapper, asked):
     """AMP where there is a GPU; without one, an error if it was asked for, else full precision."""
+    dtype, loss_scale = optim_wrapper.get('dtype'), optim_wrapper.get('loss_scale', 'dynamic')
+    if dtype not in (None, 'bfloat16', 'float16'):
+        raise ValueError(f'optim_wrapper.dtype is {dtype!r}, expected bfloat16 or float16; for '
+                         'float32 set optim_wrapper.type=OptimWrapper')
+    if dtype == 'float16' and loss_scale == 1:
+        raise ValueError('optim_wrapper.loss_scale is 1 with float16, where small gradients become '
+                         '0; expected optim_wrapper.loss_scale=dynamic')
     if torch.cuda.is_available():
         return dict(optim_wrapper, type='AmpOptimWrapper')
     if asked:
@@ -154,6 +244,9 @@ def run(cfg, action):
     Runner writes ``work_dir/<name of the config>``, and mim looks for configs by that name.
     """
     filename = cfg.filename
+    # mmengine keeps log, scalars and pictures of a run under its name and the second of its start:
+    # the next run of a process within that second would write into the folder of the one before.
+    cfg.experiment_name = f'{Path(filename).stem}_{next(RUNS)}'
     runner = Runner.from_cfg(cfg)
     copy = Path(runner.work_dir) / Path(filename).name
     if is_main_process() and copy.is_file() and copy.resolve() != Path(filename).resolve():

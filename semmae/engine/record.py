@@ -16,6 +16,7 @@ from ..registry import HOOKS
 from .checkpoint import latest
 from .conditions import (
     TESTED,
+    accumulated_steps,
     plain,
     protocol_of,
     run_identity,
@@ -65,15 +66,15 @@ class ResultRecorder(Hook):
         if wanted and found != wanted:
             runner.logger.warning(
                 f'The global batch is {found}, the recipe has {wanted} at the same learning rate; '
-                'results will be marked. Set train_dataloader.batch_size, the number of processes '
-                'or optim_wrapper.accumulative_counts.')
+                'results will be marked. Start with --keep-batch, or set '
+                'train_dataloader.batch_size or the number of processes.')
 
     # -- what a checkpoint says about itself
     def before_save_checkpoint(self, runner, checkpoint):
         meta = checkpoint['meta']
         size = run_size(runner)
-        size.update({k: meta[key] for k, key in (('epochs', 'epoch'), ('iters', 'iter'))
-                     if k in size})  # done so far, not planned
+        done = dict(epochs=meta['epoch'], iters=meta['iter'] // accumulated_steps(runner.cfg))
+        size.update({k: v for k, v in done.items() if k in size})  # not what is planned
         meta['semmae'] = self.describe(runner, size)
         if 'result' in runner.cfg:
             meta['semmae']['trained_on'] = runner.cfg.result.task
