@@ -10,6 +10,7 @@ torchrun --nproc-per-node 8 tools/extract_parts.py ...
 srun --ntasks 16 python tools/extract_parts.py ...
 
 With --verify, it writes nothing and checks a finished store against the same arguments.
+With --labels DIR and no checkpoint, the parts are those of label maps (true parts).
 """
 import argparse
 import sys
@@ -22,7 +23,10 @@ def main():
     from mmengine.config import DictAction
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     parser.add_argument('config')
-    parser.add_argument('checkpoint')
+    parser.add_argument('checkpoint', nargs='?', help='of the part learner')
+    parser.add_argument('--labels', help='folder of label maps, NAME.png for each NAME.* of the '
+                        'images; instead of a checkpoint')
+    parser.add_argument('--num-parts', type=int, help="with --labels; default: the config's")
     parser.add_argument('--images', required=True, help='folder of images, at any depth')
     parser.add_argument('--out', required=True, help='folder of the part store')
     parser.add_argument('--grid', type=int, help="patches a side; default: the config's")
@@ -36,17 +40,25 @@ def main():
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V',
                         help='the overrides that the learner was trained with')
     args = parser.parse_args()
+    if (args.checkpoint is None) == (args.labels is None):
+        parser.error('expected either the checkpoint of a part learner or --labels')
+    if args.labels and (args.verify or args.source != 'learned'):
+        parser.error('--verify and --source need a part learner, found --labels')
     from semmae.engine.launch import fail_clearly
     with fail_clearly():
         from semmae.engine.extract import extract_parts, verify_parts
+        from semmae.engine.true_parts import extract_true_parts
         inputs = (args.config, args.checkpoint, args.images, args.out, args.grid, args.source)
         if args.verify:
             different, compared = verify_parts(*inputs, options=args.cfg_options)
             print(f'{args.out}: hashes and image list as written; of {compared} patches made '
                   f'again, {different} differ')
         else:
-            store = extract_parts(*inputs, batch_size=args.batch_size,
-                                  num_workers=args.num_workers, options=args.cfg_options)
+            common = dict(batch_size=args.batch_size, num_workers=args.num_workers,
+                          options=args.cfg_options)
+            store = (extract_parts(*inputs, **common) if args.labels is None else
+                     extract_true_parts(args.config, args.labels, args.images, args.out, args.grid,
+                                        args.num_parts, **common))
             print(f'{len(store)} images, {store.grid}x{store.grid} patches, {store.num_parts} '
                   f'parts -> {store.root}')
 

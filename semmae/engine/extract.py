@@ -15,7 +15,7 @@ from rich.progress import Progress
 from torch.utils.data import DataLoader, Dataset
 
 from ..datasets.part_store import PartStore, PartStoreWriter, list_images
-from ..datasets.transforms import view_of
+from ..datasets.transforms import kind_of, view_of
 from ..files import sha256
 from ..models.part_sources import SOURCES
 from ..registry import MODELS
@@ -34,10 +34,40 @@ def tensors_hash(module) -> str:
     return digest.hexdigest()
 
 
-def without_flips(cfg):
-    """The config's training pipeline without its random steps: what pre-training will see."""
-    return [step for step in cfg.train_dataloader.dataset.dataset.pipeline
-            if not step['type'].endswith('FlipWithParts')]
+def without_random_steps(cfg):
+    """The config's training pipeline without flips and crops: the plain view, at their resolution.
+
+    A crop leaves the view at the side of what it makes, and no more than a part map on its grid.
+    Where crops are of the full photo, the view is its centre crop.
+    """
+    steps = []
+    for step in cfg.train_dataloader.dataset.dataset.pipeline:
+        kind = kind_of(step)
+        if kind in ('RandomResizedCropWithParts', 'RandomResizedCrop'):
+            steps = at_side(steps, step)
+            if step.get('grid'):
+                steps.append(dict(step, crop_ratio_range=(1., 1.), aspect_ratio_range=(1., 1.)))
+        elif kind != 'FlipWithParts':
+            steps.append(step)
+    return steps
+
+
+def at_side(steps, crop):
+    """The steps before a random crop, with the same view at the side of what the crop makes."""
+    side, view = crop['scale'], view_of(steps)
+    if not view:  # of the full photo
+        how = {key: crop[key] for key in ('backend', 'interpolation') if key in crop}
+        return [*steps, dict(type='mmpretrain.ResizeEdge', scale=side, edge='short', **how),
+                dict(type='mmpretrain.CenterCrop', crop_size=side)]
+    larger = next(s['crop_size'] for s in steps if kind_of(s) == 'CenterCrop')
+    keys = dict(ResizeEdge='scale', CenterCrop='crop_size')
+    steps = [dict(s, **{keys[kind_of(s)]: round(s[keys[kind_of(s)]] * side / larger)})
+             if kind_of(s) in keys else s for s in steps]
+    if view_of(steps) != view:
+        raise ValueError(f'found a view of {larger} pixels ({", ".join(view)}), which is not the '
+                         f'same at the {side} pixels of the crops. Choose ResizeEdge and '
+                         f'CenterCrop as whole multiples of what they would be at {side}')
+    return steps
 
 
 def to_bytes(scores):
@@ -191,7 +221,7 @@ def identity(model, cfg, config, checkpoint, source):
     return dict(
         grid=model.grid, num_parts=model.num_parts_out, source=source, collapsed=model.collapsed,
         parts=dict(cfg.model.parts, foreground=getattr(model.parts, 'foreground', 'own')),
-        softmax_over=model.softmax_over, view=view_of(without_flips(cfg)),
+        softmax_over=model.softmax_over, view=view_of(without_random_steps(cfg)),
         config=Path(config).name, learner_sha256=sha256(checkpoint),
         encoder_sha256=tensors_hash(model.encoder), precision=precision_of(cfg, source))
 
@@ -216,7 +246,8 @@ def extract_parts(config, checkpoint, images, out, grid=None, source='learned', 
     if writer.is_complete():
         print(f'{out} is complete and made of the same inputs: nothing to do')
         return writer.finish()
-    loader = Photos(images, without_flips(cfg)).loader(Claims(writer, batch_size), num_workers)
+    loader = Photos(images, without_random_steps(cfg)).loader(
+        Claims(writer, batch_size), num_workers)
     try:
         fill(writer, model, loader, made_by['precision'])
     finally:
@@ -238,7 +269,7 @@ def verify_parts(config, checkpoint, images, out, grid=None, source='learned', n
     made_by = identity(model, cfg, config, checkpoint, source)
     PartStoreWriter(out, names, made_by)  # refuses other inputs, writes nothing
     chosen = sorted(set(np.linspace(0, len(names) - 1, num).round().astype(int).tolist()))
-    loader = Photos(images, without_flips(cfg)).loader([[(i, names[i]) for i in chosen]], 0)
+    loader = Photos(images, without_random_steps(cfg)).loader([[(i, names[i]) for i in chosen]], 0)
     (_, ids, _), = segment(model, loader, made_by['precision'])
     different = int((ids != np.stack([store[i][0] for i in chosen])).sum())
     if different > ROUNDING * ids.size:

@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 
 from ..registry import HOOKS
 from .checkpoint import read_checkpoint
-from .extract import without_flips
+from .extract import without_random_steps
 from .hooks import unwrapped
 from .launch import evaluate, prepare
 
@@ -118,7 +118,7 @@ def part_quality(config, checkpoint, work_dir, masks=None, cub=None, rows=tuple(
 
 def against(cfg, masks, cub, background):
     """Replace the config's training by a test against label masks or CUB's landmarks."""
-    *view, pack = without_flips(cfg)
+    *view, pack = without_random_steps(cfg)
     pipeline = deepcopy([*view, dict(type='semmae.LoadPartTruth'), pack])
     if masks is not None:
         images, labels = map(str, masks)

@@ -15,6 +15,7 @@ import torch
 from mmengine.config import Config
 
 from benchmarks.speed import parts as speed
+from benchmarks.speed.record import machine
 from semmae.datasets.part_store import PartStore, list_images
 from semmae.engine import extract
 from semmae.engine.extract import extract_parts, infer, load_learner, to_bytes, verify_parts
@@ -292,4 +293,4 @@ def test_the_hours_for_imagenet_follow_from_the_rate_and_the_epochs_of_the_confi
     assert learning['imagenet_hours'] == pytest.approx(learning['epochs'] * 12811.67 / 3600)
     assert extraction['imagenet_hours'] == pytest.approx(12811.67 / 3600)
     assert '2 hours on one A100' in speed.table(dict(
-        rows=[learning], paper=speed.PAPER, machine=speed.machine(), date=''))
+        rows=[learning], paper=speed.PAPER, machine=machine(), date=''))
