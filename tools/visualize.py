@@ -5,6 +5,7 @@
 
 parts           CONFIG CHECKPOINT    of a part learner: encoder heads, parts, foreground (Fig. 4)
 masks           CONFIG [CHECKPOINT]  of a pre-training, parts from --store; or of a part learner
+strategies      CONFIG CHECKPOINT    of a part learner: every masking strategy (Fig. 1)
 reconstruction  CONFIG CHECKPOINT    of a pre-training
 attention       CONFIG CHECKPOINT    of a pre-training or a part learner: last layer, each head
 alpha                                the curves of alpha and gamma (Fig. 3); needs no model
@@ -20,7 +21,7 @@ def parse(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[-1],
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='what', required=True)
-    for what in ('parts', 'masks', 'reconstruction', 'attention', 'alpha'):
+    for what in ('parts', 'masks', 'strategies', 'reconstruction', 'attention', 'alpha'):
         command = commands.add_parser(what)
         command.add_argument('--out', required=True, help='the PNG to write')
         if what == 'alpha':
@@ -28,13 +29,16 @@ def parse(argv=None):
         command.add_argument('config')
         command.add_argument('checkpoint', nargs='?' if what == 'masks' else None)
         command.add_argument('--images', required=True, help='folder of images, at any depth')
-        command.add_argument('--num', type=int, default=6 if what == 'parts' else 4,
+        command.add_argument('--num', type=int, default=dict(parts=6, strategies=1).get(what, 4),
                              help='how many images, evenly spaced over the sorted folder')
-        if what == 'parts':
+        if what in ('parts', 'masks', 'strategies'):
             command.add_argument('--grid', type=int, help="patches a side; default: the config's")
+        if what == 'masks':
+            command.add_argument('--alphas', type=float, nargs='+', default=[0., .5, 1.])
         if what in ('masks', 'reconstruction'):
             command.add_argument('--store', dest='part_store',
                                  help="part store of these images; default: the config's")
+        if what in ('masks', 'strategies', 'reconstruction'):
             command.add_argument('--seed', type=int, default=0, help='of the masks')
     return parser.parse_args(argv)
 
@@ -47,6 +51,7 @@ def main():
         from semmae.engine import pictures
         from semmae.reporting.figures import alpha_curves
         draw = dict(parts=pictures.draw_parts, masks=pictures.draw_masks,
+                    strategies=pictures.draw_strategies,
                     reconstruction=pictures.draw_reconstructions, attention=pictures.draw_attention,
                     alpha=lambda out: alpha_curves(out))
         draw[what](**args)

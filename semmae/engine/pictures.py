@@ -13,10 +13,11 @@ from ..datasets.part_dataset import PartDataset
 from ..functional.masking import part_guided_mask, random_mask, split_ids
 from ..functional.parts import foreground_ids
 from ..functional.patches import gather_positions, patchify, unpatchify
+from ..models.masking import Candidates
 from ..registry import MODELS
 from ..reporting import figures
 from .checkpoint import load_whole
-from .extract import infer, load_learner, without_flips
+from .extract import infer, load_learner, without_random_steps
 from .launch import read_config
 
 
@@ -39,12 +40,13 @@ def draw_parts(config, checkpoint, images, out, num=6, grid=None):
 
 @torch.no_grad()
 def draw_masks(config, checkpoint, images, out, part_store=None, alphas=(0., .5, 1.), num=4,
-               seed=0):
+               seed=0, grid=None):
     """Image | part map | random mask | part-guided mask at each of ``alphas`` (Algorithm 1).
 
     config: of a pre-training; parts come from ``part_store`` (default: the config's), made for
         these images. checkpoint may be None; one that is given has to be of this config.
-    config: of a part learner; parts come from its ``checkpoint``, at mask ratio 0.75.
+    config: of a part learner; parts come from its ``checkpoint``, at mask ratio 0.75 and ``grid``
+        patches a side (default: the config's).
     All masks of an image are made of the same random numbers.
     """
     cfg = read_config(config)
@@ -53,10 +55,13 @@ def draw_masks(config, checkpoint, images, out, part_store=None, alphas=(0., .5,
         if checkpoint is None or part_store is not None:
             raise ValueError(f'{config} trains a part learner: expected its checkpoint and no part '
                              'store; to draw from a store, give a pre-training config')
-        model, cfg = load_learner(config, checkpoint)
+        model, cfg = load_learner(config, checkpoint, grid)
         batch, num_parts = take(cfg, images, num)[0], model.num_parts
         part_ids = infer(model, batch)[0].cpu()
     else:
+        if grid is not None:
+            raise ValueError(f'grid is {grid}, but {config} has the grid of its part store; leave '
+                             'it out, or give the config and checkpoint of a part learner')
         if checkpoint is None:
             require_pretraining(cfg, config)
         else:
@@ -82,6 +87,42 @@ def draw_masks(config, checkpoint, images, out, part_store=None, alphas=(0., .5,
 
 
 @torch.no_grad()
+def draw_strategies(config, checkpoint, images, out, num=1, seed=0, grid=None, mask_ratio=.75):
+    """Image | parts | attention | the mask of every strategy, of the same random numbers (Fig. 1).
+
+    config: of a part learner; parts are learned ones, attention that of its encoder's class token.
+    """
+    model, cfg = load_learner(config, checkpoint, grid)
+    batch, _ = take(cfg, images, num)
+    part_ids, _ = infer(model, batch)
+    model.parts = MODELS.build(dict(type='semmae.HeadParts'))
+    _, attention = infer(model, batch)
+    length, num_parts = part_ids.shape[1], model.num_parts
+    seen = Candidates(
+        images=model.data_preprocessor(dict(inputs=batch['inputs']))['inputs'],
+        grid=(model.grid, model.grid), ids=torch.arange(length).expand(num, -1),
+        noise=noise_for(num, length + num_parts, seed), part_ids=part_ids.cpu(),
+        scores=attention.float().cpu())
+    shown = {'random (MAE)': dict(type='RandomMasking'),
+             'block-wise (BEiT, SiT)': dict(type='BlockwiseMasking')}
+    shown |= {f'{mode} ({source})': dict(type='AttentionMasking', mode=mode) for mode, source in (
+        ('nonessential', 'MST'), ('low', 'AttMask'), ('hint', 'AttMask'), ('high', 'AttMask'))}
+    shown |= {f'parts, α = {alpha:g}': dict(
+        type='PartGuidedMasking', num_parts=num_parts, alpha_start=alpha, alpha_end=alpha)
+        for alpha in (0., .5, 1.)}
+    masks = {title: as_maps(MODELS.build(dict(
+        cfg, type=f'semmae.{cfg["type"]}', mask_ratio=mask_ratio))(seen))
+        for title, cfg in shown.items()}
+    caption = (f'Grey patches are masked, {mask_ratio:.0%} of {model.grid}x{model.grid} in every '
+               'mask. Attention (bright is more) and parts are those of the part learner; α = 0 '
+               'masks patches of every part, α = 1 whole parts (SemMAE goes from the one to the '
+               'other).')
+    figures.mask_sheet(pixels_of(batch), masks, out, label_maps={'parts': as_maps(part_ids)},
+                       heat_maps={'attention': as_maps(attention)}, caption=caption)
+    return caption
+
+
+@torch.no_grad()
 def draw_reconstructions(config, checkpoint, images, out, num=4, seed=0, part_store=None):
     """Image | visible patches | reconstruction under random masks of the config's mask ratio.
 
@@ -92,25 +133,14 @@ def draw_reconstructions(config, checkpoint, images, out, num=4, seed=0, part_st
     model, cfg = load_pretraining(config, checkpoint)
     batch, _ = take(cfg, images, num, part_store, needs_store=model.num_candidates is not None)
     inputs = model.data_preprocessor(dict(inputs=batch['inputs']))['inputs']
-    grid, patch_size = model.decoder.grid, model.backbone.patch_size
-    length = grid[0] * grid[1]
+    length = model.decoder.grid[0] * model.decoder.grid[1]
     ids, ratio = candidate_ids(model.num_candidates, batch, length), model.masking.mask_ratio
     mask = random_mask(*ids.shape, ratio, noise=noise_for(*ids.shape, seed))
     ids_keep, ids_mask = (gather_positions(ids, x).to(inputs.device) for x in split_ids(mask))
-    patches = patchify(inputs, patch_size)
-    predicted = model.predict(inputs, ids_keep, ids_mask).float()
-    if model.norm_pix_loss:
-        predicted = denormalize_patches(predicted, gather_positions(patches, ids_mask))
-    patches = patches.scatter(1, ids_mask[..., None].expand_as(predicted), predicted)
     dropped = as_maps(on_grid(ids, torch.zeros_like(ids), length, elsewhere=1))
-    caption = (f'{ratio:.0%} of the patches are masked at random (seed {seed}). Visible patches '
-               'are pasted into the reconstruction. ' + (
-                   'The model predicts pixels normalised within each patch: each predicted patch '
-                   'was given the mean and variance of the true one, so its colour and contrast '
-                   'are not predicted.' if model.norm_pix_loss else
-                   'Masked patches are shown as predicted.') + about(ids, length))
-    shown = pixels_of(batch)
-    rebuilt = to_pixels(unpatchify(patches, patch_size, grid), model.data_preprocessor)
+    caption = (f'{ratio:.0%} of the patches are masked at random (seed {seed}). '
+               + about_rebuilding(model) + about(ids, length))
+    shown, rebuilt = pixels_of(batch), rebuild(model, inputs, ids_keep, ids_mask)
     figures.reconstruction_sheet(
         shown, figures.hide(shown, as_maps(on_grid(ids, mask, length)), dropped),
         figures.hide(rebuilt, np.zeros_like(dropped), dropped), out, caption)
@@ -172,11 +202,30 @@ def take(cfg, images, num, part_store=None, needs_store=False):
     if needs_store and store is None:
         raise ValueError('no part store is given and the config names none; make one of these '
                          'images with tools/extract_parts.py and give it with --store')
-    dataset = PartDataset(data_root=images, pipeline=without_flips(cfg), part_store=store,
+    dataset = PartDataset(data_root=images, pipeline=without_random_steps(cfg), part_store=store,
                           grid=own.get('grid') if store else None)
     chosen = sorted(set(np.linspace(0, len(dataset) - 1, num).round().astype(int).tolist()))
     batch = default_collate([dataset[i] for i in chosen])
     return batch, dataset.store.num_parts if store else None
+
+
+def rebuild(model, inputs, ids_keep, ids_mask):
+    """(B, H, W, 3) uint8 RGB: normalised images with what is predicted at ids_mask (B, M)."""
+    patch_size = model.backbone.patch_size
+    patches = patchify(inputs, patch_size)
+    predicted = model.predict(inputs, ids_keep, ids_mask).float()
+    if model.norm_pix_loss:
+        predicted = denormalize_patches(predicted, gather_positions(patches, ids_mask))
+    patches = patches.scatter(1, ids_mask[..., None].expand_as(predicted), predicted)
+    return to_pixels(unpatchify(patches, patch_size, model.decoder.grid), model.data_preprocessor)
+
+
+def about_rebuilding(model):
+    """What a caption says of how `rebuild` shows predictions."""
+    return 'Visible patches are pasted into the reconstruction. ' + (
+        'The model predicts pixels normalised within each patch: each predicted patch was given '
+        'the mean and variance of the true one, so its colour and contrast are not predicted.'
+        if model.norm_pix_loss else 'Masked patches are shown as predicted.')
 
 
 def candidate_ids(num_candidates, batch, length):

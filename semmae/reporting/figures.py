@@ -45,14 +45,15 @@ def part_sheet(images, label_maps, path, heat_maps=None, caption='', opacity=.88
 
 
 def mask_sheet(images, masks_by_title, path, label_maps=None, dropped=None, caption='',
-               opacity=.88):
-    """One row an image: image | label maps | one column for each mask, visible patches shown.
+               opacity=.88, heat_maps=None):
+    """One row an image: image | label maps | heat maps | what each mask leaves visible.
 
     masks_by_title: {title: (N, h, w) bool}. Masked patches are grey; ``dropped`` ones (N, h, w),
     which take no part in pre-training, are pale.
     """
     images = checked(images)
     columns = [('image', images), *overlays(images, label_maps or {}, opacity)]
+    columns += [(title, heat(enlarged(maps, images))) for title, maps in (heat_maps or {}).items()]
     columns += [(title, hide(images, masks, dropped)) for title, masks in masks_by_title.items()]
     return sheet(columns, path, caption, legend=legend_of(label_maps or {}))
 
@@ -131,9 +132,10 @@ def cell_origin(row, column, size):
 def sheet(columns, path, caption='', legend=()):
     """Write a PNG of columns [(title, (N, H, W, 3))]; legend [(label, colour)]; returns the path.
 
+    path: None writes nothing and returns the picture, (height, width, 3) uint8 RGB.
     Cells are enlarged without smoothing, so that every pixel of an array is a block of the PNG.
     """
-    path = png(path)
+    path = None if path is None else png(path)
     n, *shape = columns[0][1].shape[:3]
     if any(pixels.shape[:3] != (n, *shape) for _, pixels in columns):
         raise ValueError(f'columns of different shapes: '
@@ -162,6 +164,8 @@ def sheet(columns, path, caption='', legend=()):
     y = bottom + below - MARGIN - 20 * len(lines)
     for i, line in enumerate(lines):
         draw.text((MARGIN, y + 20 * i), line, INK, font)
+    if path is None:
+        return np.array(canvas)
     canvas.save(path, format='PNG')
     return path
 

@@ -32,7 +32,7 @@ TITLES = {
 }
 OTHER = 0  # key of the table of results that are no cell of the paper
 OTHER_TITLE = 'Other results (no cell of the paper)'
-OWN = re.compile(r'(sem)?mae_p\d')  # recipes of mm_configs; the others come as checkpoints
+OWN = re.compile(r'((sem)?mae|simmim)_p\d')  # recipes of mm_configs; the others come as checkpoints
 DATASETS = dict(linprobe='ImageNet-1k', finetune='ImageNet-1k', inat19='iNaturalist 2019',
                 cub='CUB-200-2011', cars='Stanford Cars', ade20k='ADE20K')
 COLUMNS = ['method', 'setting', 'paper', 'ours', 'difference', 'note', 'to fill']

@@ -182,6 +182,19 @@ def test_masks_of_a_part_learner_follow_the_parts_it_finds(photos, weights, tmp_
         assert abs(masked[ids == part].sum() - .75 * (ids == part).sum()) < 1
 
 
+def test_every_strategy_masks_the_same_share_of_one_image(photos, weights, tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(pictures.figures, 'mask_sheet',
+                        lambda images, masks, *_, **maps: seen.update(masks, images=images))
+    pictures.draw_strategies(LEARNER, weights[LEARNER], photos, tmp_path / 'x.png', grid=8)
+    assert seen.pop('images').shape[0] == 1
+    assert len(seen) == 9 and all(mask.sum() == 48 for mask in seen.values())
+    assert len({mask.tobytes() for mask in seen.values()}) == 9
+    monkeypatch.undo()
+    pictures.draw_strategies(LEARNER, weights[LEARNER], photos, tmp_path / 'x.png')
+    assert Image.open(tmp_path / 'x.png').width > 9 * 64
+
+
 def test_parts_are_those_of_the_learner_and_heads_those_of_its_encoder(
         photos, weights, tmp_path, monkeypatch):
     drawn = {}
