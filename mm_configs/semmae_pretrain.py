@@ -31,6 +31,8 @@ train_dataloader.dataset.dataset.update(
     part_store=f'data/parts/imagenet_train_{grid}', grid=grid, num_parts=num_parts)
 train_dataloader.dataset.dataset.pipeline[-1].num_noise = grid ** 2 + num_parts
 
+custom_hooks = [*_base_.custom_hooks, dict(type='semmae.MaskMonitorHook'),
+                dict(type='semmae.PretrainPicturesHook', interval=50, num=4)]
 default_hooks = dict(checkpoint=dict(interval=10))
 recipe = dict(id='semmae_p8', method='SemMAE',
               full=dict(epochs=800, batch_size=4096, num_train=1281167, pixels=224))

@@ -76,7 +76,7 @@ def shrink(cfg, toy, cars, inat, tmp_path):
             schedule.start_factor = 0.5
     train = cfg.train_dataloader.dataset.dataset
     cfg.train_dataloader.dataset.min_length = 0
-    if cfg.model.type in ('semmae.SemMAE', 'semmae.PartLearner'):
+    if cfg.model.type in ('semmae.SemMAE', 'semmae.PartLearner', 'mmpretrain.SimMIM'):
         shrink_self_supervised(cfg, train, toy, tmp_path)
     else:
         for loader in (cfg.val_dataloader, cfg.test_dataloader):
@@ -96,7 +96,13 @@ def shrink_self_supervised(cfg, train, toy, tmp_path):
         grid = 16 if cfg.model.num_candidates else 8
         patch = cfg.model.backbone.patch_size
         train.grid = cfg.model.decoder.grid = grid
-        train.pipeline[1].scale = train.pipeline[2].crop_size = grid * patch
+        for step in train.pipeline:
+            if step.type.endswith('CenterCrop'):
+                step.crop_size = grid * patch
+            elif 'scale' in step:
+                step.scale = grid * patch
+            if step.get('grid'):  # the model's; the store is finer
+                step.grid, train.grid = grid, 2 * grid
         train.pipeline[-1].num_noise = grid ** 2 + cfg.model.masking.get('num_parts', 0)
         cfg.model.backbone.update(arch=ARCH, img_size=grid * patch)
         cfg.model.decoder.update(embed_dim=24, decoder_embed_dim=16, decoder_depth=1,
@@ -110,7 +116,12 @@ def shrink_self_supervised(cfg, train, toy, tmp_path):
             torch.save(dict(state_dict=MODELS.build(learner).state_dict()), weights)
             cfg.model.online_parts.update(learner=learner, checkpoint=str(weights), grid=grid)
         if train.part_store:
-            train.part_store = str(toy / 'parts' / f'train_{grid}')
+            train.part_store = str(toy / 'parts' / f'train_{train.grid}')
+            train.foreground = None  # the toy store's scores are not attention
+    elif cfg.model.type == 'mmpretrain.SimMIM':
+        cfg.model.backbone.update(arch=ARCH, img_size=64)
+        cfg.model.neck.in_channels = 24
+        train.pipeline[1].scale = train.pipeline[3].input_size = 64
     else:
         encoder = cfg.model.encoder
         weights = tmp_path / 'encoder.pth'

@@ -1,5 +1,5 @@
-"""The eight recipes hold the numbers of their sources, value by value (references: MAE's and the
-SemMAE paper's settings, mmsegmentation's UPerNet)."""
+"""The recipes hold the numbers of their sources, value by value (references: MAE's and the
+SemMAE paper's settings, SimMIM's code, mmsegmentation's UPerNet)."""
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,16 @@ RECIPES = {
         'model.decoder.decoder_embed_dim': 512, 'model.decoder.decoder_depth': 8,
         'model.decoder.decoder_num_heads': 16, 'model.norm_pix_loss': True,
         'train_dataloader.dataset.dataset.pipeline.3.type': 'semmae.FlipWithParts'},
+    'ablations/simmim_vit-base-p16_mask32': {  # microsoft/SimMIM, configs/vit_base__800ep
+        **ADAMW, 'optim_wrapper.optimizer.lr': 4e-4, 'optim_wrapper.optimizer.betas': [0.9, 0.999],
+        'optim_wrapper.clip_grad.max_norm': 5.0, 'recipe.full.batch_size': 2048,
+        'train_dataloader.batch_size': 128, 'train_cfg.max_epochs': 800,
+        'param_scheduler.0.end': 10, 'param_scheduler.1.milestones': [700],
+        'param_scheduler.1.gamma': 0.1, 'model.backbone.drop_path_rate': 0.1,
+        'model.backbone.patch_size': 16, 'model.head.loss.criterion': 'L1',
+        'train_dataloader.dataset.dataset.pipeline.1.crop_ratio_range': [0.67, 1.0],
+        'train_dataloader.dataset.dataset.pipeline.3.mask_patch_size': 32,
+        'train_dataloader.dataset.dataset.pipeline.3.mask_ratio': 0.6},
     'semmae_parts': {  # SemMAE, Sec. 4.1
         'model.num_parts': 6, 'model.blur_kernel': 7, 'model.diversity_weight': 0.03,
         'model.encoder.backbone.arch': 'deit-small', 'model.encoder.grid': 28,

@@ -21,3 +21,4 @@ log_level = 'INFO'
 load_from = None
 resume = False
 randomness = dict(seed=0)
+compile = False  # True, or options of torch.compile: encoder and decoder are compiled
