@@ -140,6 +140,57 @@ PARTS_CUB = Suite(
     images='data/CUB_200_2011/images', tasks={},
     rows=part_rows({'landmarks': ('--cub', 'data/CUB_200_2011')}))
 
+# ------------------------------------------------------------------ Table 3, two CPU cores, hours
+ALPHA = {  # recipe: (start, end, gamma); the rows of Table 3 but for the first
+    'semmae_p8_alpha0': (0., 0., 1.), 'semmae_p8_alpha1': (1., 1., 1.),
+    'semmae_p8_1to0_gamma1': (1., 0., 1.), 'semmae_p8_gamma1_3': (0., 1., 1 / 3),
+    'semmae_p8_gamma1_2': (0., 1., 1 / 2), 'semmae_p8_gamma1': (0., 1., 1.),
+    'semmae_p8': (0., 1., 2.), 'semmae_p8_gamma3': (0., 1., 3.)}
+TOY3 = 'data/toy_table3'
+
+
+def table3(stores):
+    """Table 3 at mini size, on parts of ``stores``, the rows that make store and store_val."""
+    probe = f'{_mini}/linprobe_p8_mini.py'
+    at = '{}_dataloader.dataset{}.pipeline.3.store'
+    kept = {at.format('train', '.dataset'): '{store}', at.format('val', ''): '{store_val}',
+            at.format('test', ''): '{store_val}'}
+
+    def masked(recipe, config, **options):
+        options = {ROOT: '{images}', STORE: '{store}', **options}
+        return (Row(recipe, 'epoch_7.pth', config, options, needs=('store',)),
+                Row(f'linprobe/{recipe}', 'results.jsonl', probe,
+                    {INIT: f'{{{recipe}}}', **kept}, needs=(recipe, 'store_val')))
+
+    return Suite(
+        images=f'{TOY3}/imagenet/train', tasks={},
+        rows=(
+            Row('data', f'{TOY3}/toy.json', is_shared=True, command=(
+                '-m', 'semmae.datasets.toy', '--out', TOY3, '--num-imagenet', '8000', '5000',
+                '--num-cub', '16', '16', '--num-ade', '1', '1')),
+            *stores,
+            *masked('mae_p8_fg', f'{_mini}/table3_random_mini.py'),
+            *(row for recipe, (start, end, gamma) in ALPHA.items()
+              for row in masked(recipe, f'{_mini}/table3_mini.py', **{
+                  'model.masking.alpha_start': str(start), 'model.masking.alpha_end': str(end),
+                  'model.masking.gamma': str(gamma), 'recipe.id': recipe,
+                  'recipe.method': f'SemMAE:alpha{start:g}-{end:g}:gamma{gamma:.2g}'})),
+            Row('linprobe/scratch', 'results.jsonl', probe,
+                {'model.backbone.init_cfg': 'None', **kept}, needs=('store', 'store_val'))))
+
+
+TABLE3_TRUE = table3([
+    Row(store, f'{TOY3}/parts/{split}/manifest.json', needs=('data',), is_shared=True, command=(
+        'tools/extract_parts.py', f'{_mini}/semmae_parts_mini.py',
+        '--labels', f'{TOY3}/imagenet/part_labels/{split}', '--images', f'{TOY3}/imagenet/{split}',
+        '--out', f'{TOY3}/parts/{split}', '--grid', '8'))
+    for store, split in {'store': 'train', 'store_val': 'val'}.items()])
+TABLE3_LEARNED = table3([
+    replace(MINI.rows[1], needs=('data',)), replace(MINI.rows[2]),
+    *(extraction(f'{_mini}/semmae_parts_mini.py', 'parts', store, 8,
+                 images=f'{TOY3}/imagenet/{split}')
+      for store, split in {'store': 'train', 'store_val': 'val'}.items())])
+
 # ------------------------------------------------------------------ the paper's sizes
 _ab = 'mm_configs/ablations'
 _parts = 'mm_configs/semmae_parts.py'
@@ -158,12 +209,14 @@ _paper_tasks = {
     'ade20k': {16: 'mm_configs/semmae_upernet_ade20k.py'}}
 _at = {p: {t: c[p] for t, c in _paper_tasks.items() if p in c} for p in (8, 16)}
 _last = 'epoch_800.pth'
+_simmim = {  # recipe: (patch size of the ViT, of the mask)
+    'simmim_p32': (16, 32), 'simmim_p16': (16, 16), 'simmim_p8': (8, 8), 'simmim_p4': (4, 4)}
 
 
 PAPER = Suite(
     images=_train, tasks=_paper_tasks,
     foreign=('beit', 'dino', 'ibot', 'attmask', 'mocov3', 'deit', 'vit', 'vit384', 'mae_1600e',
-             'simmim', 'simmim_p32', 'simmim_p16', 'simmim_p8', 'simmim_p4', 'supervised_p16'),
+             'simmim', 'supervised_p16'),
     rows=(
         Row('parts', 'epoch_2.pth', _parts),
         *(Row(learner, 'epoch_2.pth', config) for learner, config in _variants.items()),
@@ -182,8 +235,14 @@ PAPER = Suite(
             {STORE: '{store_14_heads}'}, needs=('store_14_heads',)),
         *(Row(recipe, _last, config, {STORE: '{store_28}'}, needs=('store_28',))
           for recipe, config in _p8.items()),
+        *(Row(recipe, _last, f'{_ab}/simmim_vit-base-p{patch}_mask{masked}.py')
+          for recipe, (patch, masked) in _simmim.items()),
+        *(Row(f'finetune/{recipe}', 'results.jsonl', _paper_tasks['finetune'][max(patch, 8)],
+              {INIT: f'{{{recipe}}}', 'model.backbone.patch_size': str(patch)}, needs=(recipe,))
+          for recipe, (patch, _) in _simmim.items()),
         *evaluations(_at[16], ('mae_p16', 'semmae_p16', 'semmae_p16_ibot_parts')),
         *(with_val_store(r) if r.config == PROBE_P8 else r
           for r in evaluations(_at[8], (*_p8, 'mae_p8')))))
 
-SUITES = {'mini': MINI, 'paper': PAPER, 'parts': PARTS, 'parts_cub': PARTS_CUB}
+SUITES = {'mini': MINI, 'paper': PAPER, 'parts': PARTS, 'parts_cub': PARTS_CUB,
+          'table3_true': TABLE3_TRUE, 'table3_learned': TABLE3_LEARNED}

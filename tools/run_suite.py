@@ -42,7 +42,8 @@ def main():
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         print(error, file=sys.stderr)
         sys.exit(2 if not isinstance(error, RuntimeError) else 1)
-    print(f'Tables: python tools/make_tables.py {work_dir}' + ('' if suite.tasks else ' --parts'))
+    print(f'Tables: python tools/make_tables.py {work_dir}' + (
+        '' if any('/' in row.id and row.config for row in suite.rows) else ' --parts'))
 
 
 def count_gpus():

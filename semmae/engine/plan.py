@@ -80,14 +80,15 @@ def wanted(rows, names):
 
 
 def tasks_on(suite, checkpoint, only=()):
-    """Rows for the tasks of the suite on one checkpoint, by its patch size.
+    """Rows for the tasks of the suite on one checkpoint, by its patch size, width and depth.
 
     only: row ids ``task/recipe``; the recipe names weights that do not name themselves.
     """
     from ..files import sha256
-    from .checkpoint import backbone_state, read_checkpoint
+    from .checkpoint import anatomy, backbone_state, read_checkpoint
     content = read_checkpoint(checkpoint)
-    weight = backbone_state(content).get('patch_embed.projection.weight')
+    state = backbone_state(content)
+    weight = state.get('patch_embed.projection.weight')
     if weight is None:
         raise ValueError(f'{checkpoint} holds no ViT: patch_embed.projection.weight is missing')
     patch = weight.shape[-1]
@@ -108,9 +109,41 @@ def tasks_on(suite, checkpoint, only=()):
         options = {'model.backbone.init_cfg.checkpoint': str(checkpoint)}
         options |= {} if own else {'result.recipe': recipe, 'result.method': recipe}
         options |= {} if near == patch else {'model.backbone.patch_size': str(patch)}
+        options |= sizes_of(configs[near], anatomy(state))
         found.append(suite.complete(row(f'{task}/{recipe}', 'results.jsonl', configs[near], options,
                                         home=f'{task}/{recipe}-{sha256(checkpoint)[:8]}')))
     return found
+
+
+# {(width, depth): (arch of mmpretrain's ViT, the layers that UPerNet looks at (MAE, A.4))}.
+ARCHS = {(192, 12): ('deit-tiny', None), (384, 12): ('deit-small', None),
+         (1024, 24): ('large', (7, 11, 15, 23)), (1280, 32): ('huge', (7, 15, 23, 31))}
+WIDTHS = ('model.neck.input_features', 'model.neck.embed_dim', 'model.head.in_channels',
+          'model.decode_head.in_channels', 'model.auxiliary_head.in_channels')
+
+
+def sizes_of(config, found):
+    """Overrides that give a ViT-B config the arch of a checkpoint, {} for ViT-B and unknown ones.
+
+    found: `checkpoint.anatomy`. Heads are not in a file: 64 (huge: 80) wide, as in DeiT and MAE.
+    """
+    from mmengine.config import Config
+    arch, layers = ARCHS.get((found['width'], found['depth']), (None, None))
+    if arch is None:
+        return {}
+    cfg = Config.fromfile(config)
+    sizes = {'model.backbone.arch': arch}
+    if layers and cfg.model.backbone.get('out_indices'):
+        sizes['model.backbone.out_indices'] = str(list(layers)).replace(' ', '')
+    for key in WIDTHS:
+        node = cfg
+        for part in key.split('.'):
+            node = (node or {}).get(part)
+        if node is not None:
+            width = found['width']
+            sizes[key] = (str([width] * len(node)).replace(' ', '')
+                          if isinstance(node, (list, tuple)) else str(width))
+    return sizes
 
 
 def fill(rows, row, root, seed, images, gpus):
@@ -133,10 +166,10 @@ def fill(rows, row, root, seed, images, gpus):
     if row.config:
         options = [f'{k}={expand(v)}' for k, v in row.options.items()]
         processes, steps = share(row.config, gpus) if gpus else (1, 1)
-        options += [f'optim_wrapper.accumulative_counts={steps}'] if steps > 1 else []
         start = (['bash', 'tools/dist_train.sh', row.config, str(processes)] if processes > 1
                  else [sys.executable, 'tools/train.py', row.config])
         command = [*start, '--work-dir', str(home(row)), '--seed', str(seed), '--resume',
+                   *(['--keep-batch'] if steps > 1 else []),
                    *(['--cfg-options', *options] if options else [])]
     else:
         command = [sys.executable, *map(expand, row.command)]

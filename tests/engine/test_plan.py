@@ -7,8 +7,11 @@ import torch
 from rich.console import Console
 
 from benchmarks.suite import MINI, PAPER, SUITES, Row, Suite
+from semmae.engine.launch import read_config
 from semmae.engine.plan import execute, plan, share, wanted
+from semmae.models import ViT
 from semmae.reporting.tables import OWN, load_numbers
+from tools.train import parse
 
 WRITE = 'import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.write_text(sys.argv[2])'
 
@@ -128,6 +131,32 @@ def test_only_names_the_recipe_of_a_checkpoint_and_nothing_else_runs(tmp_path):
     assert 'model.backbone.patch_size=32' in run.command
 
 
+@pytest.mark.parametrize('arch, width, layers', [('deit-small', 384, 12), ('large', 1024, 24)])
+def test_a_vit_of_another_size_brings_its_sizes_along(tmp_path, arch, width, layers):
+    path = tmp_path / 'vit.pth'
+    torch.save({'model': {'patch_embed.proj.weight': torch.zeros(width, 3, 16, 16)} | {
+        f'blocks.{i}.norm1.weight': torch.ones(width) for i in range(layers)}}, path)
+    runs = {r.id: r for r in plan(PAPER, tmp_path, checkpoint=path)}
+    for task, expected in {
+            'linprobe/vit': [f'model.neck.input_features={width}',
+                             f'model.head.in_channels={width}'],
+            'finetune/vit': [f'model.head.in_channels={width}'],
+            'ade20k/vit': [f'model.decode_head.in_channels=[{width},{width},{width},{width}]',
+                           f'model.neck.embed_dim={width}']}.items():
+        assert {f'model.backbone.arch={arch}', *expected} <= set(runs[task].command)
+        cfg = overridden(runs[task].command)
+        known = ViT.arch_zoo[cfg.model.backbone.arch]
+        assert (known['embed_dims'], known['num_layers']) == (width, layers)
+        assert max(cfg.model.backbone.get('out_indices', [-1])) in (-1, layers - 1)
+    assert not any('neck' in part for part in runs['finetune/vit'].command)
+
+
+def overridden(command):
+    """The config that a command trains, read as tools/train.py does."""
+    args = parse(command[command.index('tools/train.py') + 1:])
+    return read_config(args.config, args.cfg_options)
+
+
 def test_two_files_of_one_name_have_work_dirs_of_their_own(tmp_path):
     homes = {plan(PAPER, tmp_path, ['finetune/x'], foreign(tmp_path, p))[0].work_dir
              for p in (16, 32)}
@@ -157,6 +186,11 @@ def test_paths_that_overrides_cannot_carry_are_refused(tmp_path):
 @pytest.mark.parametrize('gpus, expected', [(16, (16, 1)), (8, (8, 2)), (6, (4, 4)), (1, (1, 16))])
 def test_fewer_gpus_accumulate_to_the_global_batch(gpus, expected):
     assert share('mm_configs/semmae_pretrain.py', gpus) == expected
+
+
+def test_a_plan_for_fewer_gpus_keeps_the_batch(tmp_path):
+    assert '--keep-batch' in plan(PAPER, tmp_path, ['mae_p16'], gpus=4)[-1].command
+    assert '--keep-batch' not in plan(PAPER, tmp_path, ['mae_p16'], gpus=16)[-1].command
 
 
 def test_more_gpus_than_the_batch_divides_into_stay_idle():
