@@ -7,15 +7,11 @@ random and images generated: neither changes the speed.
 """
 import argparse
 import itertools
-import json
-import os
-import platform
 import random
 import statistics
 import sys
 import tempfile
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +22,10 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.speed.record import where, write
 from semmae.datasets.part_store import PartStoreWriter
-from semmae.engine.extract import Photos, own_device, precision_of, segment, without_flips
+from semmae.engine.extract import Photos, own_device, precision_of, segment, without_random_steps
 from semmae.engine.launch import mixed_precision
-from semmae.engine.record import device, git_commit, versions
-from semmae.files import write_atomically
 from semmae.registry import MODELS
 
 REPO = Path(__file__).resolve().parents[2]
@@ -74,7 +69,7 @@ def extraction_step(model, cfg, folder, batch_size, num_workers):
     """A batch from image files to part ids, as tools/extract_parts.py does it."""
     keys = enumerate(itertools.cycle(sorted(path.name for path in folder.iterdir())))
     batches = iter(lambda: list(itertools.islice(keys, batch_size)), [])  # without end
-    loader = Photos(folder, without_flips(cfg)).loader(batches, num_workers)
+    loader = Photos(folder, without_random_steps(cfg)).loader(batches, num_workers)
     results = segment(model.eval(), loader, precision_of(cfg))
     return lambda: len(next(results)[0])
 
@@ -141,15 +136,6 @@ def measure(sizes, repeats, seconds, num_workers=None):
     return rows
 
 
-def machine():
-    """What the numbers were measured on."""
-    about = Path('/proc/cpuinfo').read_text() if Path('/proc/cpuinfo').exists() else ''
-    names = [line.split(': ')[1] for line in about.split('\n') if line.startswith('model name')]
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else 'not measured on a GPU'
-    return dict(device=device(), gpu=gpu, cpu=(names or [platform.machine()])[0],
-                cores=os.cpu_count(), threads=torch.get_num_threads(), system=platform.system())
-
-
 def table(record):
     """The record as Markdown."""
     lines = ['| | size | a second | lowest to highest | ImageNet-1k, hours | paper |',
@@ -163,9 +149,7 @@ def table(record):
                              for key in ('per_s', 'lowest', 'highest'))
         lines.append(f'| {row["what"]} | {row["size"]} | {middle} | {low} to {high} | {hours} '
                      f'| {paper} |')
-    where = record['machine']
-    return '\n'.join([*lines, '', f'{where["cpu"]}, {where["cores"]} cores, {where["threads"]} '
-                      f'threads; GPU: {where["gpu"]}. {record["date"]}'])
+    return '\n'.join([*lines, '', where(record)])
 
 
 def main(arguments=None):
@@ -176,17 +160,9 @@ def main(arguments=None):
     parser.add_argument('--seconds', type=float, default=6, help='of each repeat, at least')
     parser.add_argument('--num-workers', type=int, help='processes that decode, in extraction')
     args = parser.parse_args(arguments)
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     rows = measure(args.sizes, args.repeats, args.seconds, args.num_workers)
     given = sys.argv[1:] if arguments is None else arguments
-    record = dict(
-        command=' '.join(['python benchmarks/speed/parts.py', *given]),
-        date=datetime.now(timezone.utc).isoformat(timespec='seconds'), machine=machine(),
-        versions=versions(), git_commit=git_commit(), paper=PAPER, rows=rows)
-    for path, text in ((Path(args.out), json.dumps(record, indent=1)),
-                       (Path(args.out).with_suffix('.md'), table(record))):
-        write_atomically(path, lambda f, text=text: f.write(text.encode() + b'\n'))
-    print(table(record))
+    write(args.out, ['benchmarks/speed/parts.py', *given], table, paper=PAPER, rows=rows)
 
 
 if __name__ == '__main__':

@@ -1,0 +1,140 @@
+"""What a mask costs, and what 8x8 patches cost, on whatever device is there.
+
+python benchmarks/speed/masking.py --out benchmarks/results/speed_masking.json
+
+Everything that is compared runs in alternation in one process: the masks of a batch of 256 against
+the two sorts by which MAE draws its own, and a training step of ViT-B/8 on 196 of 784 patches
+against ViT-B/16 on all 196 (Sec. 4.2: the same cost). Prints a Markdown table, also written beside
+OUT; about four minutes on two CPU cores.
+"""
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.speed.record import where, write
+from semmae.engine.extract import own_device
+from semmae.functional.masking import split_ids
+from semmae.models.masking import Candidates
+from semmae.registry import MODELS
+
+REPO = Path(__file__).resolve().parents[2]
+STRATEGIES = {
+    'random': dict(type='RandomMasking'), 'block-wise': dict(type='BlockwiseMasking'),
+    'attention, hint': dict(type='AttentionMasking', mode='hint'),
+    'part-guided, α = 0.5': dict(type='PartGuidedMasking', num_parts=6, alpha_start=.5,
+                                 alpha_end=.5)}
+STEPS = {'ViT-B/16, all 196': 'mm_configs/ablations/semmae_vit-base-p16.py',
+         'ViT-B/8, 196 of 784': 'mm_configs/semmae_pretrain.py'}
+
+
+def two_sorts(seen):
+    """How MAE draws a mask: the order of the noise, and its inverse."""
+    order = seen.noise[:, :seen.ids.shape[1]].argsort(dim=1)
+    return order.argsort(dim=1)
+
+
+def alternate(actions, repeats, warm_up=3):
+    """{name: seconds of each of ``repeats`` calls}, one call of each action after the other."""
+    found = {name: [] for name in actions}
+    for i in range(repeats + warm_up):
+        for name, action in actions.items():
+            started = time.perf_counter()
+            action()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if i >= warm_up:
+                found[name].append(time.perf_counter() - started)
+    return found
+
+
+def rows_of(what, size, seconds, baseline, **more):
+    middle = {name: statistics.median(s) for name, s in seconds.items()}
+    return [dict(what=what, name=name, size=size, ms=1e3 * middle[name], lowest=1e3 * min(s),
+                 highest=1e3 * max(s), repeats=len(s), times_baseline=middle[name]
+                 / middle[baseline], **more.get(name, {})) for name, s in seconds.items()]
+
+
+def masks(grid, batch=256, repeats=40):
+    """Milliseconds of a batch of masks for each strategy, `split_ids` included in none."""
+    device, length = own_device(), grid ** 2
+    seen = Candidates(
+        images=torch.zeros(batch, 3, 1, 1, device=device), grid=(grid, grid),
+        ids=torch.arange(length, device=device).expand(batch, -1),
+        noise=torch.rand(batch, length + 6, device=device),
+        part_ids=torch.randint(6, (batch, length), device=device),
+        scores=torch.randint(256, (batch, length), device=device))
+    built = {name: MODELS.build(dict(cfg, type=f'semmae.{cfg["type"]}'))
+             for name, cfg in STRATEGIES.items()}
+    actions = {"MAE's two sorts": lambda: two_sorts(seen)}
+    actions |= {name: lambda strategy=strategy: strategy(seen) for name, strategy in built.items()}
+    mask = built['random'](seen)
+    actions['visible and masked positions'] = lambda: split_ids(mask, length // 4)
+    return rows_of('masks of 256 images', f'{grid}x{grid}', alternate(actions, repeats),
+                   "MAE's two sorts")
+
+
+def training_step(config, batch):
+    """(a forward and backward pass, FLOPs of one image) of a pre-training config."""
+    cfg = Config.fromfile(REPO / config)
+    model = MODELS.build(cfg.model).to(own_device())
+    length = model.decoder.grid[0] ** 2
+    data = dict(
+        inputs=torch.randint(256, (batch, 3, cfg.img_size, cfg.img_size), dtype=torch.uint8),
+        part_ids=torch.randint(6, (batch, length)), foreground=torch.randint(256, (batch, length)),
+        noise=torch.rand(batch, length + 6))
+
+    def step():
+        model.zero_grad()
+        with torch.autocast('cuda', torch.bfloat16, torch.cuda.is_available()):
+            loss = model(**model.data_preprocessor(data), mode='loss')['loss']
+        loss.backward()
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return step, counter.get_total_flops() / batch
+
+
+def steps(batch, repeats):
+    built = {name: training_step(config, batch) for name, config in STEPS.items()}
+    seconds = alternate({name: step for name, (step, _) in built.items()}, repeats, warm_up=1)
+    first = next(iter(built))
+    more = {name: dict(images_per_s=batch / statistics.median(seconds[name]),
+                       gflops_per_image=flops / 1e9) for name, (_, flops) in built.items()}
+    return rows_of('training step', f'batch {batch}', seconds, first, **more)
+
+
+def table(record):
+    """The record as Markdown."""
+    lines = ['| | | size | ms, median | lowest to highest | relative | GFLOP an image |',
+             '|---|---|---|---|---|---|---|']
+    for row in record['rows']:
+        flops = f'{row["gflops_per_image"]:.1f}' if 'gflops_per_image' in row else ''
+        lines.append(f'| {row["what"]} | {row["name"]} | {row["size"]} | {row["ms"]:,.2f} | '
+                     f'{row["lowest"]:,.2f} to {row["highest"]:,.2f} | '
+                     f'{row["times_baseline"]:.2f} | {flops} |')
+    return '\n'.join([*lines, '', where(record)])
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    parser.add_argument('--out', required=True, help='JSON file of the measurements')
+    parser.add_argument('--batch-size', type=int, help='of a training step; default 4, GPU 256')
+    parser.add_argument('--repeats', type=int, default=40, help='of each mask')
+    parser.add_argument('--step-repeats', type=int, default=5)
+    args = parser.parse_args(arguments)
+    batch = args.batch_size or (256 if torch.cuda.is_available() else 4)
+    rows = [*masks(14, repeats=args.repeats), *masks(28, repeats=args.repeats),
+            *steps(batch, args.step_repeats)]
+    given = sys.argv[1:] if arguments is None else arguments
+    write(args.out, ['benchmarks/speed/masking.py', *given], table, rows=rows)
+
+
+if __name__ == '__main__':
+    main()
