@@ -158,7 +158,7 @@ def table3(stores):
 
     def masked(recipe, config, **options):
         options = {ROOT: '{images}', STORE: '{store}', **options}
-        return (Row(recipe, 'epoch_7.pth', config, options, needs=('store',)),
+        return (Row(recipe, 'epoch_12.pth', config, options, needs=('store',)),
                 Row(f'linprobe/{recipe}', 'results.jsonl', probe,
                     {INIT: f'{{{recipe}}}', **kept}, needs=(recipe, 'store_val')))
 

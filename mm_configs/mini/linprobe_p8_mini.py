@@ -1,7 +1,7 @@
 """Mini linear probing on the kept half of the patches: 8 classes of toy objects (chance 12.5).
 
 Run:    python tools/train.py mm_configs/mini/linprobe_p8_mini.py --cfg-options \
-            model.backbone.init_cfg.checkpoint=work_dirs/table3_mini/epoch_7.pth
+            model.backbone.init_cfg.checkpoint=work_dirs/table3_mini/epoch_12.pth
         All rows: python tools/run_suite.py table3_true --seeds 0 1 2 3 4
 Needs:  as table3_mini.py, and part stores of both splits
 Sizes, batch and length only, with the learning rates that go with them; the code is that of the
@@ -15,7 +15,7 @@ _toy = 'data/toy_table3'
 model = dict(
     num_candidates=grid ** 2 // 2,
     backbone=dict(arch=_arch, img_size=img_size, patch_size=8, init_cfg=dict(
-        checkpoint='work_dirs/table3_mini/epoch_7.pth')),
+        checkpoint='work_dirs/table3_mini/epoch_12.pth')),
     neck=dict(input_features=96), head=dict(num_classes=8, in_channels=96),
     data_preprocessor=dict(num_classes=8))
 train_dataloader = _base_.train_dataloader
