@@ -7,9 +7,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
-from mmengine.dist import master_only
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
+from ..evaluation.predictions import recount
+from ..evaluation.protocol import metric_name
 from ..evaluation.results import append_result
 from ..files import sha256
 from ..registry import HOOKS
@@ -25,6 +27,7 @@ from .conditions import (
     why_reduced,
 )
 from .hooks import unwrapped
+from .predictions import Predictions
 
 
 @HOOKS.register_module()
@@ -38,6 +41,8 @@ class ResultRecorder(Hook):
     ``full`` is the paper's size: a run with less is marked as reduced, with the reason.
     The recipe travels in the checkpoints' ``meta['semmae']``, so that a downstream run knows what
     it evaluates. ``result.recipe`` and ``result.method`` name foreign checkpoints.
+    What was predicted for each image is kept beside the line (`Predictions`), and the metric is
+    counted again from it: a number that does not follow from its predictions is refused.
     """
 
     priority = 'LOWEST'
@@ -133,20 +138,36 @@ class ResultRecorder(Hook):
         return dict(own, load_report={k: v for k, v in report.items() if k != 'recipe'})
 
     # -- the line
-    @master_only
-    def after_val_epoch(self, runner, metrics=None):
-        if 'result' not in runner.cfg or not is_last(runner):
-            return
-        self.write(runner, metrics, latest(runner.work_dir))
+    def before_val_epoch(self, runner):
+        is_wanted = 'result' in runner.cfg and is_last(runner)
+        self.collect(runner, runner.val_dataloader if is_wanted else None)
 
-    @master_only
+    def before_test_epoch(self, runner):
+        self.collect(runner, runner.test_dataloader if 'result' in runner.cfg else None)
+
+    def collect(self, runner, loader):
+        self.predictions = loader and Predictions(runner.work_dir, loader.dataset)
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if self.predictions:
+            self.predictions.add(outputs)
+
+    after_test_iter = after_val_iter
+
+    def after_val_epoch(self, runner, metrics=None):
+        if self.predictions:
+            self.write(runner, metrics, latest(runner.work_dir))
+
     def after_test_epoch(self, runner, metrics=None):
-        if 'result' in runner.cfg:
+        if self.predictions:
             self.write(runner, metrics, runner.cfg.get('load_from'),
                        self.meta.get('semmae_result'))
 
     def write(self, runner, metrics, checkpoint, trained=None):
         """Append the line; ``trained`` is what the checkpoint says of its training, for a test."""
+        predictions, arrays = self.predictions.write()
+        if not is_main_process():
+            return
         cfg, result = runner.cfg, runner.cfg.result
         stated = [result.metric] if isinstance(result.metric, str) else list(result.metric)
         wanted = [metric for metric in stated if metric in metrics]
@@ -154,6 +175,7 @@ class ResultRecorder(Hook):
             raise ValueError(f'result.metric is {stated}, the evaluator gave {sorted(metrics)}')
         if wanted != stated:  # of several, some may have no meaning on a data set
             runner.logger.info(f'no value for {sorted(set(stated) - set(wanted))}')
+        require_agreement({metric: metrics[metric] for metric in wanted}, arrays, predictions)
         weights = self.describe(runner)
         size = trained['size'] if trained else run_size(runner)
         protocol = protocol_of(runner, weights, size)
@@ -174,13 +196,25 @@ class ResultRecorder(Hook):
             checkpoint=near(checkpoint) if checkpoint else None,
             checkpoint_sha256=sha256(checkpoint) if checkpoint else None,
             load_report=weights.get('load_report'), git_commit=git_commit(),
-            versions=versions(), device=device(), wall_time_s=round(time.time() - self.started, 1),
+            predictions=predictions, versions=versions(), device=device(),
+            wall_time_s=round(time.time() - self.started, 1),
             reduced=bool(reduced_why), reduced_why=reduced_why)
         for metric in wanted:
             unit = '' if metric.endswith('parts_used') else '%'
             line = append_result(path, dict(record, metric=metric, unit=unit,
                                             value=float(metrics[metric])))
             runner.logger.info(f"result {line['row']}: {metric} {metrics[metric]:.2f} -> {path}")
+
+
+def require_agreement(metrics, arrays, source):
+    """ValueError where a metric is not what its predictions say, to the two decimals of mmseg."""
+    counted = {name.lower(): value for name, value in (recount(arrays) if arrays else {}).items()}
+    for metric, value in metrics.items():
+        again = counted.get(metric_name(metric))
+        if again is not None and abs(again - value) > 0.0051:
+            raise ValueError(f'the evaluator gives {metric} {value:.4f}, {source} says '
+                             f'{again:.4f}; no result was written. Check the evaluator of the '
+                             'config: both have to look at the same images and labels')
 
 
 def near(path):

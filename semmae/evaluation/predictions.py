@@ -1,0 +1,69 @@
+"""What was predicted for each image, as stored beside a result: counted again, or resampled.
+
+One ``.npz`` file an evaluation, plain arrays. N images, C classes; ``images`` (N,) their paths
+below the folder of the data set, and
+
+    classification  labels (N,) int64, predicted (N,) int64, score (N,) of the predicted class
+    segmentation    pixel counts (N, C) int64: label, predicted, intersection; ignored (N,)
+
+``predicted`` leaves ignored pixels out, as the metric does. Of a segmentation the folder of the
+same name holds the label maps, ``NAME.png`` for each image, values 0 to C - 1. Imports neither
+torch nor the OpenMMLab libraries.
+"""
+from pathlib import Path
+
+import numpy as np
+
+
+def read_predictions(path) -> dict:
+    """The arrays of a file of predictions; ValueError for a file that is none."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'no predictions at {path}; evaluate again with tools/test.py')
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            found = dict(stored)
+    except (ValueError, OSError, EOFError, LookupError) as error:
+        raise ValueError(f'{path} holds no predictions: {error}') from error
+    if 'images' not in found or not {'predicted', 'labels'} & set(found) or any(
+            len(array) != len(found['images']) for array in found.values()):
+        raise ValueError(f'{path} holds the arrays {sorted(found)}, expected images and, for each, '
+                         'labels and predicted, or counts of pixels')
+    return found
+
+
+def recount(predictions: dict) -> dict:
+    """{metric: percent} of predictions: top1 of a classification, mIoU, mAcc and aAcc of pixels.
+
+    A class without a pixel, labelled or predicted, counts in no mean, as in mmseg's IoUMetric.
+    """
+    if 'intersection' not in predictions:
+        return dict(top1=100 * np.mean(predictions['predicted'] == predictions['labels']))
+    hit, predicted, label = (predictions[k].sum(0).astype(float)
+                             for k in ('intersection', 'predicted', 'label'))
+    with np.errstate(invalid='ignore', divide='ignore'):
+        return dict(mIoU=100 * np.nanmean(hit / (predicted + label - hit)),
+                    mAcc=100 * np.nanmean(hit / label), aAcc=100 * hit.sum() / label.sum())
+
+
+def pixel_counts(predicted, label, num_classes, ignore_index=255) -> dict:
+    """Counts of `read_predictions` for one image: predicted and label are (H, W) integers.
+
+    Raises ValueError for a value that is no class, and in ``label`` not ``ignore_index`` either:
+    mmseg's metric drops such pixels without a word.
+    """
+    if predicted.shape != label.shape:
+        raise ValueError(f'found {predicted.shape} predicted and {label.shape} labelled pixels, '
+                         'expected the same')
+    counted = label != ignore_index
+    for name, values in dict(label=label[counted], predicted=predicted).items():
+        if values.size and not 0 <= values.min() <= values.max() < num_classes:
+            raise ValueError(f'found values {values.min()} to {values.max()} ({name}), expected 0 '
+                             f'to {num_classes - 1}, or {ignore_index} for what does not count. '
+                             'Check num_classes, reduce_zero_label and the label maps '
+                             '(tools/check_data.py)')
+    p, t = predicted[counted], label[counted]
+    return dict(label=np.bincount(t, minlength=num_classes),
+                predicted=np.bincount(p, minlength=num_classes),
+                intersection=np.bincount(t[p == t], minlength=num_classes),
+                ignored=np.int64(label.size - counted.sum()))
