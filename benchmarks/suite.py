@@ -31,12 +31,14 @@ class Suite:
 
     foreign: recipes of the tables whose weights come from elsewhere (--checkpoint).
     max_images: of a user's own folder (--data) at most this many are used; 0 is all.
+    is_mini: the configs have batches of their own; one process each, nothing accumulated.
     """
     rows: tuple
     tasks: dict
     images: str
     foreign: tuple = ()
     max_images: int = 0
+    is_mini: bool = False
 
     def complete(self, row):
         """``row`` with the part stores that its config reads."""
@@ -88,7 +90,7 @@ _mini_tasks = {'ade20k': f'{_mini}/semmae_upernet_ade20k_mini.py',
                'cub': f'{_mini}/semmae_cub_mini.py',
                'linprobe': f'{_mini}/linprobe_p16_mini.py'}
 MINI = Suite(
-    images='data/toy/imagenet/train', max_images=3000,
+    images='data/toy/imagenet/train', max_images=3000, is_mini=True,
     tasks={task: {8: config} for task, config in _mini_tasks.items()},
     rows=(
         Row('data', 'data/toy/toy.json', is_shared=True,
@@ -132,12 +134,12 @@ def part_rows(truth, needs=()):
 
 
 PARTS = Suite(
-    images='data/toy/imagenet/train', tasks={},
+    images='data/toy/imagenet/train', tasks={}, is_mini=True,
     rows=(MINI.rows[0], *part_rows(
         {'masks': TOY_MASKS,
          'landmarks': ('--cub', 'data/toy/CUB_200_2011', '--name', 'toy CUB')}, ('data',))))
 PARTS_CUB = Suite(
-    images='data/CUB_200_2011/images', tasks={},
+    images='data/CUB_200_2011/images', tasks={}, is_mini=True,
     rows=part_rows({'landmarks': ('--cub', 'data/CUB_200_2011')}))
 
 # ------------------------------------------------------------------ Table 3, two CPU cores, hours
@@ -163,7 +165,7 @@ def table3(stores):
                     {INIT: f'{{{recipe}}}', **kept}, needs=(recipe, 'store_val')))
 
     return Suite(
-        images=f'{TOY3}/imagenet/train', tasks={},
+        images=f'{TOY3}/imagenet/train', tasks={}, is_mini=True,
         rows=(
             Row('data', f'{TOY3}/toy.json', is_shared=True, command=(
                 '-m', 'semmae.datasets.toy', '--out', TOY3, '--num-imagenet', '8000', '5000',
@@ -191,6 +193,16 @@ TABLE3_LEARNED = table3([
                  images=f'{TOY3}/imagenet/{split}')
       for store, split in {'store': 'train', 'store_val': 'val'}.items())])
 
+# ------------------------------------------------------------------ real images, two CPU cores
+# --data: any folder of photographs to pre-train on.
+_transfer = {'cub': f'{_mini}/cub25_mini.py', 'camvid': f'{_mini}/upernet_camvid_mini.py'}
+TRANSFER = Suite(
+    images='data/imagenet/train', tasks={}, is_mini=True,
+    rows=(Row('mae_p16', 'epoch_16.pth', f'{_mini}/mae_p16_mini.py', {ROOT: '{images}'}),
+          *evaluations(_transfer, ('mae_p16',)),
+          *(Row(f'{task}/scratch', 'results.jsonl', config, {'model.backbone.init_cfg': 'None'})
+            for task, config in _transfer.items())))
+
 # ------------------------------------------------------------------ the paper's sizes
 _ab = 'mm_configs/ablations'
 _parts = 'mm_configs/semmae_parts.py'
@@ -206,7 +218,11 @@ _paper_tasks = {
     'finetune': {8: 'mm_configs/semmae_finetune.py', 16: f'{_ab}/finetune_vit-base-p16.py'},
     **{task: {8: f'mm_configs/semmae_{task}.py', 16: f'{_ab}/{task}_vit-base-p16.py'}
        for task in ('inat19', 'cub', 'cars')},
-    'ade20k': {16: 'mm_configs/semmae_upernet_ade20k.py'}}
+    'ade20k': {16: 'mm_configs/semmae_upernet_ade20k.py'},
+    'upernet_plain': {16: f'{_ab}/upernet_vit-base-p16_plain.py'},
+    'segmenter': {16: 'mm_configs/semmae_segmenter_ade20k.py'},
+    'linseg': {16: 'mm_configs/semmae_linseg_ade20k.py'},
+    'knn': {8: 'mm_configs/semmae_knn.py', 16: f'{_ab}/knn_vit-base-p16.py'}}
 _at = {p: {t: c[p] for t, c in _paper_tasks.items() if p in c} for p in (8, 16)}
 _last = 'epoch_800.pth'
 _simmim = {  # recipe: (patch size of the ViT, of the mask)
@@ -245,4 +261,4 @@ PAPER = Suite(
           for r in evaluations(_at[8], (*_p8, 'mae_p8')))))
 
 SUITES = {'mini': MINI, 'paper': PAPER, 'parts': PARTS, 'parts_cub': PARTS_CUB,
-          'table3_true': TABLE3_TRUE, 'table3_learned': TABLE3_LEARNED}
+          'table3_true': TABLE3_TRUE, 'table3_learned': TABLE3_LEARNED, 'transfer': TRANSFER}

@@ -62,4 +62,5 @@ HOOKS = _child(root.HOOKS, *(f'semmae.engine.{m}' for m in
                               ('hooks', 'monitor', 'record', 'part_quality')))
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
     root.OPTIM_WRAPPER_CONSTRUCTORS, 'semmae.engine.optim')
-METRICS = _child(root.METRICS, 'semmae.evaluation.metrics')
+LOOPS = _child(root.LOOPS, 'semmae.engine.knn')
+METRICS = _child(root.METRICS, 'semmae.evaluation.metrics', 'semmae.evaluation.knn')

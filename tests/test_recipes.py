@@ -1,5 +1,6 @@
 """The recipes hold the numbers of their sources, value by value (references: MAE's and the
-SemMAE paper's settings, SimMIM's code, mmsegmentation's UPerNet)."""
+SemMAE paper's settings, SimMIM's code, mmsegmentation's UPerNet, the probes of DINO and DINOv3,
+Segmenter)."""
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,15 @@ FINETUNE = {**ADAMW, 'optim_wrapper.paramwise_cfg.layer_decay_rate': 0.65,
             'param_scheduler.0.end': 5, 'param_scheduler.1.eta_min': 1e-6,
             'model.backbone.drop_path_rate': 0.1, 'model.backbone.patch_size': 8,
             'model.head.loss.label_smooth_val': 0.1, 'model.backbone.out_type': 'avg_featmap'}
+KNN = {  # facebookresearch/dino at 7c446df, eval_knn.py
+    'model.head.k': 20, 'model.head.also': [10, 100, 200], 'model.head.temperature': 0.07,
+    'model.backbone.out_type': 'cls_token', 'model.backbone.is_frozen': True,
+    'train_dataloader.drop_last': False,
+    'train_dataloader.dataset.dataset.pipeline.1.scale': 256,
+    'train_dataloader.dataset.dataset.pipeline.1.interpolation': 'bicubic',
+    'train_dataloader.dataset.dataset.pipeline.2.crop_size': 224,
+    'val_dataloader.dataset.pipeline.1.scale': 256,
+    'val_dataloader.dataset.pipeline.2.crop_size': 224}
 RECIPES = {
     'semmae_pretrain': {  # SemMAE, Sec. 4.1
         **ADAMW, 'optim_wrapper.optimizer.lr': 2.4e-3, 'optim_wrapper.optimizer.betas': [0.9, 0.95],
@@ -70,7 +80,37 @@ RECIPES = {
         'model.auxiliary_head.loss_decode.loss_weight': 0.4, 'param_scheduler.0.end': 1500,
         'model.test_cfg.stride': [341, 341], 'model.test_cfg.crop_size': [512, 512],
         'train_dataloader.batch_size': 2, 'result.full.batch_size': 16,
-        'param_scheduler.1.power': 1.0, 'model.decode_head.num_classes': 150}}
+        'param_scheduler.1.power': 1.0, 'model.decode_head.num_classes': 150},
+    'ablations/upernet_vit-base-p16_plain': {
+        **ADAMW, 'model.backbone.rel_pos_bias': False, 'optim_wrapper.optimizer.lr': 1e-4,
+        'optim_wrapper.paramwise_cfg.layer_decay_rate': 0.65, 'train_cfg.max_iters': 160000,
+        'model.backbone.out_indices': [3, 5, 7, 11], 'model.backbone.patch_size': 16},
+    'semmae_knn': {**KNN, 'model.backbone.patch_size': 8},  # all 784 patches: ours
+    'ablations/knn_vit-base-p16': {**KNN, 'model.backbone.patch_size': 16},
+    'semmae_linseg_ade20k': {
+        # facebookresearch/dinov3 at 6876159, config-ade20k-linear-training.yaml and linear_head.py
+        'optim_wrapper.type': 'OptimWrapper', 'optim_wrapper.optimizer.type': 'AdamW',
+        'optim_wrapper.optimizer.lr': 1e-3, 'optim_wrapper.optimizer.weight_decay': 1e-3,
+        'optim_wrapper.optimizer.betas': [0.9, 0.999], 'train_cfg.max_iters': 40000,
+        'param_scheduler.0.end': 1500, 'param_scheduler.0.start_factor': 1e-6,
+        'param_scheduler.1.type': 'CosineAnnealingLR', 'param_scheduler.1.begin': 0,
+        'param_scheduler.1.T_max': 40000, 'param_scheduler.1.eta_min': 0.0,
+        'train_dataloader.batch_size': 2, 'result.full.batch_size': 16, 'model.neck': None,
+        'model.backbone.is_frozen': True, 'model.backbone.out_type': 'featmap',
+        'model.decode_head.type': 'semmae.LinearSegHead', 'model.decode_head.dropout_ratio': 0.1,
+        'model.decode_head.norm_cfg.type': 'SyncBN', 'model.decode_head.num_classes': 150,
+        'model.auxiliary_head': None, 'model.test_cfg.mode': 'slide',
+        'model.test_cfg.crop_size': [512, 512], 'model.test_cfg.stride': [341, 341],
+        'train_dataloader.dataset.dataset.pipeline.2.ratio_range': [0.5, 2.0],
+        'train_dataloader.dataset.dataset.pipeline.3.crop_size': [512, 512]},
+    'semmae_segmenter_ade20k': {
+        # rstrudel/segmenter at 20d1bfa, segm/config.yml; the optimiser is MAE's
+        **ADAMW, 'model.decode_head.num_layers': 2, 'model.decode_head.drop_rate': 0.1,
+        'model.decode_head.drop_path_rate': 0.0, 'model.decode_head.embed_dims': 768,
+        'model.decode_head.num_heads': 12, 'model.backbone.drop_path_rate': 0.1,
+        'model.test_cfg.crop_size': [512, 512], 'model.decode_head.num_classes': 150,
+        'optim_wrapper.optimizer.lr': 1e-4, 'optim_wrapper.paramwise_cfg.layer_decay_rate': 0.65,
+        'train_cfg.max_iters': 80000, 'result.full.batch_size': 16}}
 
 
 @pytest.mark.parametrize('name', RECIPES)

@@ -45,6 +45,10 @@ def run_identity(runner):
     return dict(seed=runner.seed, batch_size=size['batch_size'], num_train=size.get('num_train'))
 
 
+# What only a training decides. k-NN has none, and its batches change nothing.
+TRAINED = ('schedule', 'batch_size', 'optimizer', 'lr', 'paramwise', 'clip_grad', 'drop_path',
+           'batch_augments')
+
 # What a test decides anew; everything else of a protocol is that of the training.
 TESTED = ('dataset', 'split', 'num_classes', 'test_pipeline', 'test_mode')
 
@@ -74,7 +78,7 @@ def protocol_of(runner, weights, size):
     optimizer = dict(optim.get('optimizer') or {})
     backbone = unwrapped(runner.model).backbone
     vit = model.backbone
-    return dict(
+    protocol = dict(
         dataset=cfg.result.dataset, split=cfg.result.split, num_classes=model_classes(model),
         input_size=list(backbone.img_size), patch_size=backbone.patch_size,
         tokens=(model.get('num_candidates')
@@ -94,6 +98,9 @@ def protocol_of(runner, weights, size):
         test_pipeline=pipeline(cfg.get('val_dataloader') or cfg.get('test_dataloader')),
         test_mode=model.get('test_cfg'),
         pretraining={k: weights.get(k) for k in ('epochs', 'num_train', 'batch_size')})
+    if (cfg.get('train_cfg') or {}).get('type') == 'semmae.KNNLoop':
+        protocol = {k: v for k, v in protocol.items() if k not in TRAINED}
+    return protocol
 
 
 def plain(value):

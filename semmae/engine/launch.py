@@ -67,8 +67,10 @@ def _has(node, key):
 
 
 # Keys that a config may leave out.
-OPTIONAL = ('model.backbone.init_cfg', 'model.backbone.init_cfg.checkpoint', 'result.recipe',
-            'result.method', 'optim_wrapper.accumulative_counts')
+OPTIONAL = ('model.backbone.init_cfg', 'model.backbone.init_cfg.checkpoint',
+            'model.backbone.layer_scale_init_value', 'model.backbone.rel_pos_bias',
+            'model.backbone.is_pos_embed_fixed', 'result.recipe', 'result.method',
+            'optim_wrapper.accumulative_counts')
 
 
 def prepare(config, work_dir=None, launcher='none', options=None):
@@ -81,9 +83,23 @@ def prepare(config, work_dir=None, launcher='none', options=None):
         # mmengine would ask for a GPU: start gloo first, and tell DDP that there is no device.
         if not torch.distributed.is_initialized():
             torch.distributed.init_process_group('gloo')
-        cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None,
-                                     broadcast_buffers=False)
+        wrapper = cfg.get('model_wrapper_cfg') or dict(type='MMDistributedDataParallel')
+        cfg.model_wrapper_cfg = dict(wrapper, device_ids=None, broadcast_buffers=False)
+        without_sync_bn(cfg.model)
     return cfg
+
+
+def without_sync_bn(node):
+    """SyncBN of a config becomes BN in place, for processes without GPUs, where it cannot run.
+
+    The protocol of what is trained then says BN. In a test the two are the same.
+    """
+    if isinstance(node, dict):
+        if node.get('type') == 'SyncBN':
+            node['type'] = 'BN'
+        node = list(node.values())
+    for inner in node if isinstance(node, (list, tuple)) else ():
+        without_sync_bn(inner)
 
 
 def add_tensorboard(cfg):
@@ -215,6 +231,10 @@ def test(config, checkpoint, work_dir=None, launcher='none', options=None):
     read_checkpoint(checkpoint)  # before anything is written
     cfg = prepare(config, work_dir, launcher, options)
     if not cfg.get('test_dataloader'):
+        if 'result' in cfg:
+            raise ValueError(f'{config} has no test of its own: it trains nothing and evaluates at '
+                             f'once. Run: python tools/train.py {config} --cfg-options '
+                             f'model.backbone.init_cfg.checkpoint={checkpoint}')
         cure = ('tools/part_quality.py' if cfg.model.type == 'semmae.PartLearner' else
                 'a downstream config, for example mm_configs/semmae_linprobe.py')
         raise ValueError(f'{config} has no test: it trains {cfg.model.type}. Evaluate its '

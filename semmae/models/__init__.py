@@ -2,6 +2,8 @@
 from .adversarial_masking import AdversarialMasking
 from .backbone import ViT
 from .classifier import KeptPatchClassifier
+from .knn_head import KNNHead
+from .linear_seg_head import LinearSegHead
 from .mae_decoder import MAEDecoder
 from .masking import AttentionMasking, BlockwiseMasking, PartGuidedMasking, RandomMasking
 from .part_decoder import PaintDecoder, PartDecoder
@@ -18,7 +20,8 @@ from .part_sources import (
 from .semmae import ImagePreprocessor, SemMAE
 from .simmim_vit import SimMIMViT
 
-__all__ = ['ViT', 'KeptPatchClassifier', 'MAEDecoder', 'AdversarialMasking', 'AttentionMasking',
+__all__ = ['ViT', 'KeptPatchClassifier', 'KNNHead', 'LinearSegHead', 'MAEDecoder',
+           'AdversarialMasking', 'AttentionMasking',
            'BlockwiseMasking', 'PartGuidedMasking', 'RandomMasking',
            'PaintDecoder', 'PartDecoder', 'PartEncoder', 'PartLearner', 'ColourParts', 'HeadParts',
            'KMeansParts', 'LearnedParts', 'OnlineParts', 'VoronoiParts', 'ImagePreprocessor',

@@ -1,6 +1,9 @@
 """Layer decay as in MAE, for both libraries' models."""
+from pathlib import Path
+
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
@@ -26,8 +29,8 @@ class Segmentor(nn.Module):
         self.decode_head = nn.Conv2d(24, 3, 1)
 
 
-def settings(model):
-    groups = build_optim_wrapper(model, WRAPPER).optimizer.param_groups
+def settings(model, wrapper=WRAPPER):
+    groups = build_optim_wrapper(model, wrapper).optimizer.param_groups
     names = {id(p): n for n, p in model.named_parameters()}
     return {names[id(p)]: (g['lr'], g['weight_decay']) for g in groups for p in g['params']}
 
@@ -64,3 +67,57 @@ def test_frozen_parameters_are_left_out():
     model.backbone.requires_grad_(False)
     assert set(settings(model)) == {'decode_head.weight', 'decode_head.bias'}
     assert isinstance(build_optim_wrapper(model, WRAPPER).optimizer, torch.optim.AdamW)
+
+
+# What param_groups_lrd (layer decay 0.65, weight decay 0.05) gives for a ViT-B with average pooling
+# and ['pos_embed', 'cls_token'] without decay: the scale of the rate for each layer, 0 being the
+# embeddings, i + 1 block i and 13 norm and head. Run, not copied: util/lr_decay.py of
+# https://github.com/facebookresearch/mae, commit efb2a8062c206524e35e47d04501ed4f544c0ae8.
+MAE_SCALES = (
+    0.003697205891018715, 0.005688009063105715, 0.008750783174008792, 0.013462743344628911,
+    0.02071191283789063, 0.03186448128906251, 0.049022278906250015, 0.07541889062500001,
+    0.11602906250000002, 0.17850625000000003, 0.274625, 0.42250000000000004, 0.65, 1.0)
+# The same run: does the parameter decay? Under the names of mmpretrain's ViT.
+STEM = {'cls_token': False, 'pos_embed': False, 'patch_embed.projection.weight': True,
+        'patch_embed.projection.bias': False}
+BLOCK = {'ln1.weight': False, 'ln1.bias': False, 'attn.qkv.weight': True, 'attn.qkv.bias': False,
+         'attn.proj.weight': True, 'attn.proj.bias': False, 'ln2.weight': False, 'ln2.bias': False,
+         'ffn.layers.0.0.weight': True, 'ffn.layers.0.0.bias': False, 'ffn.layers.1.weight': True,
+         'ffn.layers.1.bias': False}
+TABLE = {'attn.relative_position_bias_table': False}  # ours; BEiT's code decays it, MAE has none
+REPO = Path(__file__).resolve().parents[2]
+
+
+def reference(block, top):
+    """{name: (scale of the rate, whether it decays)} of MAE for the backbone of a ViT-B.
+
+    top: parameters of the last norm.
+    """
+    names = {name: (0, decays) for name, decays in STEM.items()}
+    names |= {f'layers.{i}.{name}': (i + 1, decays)
+              for i in range(12) for name, decays in block.items()}
+    names |= {name: (13, False) for name in top}
+    return {f'backbone.{name}': (MAE_SCALES[layer], decays)
+            for name, (layer, decays) in names.items()}
+
+
+@pytest.mark.parametrize('config, block, top', [
+    ('semmae_finetune', BLOCK, ('ln2.weight', 'ln2.bias')),
+    ('semmae_upernet_ade20k', BLOCK | TABLE, ()),
+    ('semmae_segmenter_ade20k', BLOCK, ('ln1.weight', 'ln1.bias'))])
+def test_every_parameter_of_a_vit_b_has_the_rate_and_decay_of_mae(config, block, top):
+    cfg = Config.fromfile(REPO / 'mm_configs' / f'{config}.py')
+    model = MODELS.build(cfg.model)
+    base = cfg.optim_wrapper.optimizer
+    found = settings(model, dict(
+        type='OptimWrapper', optimizer={k: v for k, v in base.items() if k != 'fused'},
+        constructor=cfg.optim_wrapper.constructor, paramwise_cfg=cfg.optim_wrapper.paramwise_cfg))
+    expected = reference(block, top)
+    for name, parameter in model.named_parameters():  # of neck and heads, as MAE's of its head
+        if not name.startswith('backbone.'):
+            expected[name] = (1.0, parameter.ndim > 1 and not name.endswith('cls_emb'))
+    assert set(found) == set(expected)
+    for name, (scale, decays) in expected.items():
+        rate, decay = found[name]
+        assert rate == pytest.approx(base.lr * scale, rel=1e-12), name
+        assert decay == (0.05 if decays else 0.0), name
