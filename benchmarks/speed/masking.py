@@ -15,11 +15,10 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.speed.record import where, write
+from benchmarks.speed.record import flops_of, where, write
 from semmae.engine.extract import own_device
 from semmae.functional.masking import split_ids
 from semmae.models.masking import Candidates
@@ -96,9 +95,7 @@ def training_step(config, batch):
         with torch.autocast('cuda', torch.bfloat16, torch.cuda.is_available()):
             loss = model(**model.data_preprocessor(data), mode='loss')['loss']
         loss.backward()
-    with FlopCounterMode(display=False) as counter:
-        step()
-    return step, counter.get_total_flops() / batch
+    return step, flops_of(step) / batch
 
 
 def steps(batch, repeats):
