@@ -1,8 +1,9 @@
 """A ViT's weights under other names.   python tools/convert_checkpoint.py SRC DST --to timm
 
-SRC: a checkpoint of ours, MAE, timm, DINO or iBOT, read as plain tensors. DST ends in .pth or
-.safetensors. --to mmpretrain: names of its VisionTransformer; mmseg-mae: bare names, the only ones
-that mmseg's MAE backbone loads; timm: names of its VisionTransformer.
+SRC: a checkpoint of ours, MAE, SemMAE, timm, DINO, iBOT, BEiT or Hugging Face's ViT, read as plain
+tensors, all of them there. DST ends in .pth or .safetensors. --to mmpretrain: names of its
+VisionTransformer, for a BEiT of its BEiTViT; mmseg-mae: bare names, the only ones that mmseg's MAE
+backbone loads; timm: names of its VisionTransformer, which cannot be a BEiT.
 """
 import argparse
 import sys

@@ -1,15 +1,14 @@
 """Weights in, strictly: what does not load is an error, and nothing in a file is ever executed.
 
 One loader for every stage. It reads tensors only, finds the backbone whatever the file calls it,
-translates timm's names (MAE, DINO, iBOT, timm use them) into mmpretrain's, interpolates the
-position embedding where the grid differs, and refuses everything else that does not fit.
+translates other projects' names into mmpretrain's (`layouts`), interpolates positions where the
+grid differs, and refuses everything else that does not fit.
 """
 import argparse
 import math
 import pickle
 import re
 import struct
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,23 @@ from mmengine.runner import CheckpointLoader
 from safetensors import SafetensorError
 
 from ..files import sha256, write_atomically
+from .layouts import OURS_TO_TIMM as OURS_TO_TIMM  # models take it from here
+from .layouts import (
+    TABLE,
+    TIMM_NAMES,
+    VIT,
+    WRAPPERS,
+    advice,
+    anatomy,
+    for_mmpretrain,
+    for_mmseg_mae,
+    for_timm,
+    renamed,
+    resize_relative_positions,
+    to_mmpretrain,
+    whole,
+    window_of,
+)
 
 
 def _statistics_of_history(owner, name):
@@ -40,35 +56,19 @@ SAFE = [HistoryBuffer, (_statistics_of_history, 'builtins.getattr'), argparse.Na
           for function in (_numpy.multiarray._reconstruct, _numpy.multiarray.scalar)),
         *{type(np.dtype(t)) for t in ('f8', 'f4', 'f2', 'i8', 'i4', 'i2', 'i1', 'u1', 'b1')}]
 
-OURS_TO_TIMM = [(r'^layers\.(\d+)\.ln(\d)\.', r'blocks.\1.norm\2.'),
-                (r'^layers\.(\d+)\.ffn\.layers\.0\.0\.', r'blocks.\1.mlp.fc1.'),
-                (r'^layers\.(\d+)\.ffn\.layers\.1\.', r'blocks.\1.mlp.fc2.'),
-                (r'^layers\.', r'blocks.'),
-                (r'^patch_embed\.projection\.', r'patch_embed.proj.'),
-                (r'^ln2\.', r'fc_norm.'),
-                (r'^ln1\.', r'norm.')]
-TIMM_NAMES = [(r'^blocks\.(\d+)\.norm(\d)\.', r'layers.\1.ln\2.'),
-              (r'^blocks\.(\d+)\.mlp\.fc1\.', r'layers.\1.ffn.layers.0.0.'),
-              (r'^blocks\.(\d+)\.mlp\.fc2\.', r'layers.\1.ffn.layers.1.'),
-              (r'^blocks\.', r'layers.'),
-              (r'^patch_embed\.proj\.', r'patch_embed.projection.'),
-              (r'^fc_norm\.', r'ln2.'),
-              (r'^norm\.', r'ln1.')]
-
 # What reading a file that is damaged, cut, something else or malicious ends in.
 UNREADABLE = (pickle.UnpicklingError, SafetensorError, struct.error, RuntimeError, EOFError,
               OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError)
 
-# What may stand before a ViT's own names, in any order: DDP's and DINO's wrappers, ours, compile's.
-WRAPPERS = r'(?:(?:module|backbone|encoder|_orig_mod)\.)*'
-VIT = re.compile(rf'({WRAPPERS})(?:(?:cls_token|pos_embed)$|(?:patch_embed|blocks|layers)\.)')
 STATE_DICTS = ('state_dict', 'model', 'teacher')  # mmengine, lightning; MAE, DeiT; DINO, iBOT
 
 LISTED = 8  # tensors that an error names
 
-# Tensors that pre-training does not have (new in fine-tuning) or that fine-tuning does not want.
-MAY_BE_NEW = re.compile(r'^ln2\.|relative_position')
-MAY_BE_LEFT = re.compile(rf'^{WRAPPERS}(?:(ln1|ln2|norm|fc_norm|head|fc|neck)\.|decoder|mask)')
+# Tensors that fine-tuning does not want.
+MAY_BE_LEFT = re.compile(
+    rf'^{WRAPPERS}(?:(ln1|ln2|norm|fc_norm|head|fc|neck|lm_head|pooler|classifier)\.|decoder|mask)'
+    r'|relative_position_index$')
+CONVERTERS = {'mmpretrain': for_mmpretrain, 'mmseg-mae': for_mmseg_mae, 'timm': for_timm}
 
 
 class AtomicBackend(LocalBackend):
@@ -134,16 +134,24 @@ CheckpointLoader.register_scheme(prefixes='', loader=for_mmengine, force=True)
 
 
 def backbone_state(content: dict, checkpoint_key=None, source='the checkpoint') -> dict:
-    """The ViT's tensors in a checkpoint, under mmpretrain's names.
+    """The ViT's tensors in a checkpoint, under mmpretrain's names; see `find_backbone`."""
+    return find_backbone(content, checkpoint_key, source)[0]
 
-    Understands mmengine (``state_dict``), MAE (``model``), DINO and iBOT (full, or the extracted
-    backbone) and timm files and bare state dicts, with ``module.``, ``backbone.`` and ``encoder.``
-    in front in any order, or not. Tensors beside the ViT (a head, a mask token) may be among them.
+
+def find_backbone(content: dict, checkpoint_key=None, source='the checkpoint'):
+    """(the ViT's tensors in a checkpoint under mmpretrain's names, those that are zeros of ours).
+
+    Understands mmengine (``state_dict``), MAE, SemMAE and BEiT (``model``), DINO and iBOT (full, or
+    the extracted backbone), timm and Hugging Face files and bare state dicts, with ``module.``,
+    ``backbone.``, ``encoder.`` and ``vit.`` in front in any order, or not. Tensors beside the ViT
+    (a head, a mask token) may be among them. The zeros are the position embedding that BEiT does
+    not have (`layouts.to_mmpretrain`).
     checkpoint_key: which state dict of the file, for example 'student'. None takes the only one
         of `STATE_DICTS` that is there, so the teacher of DINO and iBOT; or the file itself.
     source: what the messages call the file.
 
-    Raises ValueError for no ViT, for more than one, and for a tensor that is there twice.
+    Raises ValueError for no ViT, for more than one, for a tensor that is there twice, and for a
+    query, key or value without the others.
     """
     inside = [k for k, v in content.items()
               if isinstance(v, dict) and any(torch.is_tensor(x) for x in v.values())]
@@ -160,27 +168,11 @@ def backbone_state(content: dict, checkpoint_key=None, source='the checkpoint') 
                  f'no ViT, its tensors are {sorted(state)[:5] or "none"}')
         raise ValueError(
             f'{source} holds {found}; {say}. Expected one cls_token, pos_embed, patch_embed and '
-            'blocks or layers, with module., backbone. or encoder. in front or not. '
-            'checkpoint_key chooses another state dict.')
-    state = {k[len(prefixes[0]):]: v for k, v in state.items() if k.startswith(prefixes[0])}
-    if any(k.startswith('blocks.') for k in state):
-        state = renamed(state, TIMM_NAMES, source)
-    return state
-
-
-def renamed(state, names, source='the state dict') -> dict:
-    """``state`` with every (pattern, replacement) of ``names`` applied to its keys, in order.
-
-    Raises ValueError if two tensors would get one name; ``source`` is what the message calls them.
-    """
-    keys = list(state)
-    for pattern, name in names:
-        keys = [re.sub(pattern, name, k) for k in keys]
-    twice = [k for k, count in Counter(keys).items() if count > 1]
-    if twice:
-        raise ValueError(f"{source} holds tensors under timm's and under mmpretrain's names: "
-                         f'{", ".join(twice[:LISTED])}. Expected each once.')
-    return dict(zip(keys, state.values(), strict=True))
+            'blocks or layers (or Hugging Face\'s embeddings and encoder.layer), with module., '
+            'backbone., encoder. or vit. in front or not. checkpoint_key chooses another state '
+            'dict.')
+    return to_mmpretrain({k[len(prefixes[0]):]: v for k, v in state.items()
+                          if k.startswith(prefixes[0])}, source)
 
 
 def resize_position_embedding(pos_embed, old, new, num_extra=1, offset=0., mode='bicubic'):
@@ -237,12 +229,43 @@ def listed(lines) -> str:
     return ''.join(f'\n  {line}' for line in lines[:LISTED] + more)
 
 
-def anatomy(state) -> dict:
-    """What the shapes of a ViT's tensors (mmpretrain's names) tell: patch size, width, depth."""
-    weight = state.get('patch_embed.projection.weight', torch.empty(0))
-    known = dict(zip(('width', 'channels', 'patch size'), weight.shape, strict=False)
-                 if weight.ndim == 4 else ())
-    return known | dict(depth=len({k.split('.')[1] for k in state if k.startswith('layers.')}))
+def may_be_new(state) -> re.Pattern:
+    """Names of tensors that fine-tuning adds to ``state``, each kind as a whole or not at all.
+
+    Pooled norm; and relative positions, beside the absolute ones that the file has.
+    """
+    kinds = [r'^ln2\.', *(['relative_position'] if 'pos_embed' in state else [])]
+    return re.compile('|'.join(kind for kind in kinds if not any(re.search(kind, k) for k in state))
+                      or '(?!)')
+
+
+def fit_positions(state, own, model) -> list:
+    """Interpolate, in ``state``, what counts positions to the grid of ``model``; says what it did.
+
+    own: the model's tensors. Any other difference stays as it is, for `misfits` to tell.
+    """
+    new = getattr(model, 'patch_resolution', None) or model.patch_embed.grid_size
+    resized = {}
+    for name, mine in own.items():
+        theirs = state.get(name)
+        if theirs is None or theirs.shape == mine.shape or theirs.ndim != mine.ndim \
+                or theirs.shape[-1] != mine.shape[-1] or not theirs.is_floating_point():
+            continue
+        if name == 'pos_embed':
+            num_extra = mine.shape[1] - new[0] * new[1]
+            side = math.isqrt(max(theirs.shape[1] - num_extra, 0))
+            if not side or side ** 2 + num_extra != theirs.shape[1]:
+                continue
+            state[name] = resize_position_embedding(
+                theirs.to(mine.dtype), (side, side), new, num_extra,
+                offset=getattr(model, 'interpolate_offset', 0.))
+        elif name.endswith(TABLE) and window_of(theirs):
+            state[name] = resize_relative_positions(theirs.to(mine.dtype), new)
+        else:
+            continue
+        what = re.sub(r'\.\d+\.', '.*.', name)  # one entry for all layers
+        resized[f'{what} {tuple(theirs.shape)} -> {tuple(mine.shape)}'] = None
+    return list(resized)
 
 
 def load_backbone(model, path, names=(), checkpoint_key=None) -> dict:
@@ -250,49 +273,42 @@ def load_backbone(model, path, names=(), checkpoint_key=None) -> dict:
 
     model: ``semmae.ViT`` or timm's VisionTransformer; weights are cast to its dtype.
     names: renames mmpretrain's names into the model's (`OURS_TO_TIMM` for a timm ViT).
-    checkpoint_key: which state dict of the file; see `backbone_state`.
+    checkpoint_key: which state dict of the file; see `find_backbone`.
 
     Raises ValueError, and loads nothing, if any tensor of the model would stay as it was
-    initialised (but those that fine-tuning adds: relative position bias, pooled norm), if a shape
-    other than the position embedding's differs, if a value is NaN or infinite, or if the file holds
-    layers that the model does not have. The message lists the tensors.
-    Report: path, sha256, matched, new, left, resized, recipe (of our own pre-training, else None).
+    initialised (but what fine-tuning adds: pooled norm, and relative position bias where the file
+    has none), if a shape other than that of positions differs, if a value is NaN or infinite, or if
+    the file holds layers that the model does not have. The message lists the tensors.
+    Report: path, sha256, matched, new (not in the file), zeros (those of them that are set to 0:
+    the position embedding for BEiT), left, resized, recipe (of our own pre-training, else None).
     """
-    content = read_checkpoint(path)
-    found, own = backbone_state(content, checkpoint_key, str(path)), model.state_dict()
-    state, resized = renamed(found, names), []
-    pos = state.get('pos_embed')
-    if pos is not None and 'pos_embed' in own and pos.shape != own['pos_embed'].shape:
-        new = getattr(model, 'patch_resolution', None) or model.patch_embed.grid_size
-        num_extra = own['pos_embed'].shape[1] - new[0] * new[1]
-        side = math.isqrt(max(pos.shape[1] - num_extra, 0)) if pos.ndim == 3 else 0
-        # Any other width or grid stays as it is, to be listed below.
-        if side and side ** 2 + num_extra == pos.shape[1] \
-                and pos.shape[2] == own['pos_embed'].shape[2]:
-            state['pos_embed'] = resize_position_embedding(
-                pos.to(own['pos_embed'].dtype), (side, side), new, num_extra,
-                offset=getattr(model, 'interpolate_offset', 0.))
-            resized.append(f'pos_embed {tuple(pos.shape)} -> {tuple(own["pos_embed"].shape)}')
-    wrong = misfits(state, own, MAY_BE_NEW, MAY_BE_LEFT)
+    content, own = read_checkpoint(path), model.state_dict()
+    found, zeros = find_backbone(content, checkpoint_key, str(path))
+    state = renamed(found, names)
+    resized = fit_positions(state, own, model)
+    wrong = misfits(state, own, may_be_new(state), MAY_BE_LEFT)
     if wrong:
-        theirs, mine = anatomy(found), anatomy(renamed(own, TIMM_NAMES))
+        ours = renamed(own, TIMM_NAMES)
+        theirs, mine = anatomy(found), anatomy(ours)
         words = [f'{what} {theirs[what]} in the file, {mine[what]} in the model; '
-                 for what in theirs if theirs[what] != mine.get(what)]
+                 for what in ('width', 'channels', 'patch size', 'depth')
+                 if what in theirs and theirs[what] != mine.get(what)]
         raise ValueError(
             f'{path} does not fit the backbone: {"".join(words)}'
             f'{len(wrong)} tensors differ from the {len(own)} of {type(model).__name__}:'
-            f'{listed(wrong)}\nGive the backbone the arch and patch_size of the checkpoint, or '
-            'another checkpoint.')
+            f'{listed(wrong)}\n{advice(found, ours)}')
     matched = [k for k in own if k in state]
     model.load_state_dict({k: state[k] for k in matched}, strict=False)
+    zeros = [k for k in matched if k in zeros]
     meta = content.get('meta')
-    report = dict(path=str(path), sha256=sha256(path), matched=len(matched),
-                  new=sorted(set(own) - set(matched)), left=len(set(state) - set(own)),
-                  resized=resized,
+    report = dict(path=str(path), sha256=sha256(path), matched=len(matched) - len(zeros),
+                  new=sorted({*own} - {*matched} | {*zeros}), zeros=zeros,
+                  left=len(set(state) - set(own)), resized=resized,
                   recipe=meta.get('semmae') if isinstance(meta, dict) else None)
     MMLogger.get_current_instance().info(
-        f'{path}: {len(matched)} of {len(own)} backbone tensors loaded, '
-        f'new: {report["new"] or "none"}, resized: {resized or "none"}')
+        f'{path}: {report["matched"]} of {len(own)} backbone tensors loaded, '
+        f'new: {report["new"] or "none"}, resized: {resized or "none"}'
+        + (f', zeros, because the file is BEiT and has none: {zeros}' if zeros else ''))
     return report
 
 
@@ -315,8 +331,12 @@ def load_whole(model, path) -> dict:
 def convert(src, dst, to) -> int:
     """Write the ViT of ``src`` to ``dst`` under another library's names; returns the tensor count.
 
-    to: 'mmpretrain' (in .pth behind ``state_dict`` and ``backbone.``, as its own checkpoints),
-    'mmseg-mae' (bare names, the only ones that mmseg's MAE backbone loads) or 'timm'.
+    to: 'mmpretrain' (in .pth behind ``state_dict`` and ``backbone.``, as its own checkpoints; a
+    BEiT becomes its BEiTViT), 'mmseg-mae' (bare names, the only ones that mmseg's MAE backbone
+    loads) or 'timm'.
+
+    Raises ValueError, and writes nothing, if a tensor of the ViT is missing, unknown, of a shape
+    that does not go with the others or not finite, and for a network that ``to`` cannot be.
     """
     dst = Path(dst)
     if dst.suffix not in ('.pth', '.safetensors'):
@@ -324,11 +344,16 @@ def convert(src, dst, to) -> int:
     state = {k: v.contiguous() for k, v in backbone_state(
         read_checkpoint(src), source=str(src)).items()
         if k.startswith(('ln1.', 'ln2.')) or not MAY_BE_LEFT.search(k)}
-    if 'patch_embed.projection.weight' not in state:
+    weight = state.get('patch_embed.projection.weight')
+    if weight is None or weight.ndim != 4:
         raise ValueError(f'{src} holds no ViT: no patch embedding among {sorted(state)[:3]} ...')
-    if to == 'timm':
-        state = renamed(state, OURS_TO_TIMM)
-    elif to == 'mmpretrain' and dst.suffix == '.pth':
+    expected = whole(state)
+    if wrong := misfits(state, expected):
+        raise ValueError(f'{src} holds no whole ViT: {len(wrong)} tensors differ from the '
+                         f'{len(expected)} of one {len(weight)} wide:{listed(wrong)}\n'
+                         'Get the file again, or the weights that were meant.')
+    state = CONVERTERS[to](state, str(src))
+    if to == 'mmpretrain' and dst.suffix == '.pth':
         state = dict(state_dict={f'backbone.{k}': v for k, v in state.items()})
     if dst.suffix == '.safetensors':
         from safetensors.torch import save

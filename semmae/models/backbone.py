@@ -3,7 +3,8 @@
 B images, L patches, V visible (kept) patches, D channels.
 Its tensors carry mmpretrain's ``VisionTransformer`` names, so every checkpoint of ours is one of
 theirs. What it adds: it embeds only the patches that are asked for, it loads weights strictly, and
-it can carry the zero-initialised relative position bias of MAE's segmentation protocol.
+it can carry a relative position bias, BEiT's or the zero-initialised one of MAE's segmentation
+protocol.
 """
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,9 @@ class ViT(VisionTransformer):
     is_pos_embed_fixed: the sine-cosine position embedding is not trained (MAE pre-training).
     rel_pos_bias: each layer adds a learned bias by relative position (BEiT; MAE's ADE20K
         protocol), initialised with zeros, so that it starts as the pre-trained network. The input
-        size is then fixed to ``img_size``.
+        size is then fixed to ``img_size``. BEiT's own network is this with mmpretrain's
+        ``layer_scale_init_value`` above 0 and ``is_pos_embed_fixed``: its position embedding is
+        loaded as zeros.
     is_frozen: linear probing; parameters are not trained.
     interpolate_offset: how the position embedding follows images of another size than
         ``img_size``, and a checkpoint of another grid. 0: to the new size, as MAE and mmpretrain
@@ -138,6 +141,11 @@ class RelPosAttention(MultiheadAttention):
         new.out_drop, new.gamma1 = attn.out_drop, attn.gamma1
         return new
 
+    def bias(self):
+        """(1, heads, 1 + L, 1 + L), added to the logits of attention."""
+        return self.relative_position_bias_table[self.relative_position_index].permute(
+            2, 0, 1).unsqueeze(0)
+
     def forward(self, x):
         b, n, _ = x.shape
         if n != len(self.relative_position_index):
@@ -145,9 +153,8 @@ class RelPosAttention(MultiheadAttention):
                 f'relative position bias is made for {len(self.relative_position_index)} tokens, '
                 f'found {n}: crops and sliding windows must have the size img_size of the backbone')
         q, k, v = self.qkv(x).view(b, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
         x = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=bias.unsqueeze(0).to(q.dtype),
+            q, k, v, attn_mask=self.bias().to(q.dtype),
             dropout_p=self.attn_drop if self.training else 0.)
         x = self.proj(x.transpose(1, 2).reshape(b, n, self.embed_dims))
         return self.out_drop(self.gamma1(self.proj_drop(x)))

@@ -10,6 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from ..engine.checkpoint import OURS_TO_TIMM, load_backbone
 from ..registry import MODELS
+from .backbone import RelPosAttention
 
 
 @MODELS.register_module()
@@ -21,7 +22,8 @@ class PartEncoder(BaseModule):
         arch='deit-small', img_size=224, patch_size=16, interpolate_offset=0.1)``: tokens and
         attention are those of iBOT's own code at every grid. timm interpolates the position
         embedding in its own way, so by name they are equal at the size of pre-training only.
-    checkpoint: its weights (iBOT, DINO, MAE, timm, ours), loaded strictly by `init_weights`.
+    checkpoint: its weights (iBOT, DINO, MAE, timm, Hugging Face, ours; BEiT with the options of
+        `ViT`, at the size of ``img_size`` only), loaded strictly by `init_weights`.
         A model built without `init_weights` expects its weights in the checkpoint of the learner.
     checkpoint_key: which state dict of the file; None takes the teacher of iBOT and DINO
         (`engine.checkpoint.backbone_state`).
@@ -101,8 +103,10 @@ class PartEncoder(BaseModule):
         if self.is_timm:  # nothing, but in a ViT that normalises queries and keys
             q, k = self.last_attention.q_norm(q), self.last_attention.k_norm(k)
         with torch.autocast(q.device.type, enabled=False):
-            attention = (q[:, :, :1] @ k.transpose(-2, -1) * q.shape[-1] ** -.5).softmax(-1)
-        return *out, attention[:, :, 0, self.num_prefix:]
+            logits = q[:, :, :1] @ k.transpose(-2, -1) * q.shape[-1] ** -.5
+            if isinstance(self.last_attention, RelPosAttention):
+                logits = logits + self.last_attention.bias()[:, :, :1]
+        return *out, logits.softmax(-1)[:, :, 0, self.num_prefix:]
 
 
 def timm_vit(name):
