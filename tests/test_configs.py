@@ -140,7 +140,7 @@ def shrink_self_supervised(cfg, train, toy, tmp_path):
 
 def shrink_labelled(cfg, train, toy, cars, inat):
     homes = {'semmae.INaturalist2019': inat, 'semmae.CUBParts': toy / 'CUB_200_2011',
-             'mmpretrain.StanfordCars': cars, 'mmseg.ADE20KDataset': toy / 'ADEChallengeData2016',
+             'semmae.StanfordCars': cars, 'mmseg.ADE20KDataset': toy / 'ADEChallengeData2016',
              'mmseg.BaseSegDataset': toy / 'ADEChallengeData2016'}
     for split, data in (('train', train), *(('val', x.dataset) for x in evaluated(cfg))):
         data.data_root = str(homes.get(data.type, toy / 'imagenet' / split))

@@ -171,18 +171,16 @@ def check_cars(folder, report):
         sources = [(folder / 'cars_annos.mat', 'relative_im_path', '')]
     else:
         report.files(folder, ['devkit/cars_train_annos.mat'], f'unpack car_devkit.tgz in {folder}')
-        if not (folder / 'devkit' / labelled).is_file():
-            beside = (folder / labelled).is_file()
+        inside, beside = folder / 'devkit' / labelled, folder / labelled
+        if not (inside.is_file() or beside.is_file()):
             kept = (folder / 'devkit/cars_test_annos.mat').is_file()
             report.need(
-                False, f'{folder / labelled}, where mmpretrain does not read it' if beside else
-                f'no {labelled}' + (' (devkit/cars_test_annos.mat has no labels)' if kept else ''),
-                f'{folder / "devkit" / labelled}, or cars_annos.mat in {folder}',
-                f'mv {folder / labelled} {folder / "devkit"}/' if beside else
-                f'get {labelled}, which was published outside car_devkit.tgz: it may be at '
-                f'{folder / labelled} or {folder / "devkit" / labelled}; put it at the second')
+                False, f'no {labelled}'
+                + (' (devkit/cars_test_annos.mat has no labels)' if kept else ''),
+                f'{inside}, {beside} or cars_annos.mat in {folder}',
+                f'get {labelled}, which was published outside car_devkit.tgz, and put it there')
         sources = [(folder / 'devkit/cars_train_annos.mat', 'fname', 'cars_train'),
-                   (folder / 'devkit' / labelled, 'fname', 'cars_test')]
+                   (inside if inside.is_file() else beside, 'fname', 'cars_test')]
     numbers = {'train': 0, 'test': 0}
     for path, column, prefix in sources:
         if not path.is_file():

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import mat4py
 import numpy as np
 import pytest
 from PIL import Image
@@ -265,21 +266,57 @@ def test_tool_refuses_ade_label_maps_that_would_wrap(tmp_path):
     assert '3 training images' in row and '20,210 training images' in row
 
 
-def test_tool_says_where_labelled_test_annotations_of_cars_belong(tmp_path):
-    mat4py = pytest.importorskip('mat4py')
+LABELLED = 'cars_test_annos_withlabels.mat'
+CARS = dict(annotations=dict(fname=['00001.jpg', '00002.jpg'], **{'class': [14, 196]}))
+
+
+@pytest.fixture
+def cars_devkit(tmp_path):
+    """stanford_cars/ with a devkit, one of two training images and no labels for the test."""
     devkit = tmp_path / 'stanford_cars/devkit'
-    (tmp_path / 'stanford_cars/cars_train').mkdir(parents=True)
+    (devkit.parent / 'cars_train').mkdir(parents=True)
     devkit.mkdir()
-    (tmp_path / 'stanford_cars/cars_train/00001.jpg').touch()
-    rows = dict(annotations=dict(fname=['00001.jpg', '00002.jpg'], **{'class': [14, 196]}))
-    mat4py.savemat(str(devkit / 'cars_train_annos.mat'), rows)
-    labelled = 'cars_test_annos_withlabels.mat'
+    (devkit.parent / 'cars_train/00001.jpg').touch()
+    mat4py.savemat(str(devkit / 'cars_train_annos.mat'), CARS)
+    return devkit
+
+
+def test_tool_says_where_labelled_test_annotations_of_cars_belong(cars_devkit, tmp_path):
     row = tool.check('cars', tmp_path)[1]
-    assert f'no {devkit.parent}/cars_train/00002.jpg' in row and '2 labelled training' in row
-    both = f'at {devkit.parent / labelled} or {devkit / labelled}'
-    assert f'no {labelled}' in row and both in row and 'mv ' not in row
-    mat4py.savemat(str(devkit.parent / labelled), rows)
-    assert f'mv {devkit.parent / labelled} {devkit}/' in tool.check('cars', tmp_path)[1]
+    assert f'no {cars_devkit.parent}/cars_train/00002.jpg' in row and '2 labelled training' in row
+    assert f'no {LABELLED}' in row and f'{cars_devkit / LABELLED}' in row
+    mat4py.savemat(str(cars_devkit.parent / LABELLED), CARS)
+    assert f'no {LABELLED}' not in tool.check('cars', tmp_path)[1]
+
+
+@pytest.mark.parametrize('place', ['devkit', '.'])
+def test_cars_are_read_with_the_labels_of_the_test_in_either_place(cars_devkit, place):
+    root = cars_devkit.parent
+    mat4py.savemat(str(root / place / LABELLED), CARS)
+    for split in ('train', 'test'):
+        data = DATASETS.build(dict(type='semmae.StanfordCars', data_root=str(root), split=split))
+        assert list(data.get_gt_labels()) == [13, 195] and len(data.CLASSES) == 196
+        assert data.get_data_info(1)['img_path'] == str(root / f'cars_{split}/00002.jpg')
+
+
+def test_cars_in_one_file_are_split_by_its_mark(cars):
+    found = {}
+    for split in ('train', 'test'):
+        data = DATASETS.build(dict(type='semmae.StanfordCars', data_root=str(cars), split=split))
+        found[split] = [Path(data.get_data_info(i)['img_path']) for i in range(len(data))]
+        assert all(path.is_file() for path in found[split])
+    assert len(found['train']) == 8 and not set(found['train']) & set(found['test'])
+
+
+@pytest.mark.parametrize('rows, said', [
+    (dict(fname=['1.jpg'], **{'class': [197]}), 'class 197, expected 1 to 196'),
+    (dict(fname=['1.jpg', '2.jpg']), 'without class, .*cars_test_annos_withlabels')])
+def test_cars_without_usable_labels_are_refused(cars_devkit, rows, said):
+    mat4py.savemat(str(cars_devkit / LABELLED), dict(annotations=rows))
+    with pytest.raises(ValueError, match=said):
+        DATASETS.build(dict(type='semmae.StanfordCars', data_root=str(cars_devkit.parent),
+                            split='test'))
+
 
 
 # Real samples
@@ -318,8 +355,22 @@ def test_real_inat_validation_file(tmp_path):
 @needs_shared
 @pytest.mark.shared_data
 def test_real_cars_and_ade_annotations():
+    root = str(SHARED / 'stanford_cars')
+    cars = DATASETS.build(dict(type='semmae.StanfordCars', data_root=root))
+    assert len(cars) == 8144 and set(cars.get_gt_labels()) == set(range(196))
+    assert cars.get_data_info(0)['gt_label'] == 13 and cars.CLASSES[13].startswith('Audi TTS')
+    with pytest.raises(FileNotFoundError, match='cars_test_annos.mat has no labels'):
+        DATASETS.build(dict(type='semmae.StanfordCars', data_root=root, split='test'))
     row = tool.check('cars', SHARED)[1]
     assert 'no cars_test_annos_withlabels.mat (devkit/cars_test_annos.mat has no labels)' in row
     assert '8,143 more' in row and 'classes in cars_train' not in row
     row = tool.check('ade20k', SHARED)[1]
     assert 'found: 1 training images; 1 validation images |' in row
+    ade = DATASETS.build(dict(
+        type='mmseg.ADE20KDataset', data_root=str(SHARED / 'ADEChallengeData2016'),
+        data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
+        pipeline=[dict(type='mmseg.LoadAnnotations', reduce_zero_label=True)]))
+    found, path = ade[0]['gt_seg_map'], ade.get_data_info(0)['seg_map_path']
+    stored = np.array(Image.open(path)).astype(int)
+    assert (stored == 0).any() and np.array_equal(found == 255, stored == 0)
+    assert np.array_equal(found[stored > 0], stored[stored > 0] - 1)
