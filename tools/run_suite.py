@@ -2,8 +2,12 @@
 
 Suites are data: benchmarks/suite.py. What is done is skipped, what was stopped goes on. With
 --checkpoint FILE the suite's tasks run on that file: a table from nothing but a checkpoint.
+Under Slurm: PARTITION=NAME GPUS=16 python tools/run_suite.py paper --launcher slurm --jobs 4, with
+GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS as for tools/slurm_train.sh.
 """
 import argparse
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -16,29 +20,48 @@ def main():
     parser.add_argument('suite', choices=sorted(SUITES))
     parser.add_argument('--checkpoint', help='evaluate this file instead of own pre-trainings')
     parser.add_argument('--only', nargs='+', default=[], metavar='ROW')
-    parser.add_argument('--dry-run', action='store_true', help='print the plan, run nothing')
+    parser.add_argument('--dry-run', action='store_true',
+                        help='print the plan, what it costs and its commands; run nothing')
+    parser.add_argument('--tflops', type=float, metavar='N', help='for the times of --dry-run: '
+                        'what one device sustains, in TFLOP/s')
+    parser.add_argument('--measured', nargs='+', default=[], metavar='DIR', help='for the times '
+                        'of --dry-run: work directories of earlier runs, besides --work-dir')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0])
     parser.add_argument('--data', help='image folder for the self-supervised stages')
     parser.add_argument('--work-dir', help='default: work_dirs/<suite>')
-    parser.add_argument('--jobs', type=int, default=1, help='runs at a time on this machine')
+    parser.add_argument('--jobs', type=int, default=1, help='runs at a time')
+    parser.add_argument('--launcher', choices=['pytorch', 'slurm'], help='start trainings with '
+                        'tools/dist_train.sh or tools/slurm_train.sh; default: the former on this '
+                        "machine's GPUs if there are several, else neither")
+    parser.add_argument('--gpus', type=int, help='at most this many for a training; without a GPU '
+                        "processes. Default: this machine's; under Slurm $GPUS, or 8")
+    parser.add_argument('--keep-going', action='store_true',
+                        help='after a failure still run what does not need the failed row')
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the running rows are ended too
 
     from rich.console import Console
 
-    from semmae.datasets.part_store import sample_images
-    from semmae.engine.plan import execute, plan, show
+    from semmae.datasets.part_store import list_images, sample_images
+    from semmae.engine.plan import execute, plan
     console = Console()
     try:
         suite, work_dir = SUITES[args.suite], args.work_dir or f'work_dirs/{args.suite}'
-        images = args.data
+        images, known = args.data, {}
         if images and suite.max_images:
             links = Path(work_dir) / 'images'
+            known = {str(links): min(len(list_images(images)), suite.max_images)}
             images = links if args.dry_run else sample_images(images, links, suite.max_images)
-        runs = plan(suite, work_dir, args.only, args.checkpoint, args.seeds, images,
-                    gpus=count_gpus())
+        gpus = args.gpus or (int(os.environ.get('GPUS', 8)) if args.launcher == 'slurm'
+                             else count_gpus())
+        runs = plan(suite, work_dir, args.only, args.checkpoint, args.seeds, images, gpus,
+                    args.launcher)
         if args.dry_run:
-            return show(runs, console)
-        execute(runs, jobs=args.jobs, console=console)
+            from semmae.engine.costs import costs, show
+            with console.status('counting what each row costs'):
+                found = costs(runs, args.tflops, [work_dir, *args.measured], known)
+            return show(runs, found, console, args.tflops)
+        execute(runs, jobs=args.jobs, console=console, keep_going=args.keep_going)
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         print(error, file=sys.stderr)
         sys.exit(2 if not isinstance(error, RuntimeError) else 1)

@@ -6,19 +6,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from semmae.engine.footprint import FUSED
 from semmae.engine.record import device, git_commit, versions
 from semmae.files import write_atomically
 
 
 def flops_of(step):
-    """Floating-point operations of a call, two for a multiplication and addition.
-
-    Attention runs as plain matrix products, the only form in which all devices count it.
-    """
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+    """Floating-point operations of a call, two for a multiplication and addition."""
+    with FlopCounterMode(display=False, custom_mapping=FUSED) as counter:
         step()
     return counter.get_total_flops()
 

@@ -3,6 +3,8 @@
 A suite is data (`benchmarks.suite`): rows with a config or a command, the rows that they need, and
 the file that says that they are done.
 """
+import fcntl
+import functools
 import os
 import re
 import shlex
@@ -13,36 +15,49 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 PROGRESS = re.compile(r'(?:Epoch|Iter)\(train\)\s+\[\s*(\d+)(?:/\d+)?\].*?eta: ([\d:, days]+)\s.*?'
                       r'loss: ([\d.naif]+)')
+ENTRY = re.compile(r'^==== \S+ \S+ (\w+)(.*) ====$', re.M)  # written by `write_entry`
 
 
 @dataclass
 class Run:
-    """A row with everything filled in."""
+    """A row with everything filled in. config: of a training; ``processes`` share its batch."""
     id: str
     command: list
     work_dir: Path
     product: Path
     needs: list
     is_alone: bool = False
+    config: str = ''
+    processes: int = 1
+    steps: int = 1  # accumulated
+    batch: str = ''  # what the global batch is made of, in words
+    is_remote: bool = False  # this machine's cores are not the run's
     process: subprocess.Popen = None
     started: float = 0.
-    note: str = ''
     seen: int = field(default=0, repr=False)
 
     @property
     def is_done(self):
         return self.product.exists()
 
+    @property
+    def log(self):
+        return self.work_dir / 'console.log'
 
-def plan(suite, work_dir, only=(), checkpoint=None, seeds=(0,), images=None, gpus=0):
+
+def plan(suite, work_dir, only=(), checkpoint=None, seeds=(0,), images=None, gpus=0,
+         launcher=None):
     """The runs of a suite in an order in which every one comes after what it needs.
 
     only: row ids; these and what they need. checkpoint: the suite's tasks on this file instead of
-    its own pre-trainings. gpus: start trainings on this many GPUs.
+    its own pre-trainings. gpus: start trainings on at most this many GPUs, or processes.
+    launcher: 'pytorch' (tools/dist_train.sh), 'slurm' (tools/slurm_train.sh), or None:
+    dist_train.sh where a training gets more than one process. The runs of a mini suite have
+    batches of their own and get one process each.
     """
     if any(c in str(work_dir) for c in ' ,') or any(c in str(images or '') for c in ' ,'):
         raise ValueError(f'{work_dir}, {images}: overrides of a config cannot carry spaces and '
@@ -60,7 +75,8 @@ def plan(suite, work_dir, only=(), checkpoint=None, seeds=(0,), images=None, gpu
     runs = {}
     for seed in seeds:
         for name in wanted(rows, only or list(rows)):
-            run = fill(rows, rows[name], Path(work_dir), seed, images or suite.images, gpus)
+            run = fill(rows, rows[name], Path(work_dir), seed, images or suite.images,
+                       0 if suite.is_mini else gpus, launcher)
             runs.setdefault((run.product, run.id), run)
     return list(runs.values())
 
@@ -80,14 +96,15 @@ def wanted(rows, names):
 
 
 def tasks_on(suite, checkpoint, only=()):
-    """Rows for the tasks of the suite on one checkpoint, by its patch size, width and depth.
+    """Rows for the tasks of the suite on one checkpoint, with a backbone that is its network.
 
     only: row ids ``task/recipe``; the recipe names weights that do not name themselves.
     """
     from ..files import sha256
     from .checkpoint import anatomy, backbone_state, read_checkpoint
+    from .layouts import options_of
     content = read_checkpoint(checkpoint)
-    state = backbone_state(content)
+    state = backbone_state(content, source=str(checkpoint))
     weight = state.get('patch_embed.projection.weight')
     if weight is None:
         raise ValueError(f'{checkpoint} holds no ViT: patch_embed.projection.weight is missing')
@@ -110,6 +127,7 @@ def tasks_on(suite, checkpoint, only=()):
         options |= {} if own else {'result.recipe': recipe, 'result.method': recipe}
         options |= {} if near == patch else {'model.backbone.patch_size': str(patch)}
         options |= sizes_of(configs[near], anatomy(state))
+        options |= {f'model.backbone.{k}': str(v) for k, v in options_of(state).items()}  # BEiT
         found.append(suite.complete(row(f'{task}/{recipe}', 'results.jsonl', configs[near], options,
                                         home=f'{task}/{recipe}-{sha256(checkpoint)[:8]}')))
     return found
@@ -146,7 +164,7 @@ def sizes_of(config, found):
     return sizes
 
 
-def fill(rows, row, root, seed, images, gpus):
+def fill(rows, row, root, seed, images, gpus, launcher=None):
     """A `Run` of ``row``: work directory, seed, products of other rows in place of their names."""
     def home(r):
         return root / f'seed{seed}' / (r.home or r.id)
@@ -163,44 +181,91 @@ def fill(rows, row, root, seed, images, gpus):
     def expand(text):
         return re.sub(r'\{([^{}]+)\}', lambda m: values[m[1]], text)
 
+    run = Run(row.id, [], home(row), product(row), [product(rows[n]) for n in row.needs],
+              row.is_alone, row.config, is_remote=launcher == 'slurm')
     if row.config:
         options = [f'{k}={expand(v)}' for k, v in row.options.items()]
-        processes, steps = share(row.config, gpus) if gpus else (1, 1)
-        start = (['bash', 'tools/dist_train.sh', row.config, str(processes)] if processes > 1
-                 else [sys.executable, 'tools/train.py', row.config])
-        command = [*start, '--work-dir', str(home(row)), '--seed', str(seed), '--resume',
-                   *(['--keep-batch'] if steps > 1 else []),
-                   *(['--cfg-options', *options] if options else [])]
+        own_batch = row.options.get('train_dataloader.batch_size')
+        if gpus:
+            run.processes, run.steps = share(row.config, gpus, own_batch)
+        run.batch = batch_in_words(row.config, run.processes, run.steps, own_batch)
+        run.command = [*start(row, run.processes, launcher),
+                       '--work-dir', str(home(row)), '--seed', str(seed), '--resume',
+                       *(['--keep-batch'] if run.steps > 1 else []),
+                       *(['--cfg-options', *options] if options else [])]
     else:
-        command = [sys.executable, *map(expand, row.command)]
-    return Run(row.id, command, home(row), product(row),
-               [product(rows[n]) for n in row.needs], row.is_alone)
+        run.command = [*(slurm_task(row) if launcher == 'slurm' else []), sys.executable,
+                       *map(expand, row.command)]
+    return run
 
 
-def share(config, gpus):
-    """(processes, accumulated steps) that give the recipe's global batch on at most ``gpus``."""
+def start(row, processes, launcher):
+    """How the command of a training begins."""
+    if launcher == 'slurm':
+        per_node = min(processes, int(os.environ.get('GPUS_PER_NODE', 8)))
+        return ['env', f'GPUS={processes}', f'GPUS_PER_NODE={per_node}', 'bash',
+                'tools/slurm_train.sh', partition(), job_name(row), row.config]
+    if launcher == 'pytorch' or processes > 1:
+        return ['bash', 'tools/dist_train.sh', row.config, str(processes)]
+    return [sys.executable, 'tools/train.py', row.config]
+
+
+def slurm_task(row):
+    """What a command that is no training is started with: one task with one GPU."""
+    return ['srun', '-p', partition(), '--job-name', job_name(row), '--gres', 'gpu:1', '--ntasks',
+            '1', '--cpus-per-task', os.environ.get('CPUS_PER_TASK', '8'),
+            *os.environ.get('SRUN_ARGS', '').split()]
+
+
+def partition():
+    """The Slurm partition that the environment names, or ValueError."""
+    if not os.environ.get('PARTITION'):
+        raise ValueError('--launcher slurm: PARTITION is not set in the environment, expected the '
+                         'name of a Slurm partition. Run: PARTITION=NAME GPUS=8 python '
+                         'tools/run_suite.py ... --launcher slurm')
+    return os.environ['PARTITION']
+
+
+def job_name(row):
+    return row.id.replace('/', '-')
+
+
+@functools.cache
+def batch_of(config, own=None):
+    """(images of one process, global batch of the recipe or None). own: of an override."""
     from mmengine.config import Config
     cfg = Config.fromfile(config)
-    each = cfg.train_dataloader.batch_size
     stated = cfg.get('recipe') or cfg.get('result') or {}
-    batches = stated.get('full', {}).get('batch_size', each * gpus) // each
+    return int(own or cfg.train_dataloader.batch_size), stated.get('full', {}).get('batch_size')
+
+
+def share(config, gpus, own=None):
+    """(processes, accumulated steps) that give the recipe's global batch on at most ``gpus``."""
+    each, whole = batch_of(config, own)
+    batches = (whole or each * gpus) // each
     processes = max(n for n in range(1, gpus + 1) if batches % n == 0)
     return processes, batches // processes
 
 
-def show(runs, console):
-    """The plan as a table, nothing started."""
-    table = Table('row', 'state', 'command', title=f'{len(runs)} runs')
-    for run in runs:
-        table.add_row(run.id, 'done' if run.is_done else 'to run', shlex.join(run.command))
-    console.print(table)
+def batch_in_words(config, processes, steps, own=None):
+    """What the global batch of a training is made of, and whether it is the recipe's."""
+    each, whole = batch_of(config, own)
+    found = each * processes * steps
+    text = f'global batch {found} = {each} x {processes} process{"es" if processes > 1 else ""}'
+    if steps > 1:
+        text += f' x {steps} accumulated steps'
+    if whole and found != whole:
+        text += f', but the recipe has {whole}: results will be marked as reduced'
+    return text
 
 
-def execute(runs, jobs=1, console=None, threads=None, poll=0.2, report_every=20.):
+def execute(runs, jobs=1, console=None, threads=None, poll=0.2, report_every=20.,
+            keep_going=False):
     """Run everything that is not done, at most ``jobs`` at a time; raises if one fails.
 
     threads: CPU cores to share among the running ones. Output goes to ``console.log`` in each work
-    directory; a run that was stopped goes on from its last checkpoint.
+    directory; a run that was stopped goes on from its last checkpoint. keep_going: after a failure
+    still run what does not need the failed one, and raise at the end. Nothing is tried twice.
     """
     console = console or Console(stderr=True)
     threads = threads or len(os.sched_getaffinity(0))
@@ -208,11 +273,17 @@ def execute(runs, jobs=1, console=None, threads=None, poll=0.2, report_every=20.
     for run in runs:
         if run.is_done:
             console.print(f'[dim]done before: {run.id}[/]')
-    running, told = [], time.time()
+    for run in waiting:
+        if run.batch:
+            console.print(f'[{"yellow" if "recipe" in run.batch else "dim"}]{run.id}: '
+                          f'{run.batch}[/]')
+    running, failures, told = [], [], time.time()
     try:
         while waiting or running:
             ready = [r for r in waiting if all(n.exists() for n in r.needs)]
             if not ready and not running:
+                if failures:
+                    break
                 raise RuntimeError(f'{waiting[0].id} needs {waiting[0].needs}, which no run made')
             first = next((r for r in ready if r.is_alone), None)
             if first:  # wait for the running ones, then run nothing beside it
@@ -221,38 +292,93 @@ def execute(runs, jobs=1, console=None, threads=None, poll=0.2, report_every=20.
                 ready = []
             for run in ready[:jobs - len(running)]:
                 waiting.remove(run)
+                past = history(run)
                 launch(run, max(1, threads // min(jobs, len(running) + len(ready))))
                 running.append(run)
-                console.print(f'[bold]start[/] {run.id} [dim]({run.work_dir}/console.log)[/]')
+                console.print(f'[bold]start[/] {run.id} [dim]({run.log})[/]'
+                              + (f' [yellow]again: {past}[/]' if past else ''))
             for run in list(running):
                 if run.process.poll() is not None:
                     running.remove(run)
-                    finish(run, console)
+                    try:
+                        finish(run, console)
+                    except RuntimeError as error:
+                        if not keep_going:
+                            raise
+                        failures.append(run.id)
+                        console.print(f'[red]{escape(str(error))}[/]')
             if time.time() - told > report_every and running:
                 told = time.time()
                 console.print('[dim]' + '; '.join(f'{r.id}: {progress(r)}' for r in running)
                               + '[/]')
             time.sleep(poll)
     finally:
-        for run in running:
-            run.process.terminate()
+        stop(running)
+    if failures:
+        raise RuntimeError(
+            f'{len(failures)} failed: {", ".join(failures)}' + (
+                f'; not run, because they need them: {", ".join(r.id for r in waiting)}'
+                if waiting else '') + '. Their console.log says why; start the same command again')
+
+
+def stop(running, patience=60.):
+    """End the processes of ``running``, and wait for that: a run has its folder for itself."""
+    for run in running:
+        run.process.terminate()
+    for run in running:
+        try:
+            run.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            run.process.kill()
 
 
 def launch(run, threads):
-    """Start a run's process with its share of the cores."""
+    """Start a run's process with its share of the cores.
+
+    The process holds a lock on its console.log, through which a run that outlived its suite is
+    noticed: RuntimeError.
+    """
     run.work_dir.mkdir(parents=True, exist_ok=True)
-    env = dict(os.environ, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads),
-               PYTHON=sys.executable, PYTHONUNBUFFERED='1', PYTHONWARNINGS='ignore', COLUMNS='100')
+    env = dict(os.environ, PYTHON=sys.executable, PYTHONUNBUFFERED='1', PYTHONWARNINGS='ignore',
+               COLUMNS='100')
+    if not run.is_remote:
+        cores = str(max(1, threads // run.processes))
+        env.update(OMP_NUM_THREADS=cores, MKL_NUM_THREADS=cores)
     run.started = time.time()
-    with open(run.work_dir / 'console.log', 'ab') as log:
+    with open(run.log, 'ab') as log:
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(f'{run.id} is running already: another process writes {run.log}. '
+                               'Wait for it, or end it, and start again') from None
+        write_entry(log, 'started')
         run.seen = log.tell()
         run.process = subprocess.Popen(run.command, stdout=log, stderr=subprocess.STDOUT,
                                        env=env, stdin=subprocess.DEVNULL)
 
 
+def write_entry(log, what):
+    """A separator line between what the starts of a run print."""
+    log.write(f'==== {time.strftime("%Y-%m-%d %H:%M:%S")} {what} ====\n'.encode())
+    log.flush()
+
+
+def history(run):
+    """How the last start of a run that is not done ended and what is left of it, or ''."""
+    if not run.log.is_file():
+        return ''
+    entries = ENTRY.findall(run.log.read_text(errors='replace'))
+    if not entries:
+        return ''
+    word, detail = entries[-1]
+    saved = max(run.work_dir.glob('*_[0-9]*.pth'), key=lambda p: p.stat().st_mtime, default=None)
+    how = {'failed': f'failed before{detail}', 'started': 'was stopped before'}.get(word, 'ran')
+    return f'{how}, {f"goes on from {saved.name}" if saved else "begins again"}'
+
+
 def progress(run):
     """The last training line of a run, in a few words."""
-    with open(run.work_dir / 'console.log', 'rb') as log:
+    with open(run.log, 'rb') as log:
         log.seek(run.seen)
         found = PROGRESS.findall(log.read().decode(errors='replace'))
     if not found:
@@ -263,12 +389,16 @@ def progress(run):
 
 def finish(run, console):
     """Say that a run is done, or raise with the end of its log."""
-    seconds = time.time() - run.started
-    if run.process.returncode == 0 and run.is_done:
+    seconds, status = time.time() - run.started, run.process.returncode
+    is_good = status == 0 and run.is_done
+    lines = run.log.read_text(errors='replace').splitlines()[-12:]
+    with open(run.log, 'ab') as log:
+        write_entry(log, 'done' if is_good else
+                    f'failed (exit {status}{"" if run.is_done else f", no {run.product.name}"})')
+    if is_good:
         console.print(f'[green]done[/]  {run.id} in {seconds:.0f} s')
         return
-    lines = (run.work_dir / 'console.log').read_text(errors='replace').splitlines()[-12:]
     raise RuntimeError(
-        f'{run.id} failed (exit {run.process.returncode}, {run.product} '
+        f'{run.id} failed (exit {status}, {run.product} '
         f'{"exists" if run.is_done else "is missing"}). It ran: {shlex.join(run.command)}\n'
         + '\n'.join(lines))
