@@ -133,15 +133,18 @@ def main():
         out = args.out / name / 'results.jsonl'
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, lambda f, lines=lines: f.write('\n'.join([*lines, '']).encode()))
-        texts.append(table(name, accuracies(json.loads(line) for line in lines)))
-    first = json.loads(lines[0])
+        records = [json.loads(line) for line in lines]
+        made = next(r for r in records if r['recipe'] == RANDOM)
+        texts.append(table(name, accuracies(records)))
+        texts.append(f'{made["protocol"]["pretraining"]["epochs"]} epochs of pre-training. Code of '
+                     f'{", ".join(sorted({r["git_commit"][:7] for r in records}))}.')
     true = PartStore('data/toy_table3/parts/train')
     stores = {'true': true} | {
         f'learned, {path.parent.name}': PartStore(path)
         for path in sorted(args.learned.glob('seed*/store'))}
     texts += ['### What the masks were like', about_masks(stores, true),
               f'{len(true)} training images, masks at ratio 0.75 of {CANDIDATES} candidates; '
-              f'ARI in percent, 1,000 images. Code of {first["git_commit"][:7]}.']
+              'ARI in percent, 1,000 images.']
     write_atomically(args.out / 'tables.md', lambda f: f.write('\n\n'.join([*texts, '']).encode()))
     print('\n\n'.join(texts))
 
