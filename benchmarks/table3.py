@@ -4,7 +4,7 @@ python benchmarks/table3.py --true work_dirs/table3_true --learned work_dirs/tab
     --out benchmarks/results/table3
 
 Reads the runs of the suites table3_true and table3_learned, copies their result lines and writes
-README.md's tables: mean and sample standard deviation over seeds, the difference to random masks
+tables.md: mean and sample standard deviation over seeds, the difference to random masks
 (paired: a seed has the same initial weights, order of images and noise in every row) with its 95 %
 interval, and the smallest difference that so many seeds find 4 times in 5. Then what the masks were
 like: how many parts stay visible, and how far learned parts agree with true ones.
@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.suite import ALPHA
 from semmae.datasets.part_store import PartStore
+from semmae.evaluation.results import read_results
 from semmae.files import write_atomically
 from semmae.functional.masking import part_guided_mask
 from semmae.functional.parts import foreground_ids
@@ -40,7 +41,11 @@ CANDIDATES = 32
 
 
 def accuracies(records):
-    """{recipe: {seed: top-1}} of the linear probes."""
+    """{recipe: {seed: top-1}} of the linear probes, all of them measured in one way."""
+    ways = {json.dumps(r['protocol'], sort_keys=True) for r in records if r['recipe'] != UNTRAINED}
+    if len(ways) > 1 or any(r['status'] != 'ok' for r in records):
+        raise ValueError(f'found {len(ways)} protocols, expected one, and results without NaN. '
+                         'Keep the runs of other code or length out of the work directory')
     found = {}
     for record in records:
         recipe = record['row'].split('/')[1]
@@ -129,11 +134,13 @@ def main():
     texts = []
     for name in ('true', 'learned'):
         files = sorted(getattr(args, name).glob('seed*/linprobe/*/results.jsonl'))
-        lines = [line for f in files for line in f.read_text().splitlines()]
+        records, problems = read_results(files)
+        if problems:
+            raise ValueError('; '.join(problems))
+        lines = [json.dumps(record) for record in records]
         out = args.out / name / 'results.jsonl'
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, lambda f, lines=lines: f.write('\n'.join([*lines, '']).encode()))
-        records = [json.loads(line) for line in lines]
         made = next(r for r in records if r['recipe'] == RANDOM)
         texts.append(table(name, accuracies(records)))
         texts.append(f'{made["protocol"]["pretraining"]["epochs"]} epochs of pre-training. Code of '

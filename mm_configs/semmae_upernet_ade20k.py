@@ -91,5 +91,5 @@ default_hooks = dict(checkpoint=dict(by_epoch=False, interval=16000),
 log_processor = dict(by_epoch=False)
 
 result = dict(task='ade20k', dataset='ADE20K', split='validation', metric='mIoU', tables=[7],
-              full=dict(iters=160000, batch_size=16, num_train=20210,
+              full=dict(iters=160000, batch_size=16, norm_batch=16, num_train=20210,
                         pixels=512))

@@ -45,7 +45,7 @@ RECIPES = {
         **ADAMW, 'optim_wrapper.optimizer.lr': 4e-4, 'optim_wrapper.optimizer.betas': [0.9, 0.999],
         'optim_wrapper.clip_grad.max_norm': 5.0, 'recipe.full.batch_size': 2048,
         'train_dataloader.batch_size': 128, 'train_cfg.max_epochs': 800,
-        'param_scheduler.0.end': 10, 'param_scheduler.1.milestones': [700],
+        'param_scheduler.0.end': 10, 'param_scheduler.1.milestones': [690],
         'param_scheduler.1.gamma': 0.1, 'model.backbone.drop_path_rate': 0.1,
         'model.backbone.patch_size': 16, 'model.head.loss.criterion': 'L1',
         'train_dataloader.dataset.dataset.pipeline.1.crop_ratio_range': [0.67, 1.0],

@@ -33,8 +33,9 @@ def main():
     parser.add_argument('--launcher', choices=['pytorch', 'slurm'], help='start trainings with '
                         'tools/dist_train.sh or tools/slurm_train.sh; default: the former on this '
                         "machine's GPUs if there are several, else neither")
-    parser.add_argument('--gpus', type=int, help='at most this many for a training; without a GPU '
-                        "processes. Default: this machine's; under Slurm $GPUS, or 8")
+    parser.add_argument('--gpus', type=int, help='at most this many for a training (mini suites: '
+                        'one process); without a GPU, processes. Default: those of this machine; '
+                        'under Slurm $GPUS, or 8')
     parser.add_argument('--keep-going', action='store_true',
                         help='after a failure still run what does not need the failed row')
     args = parser.parse_args()

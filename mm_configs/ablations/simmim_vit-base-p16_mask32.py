@@ -44,10 +44,11 @@ train_dataloader = dict(batch_size=128, dataset=dict(dataset=dict(pipeline=[
 optim_wrapper = dict(
     optimizer=dict(lr=1e-4 * 2048 / 512, betas=(0.9, 0.999)), clip_grad=dict(max_norm=5.0),
     paramwise_cfg=dict(custom_keys=dict(_delete_=True, cls_token=dict(decay_mult=0.))))
+# A tenth from epoch 700 on: mmengine counts milestones from ``begin``.
 param_scheduler = [
     dict(type='LinearLR', start_factor=5e-7 / 1e-4, by_epoch=True, begin=0, end=10,
          convert_to_iter_based=True),
-    dict(type='MultiStepLR', milestones=[700], gamma=0.1, by_epoch=True, begin=10, end=800,
+    dict(type='MultiStepLR', milestones=[690], gamma=0.1, by_epoch=True, begin=10, end=800,
          convert_to_iter_based=True)]
 
 default_hooks = dict(checkpoint=dict(interval=10))

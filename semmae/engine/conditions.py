@@ -3,6 +3,7 @@ import hashlib
 from pathlib import Path
 
 from mmengine.dist import get_world_size
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..datasets.seeded import Seeded
 from .hooks import unwrapped
@@ -14,14 +15,22 @@ def accumulated_steps(cfg):
 
 
 def run_size(runner):
-    """Epochs or updates, image side, global batch and training images of a run's config."""
+    """Epochs or updates, image side, global batch and training images of a run's config.
+
+    norm_batch: images over which batch norm normalises, if the model has one. Accumulation does not
+    enlarge it.
+    """
     cfg = runner.cfg
     loader = cfg.get('train_dataloader') or {}
     train = cfg.get('train_cfg') or {}
     steps, iters = accumulated_steps(cfg), train.get('max_iters')
     size = dict(epochs=train.get('max_epochs'), iters=iters and iters // steps,
                 batch_size=loader.get('batch_size', 0) * get_world_size() * steps)
-    backbone = getattr(unwrapped(runner.model), 'backbone', None)
+    model = unwrapped(runner.model)
+    if any(isinstance(m, _BatchNorm) for m in model.modules()):
+        is_synced = 'SyncBN' in str(cfg.model)
+        size['norm_batch'] = loader.get('batch_size', 0) * (get_world_size() if is_synced else 1)
+    backbone = getattr(model, 'backbone', None)
     if hasattr(backbone, 'img_size'):
         size['pixels'] = backbone.img_size[0]
     built = getattr(runner, '_train_loop', None)
@@ -34,7 +43,7 @@ def run_size(runner):
 def why_reduced(full, size):
     """'' or how it differs from the paper's size, as '20 of 90 epochs, ...'."""
     names = dict(num_train='training images', iters='iterations', pixels='pixels a side',
-                 batch_size='images in a batch')
+                 batch_size='images in a batch', norm_batch='images in a batch norm')
     return ', '.join(f'{size[k]} of {v} {names.get(k, k)}' for k, v in full.items()
                      if k in size and (size[k] < v or k == 'batch_size' and size[k] != v))
 
@@ -42,12 +51,49 @@ def why_reduced(full, size):
 def run_identity(runner):
     """What a resumed run must have in common with the one that was stopped."""
     size = run_size(runner)
-    return dict(seed=runner.seed, batch_size=size['batch_size'], num_train=size.get('num_train'))
+    shared = ('batch_size', 'norm_batch', 'num_train', 'epochs', 'iters')
+    return dict(
+        seed=runner.seed, **{k: size.get(k) for k in shared},
+        # mmengine counts iterations and schedules in accumulated steps.
+        accumulated_steps=accumulated_steps(runner.cfg), schedule=schedule_of(runner.cfg),
+        parts=parts_behind(runner))
+
+
+def schedule_of(cfg):
+    """The learning-rate schedules, a short text each, counted in epochs or updates."""
+    steps, texts = accumulated_steps(cfg), []
+    for schedule in cfg.get('param_scheduler') or []:
+        schedule = dict(schedule)
+        if not schedule.get('by_epoch', True):
+            for key in {'begin', 'end', 'T_max', 'milestones'} & set(schedule):
+                value = schedule[key]
+                schedule[key] = ([v // steps for v in value] if isinstance(value, (list, tuple))
+                                 else value // steps)
+        texts.append(short(schedule))
+    return texts
+
+
+def parts_behind(runner):
+    """Where the parts of a pre-training came from, or None."""
+    online = getattr(unwrapped(runner.model), 'online_parts', None)
+    if online is not None:
+        return dict(online.identity, source='online')
+    loop = getattr(runner, '_train_loop', None)
+    data = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
+    store = getattr(getattr(data, 'dataset', None), 'store', None)
+    if store is None:
+        return None
+    return {k: store.manifest.get(k) for k in ('learner_sha256', 'encoder_sha256', 'source', 'grid',
+                                               'num_parts', 'images_sha256')}
 
 
 # What only a training decides. k-NN has none, and its batches change nothing.
-TRAINED = ('schedule', 'batch_size', 'optimizer', 'lr', 'paramwise', 'clip_grad', 'drop_path',
-           'batch_augments')
+TRAINED = ('schedule', 'batch_size', 'norm_batch', 'optimizer', 'lr', 'paramwise', 'clip_grad',
+           'drop_path', 'batch_augments')
+
+# Options of the ViT that have a field of their own, or none because they are no condition.
+NAMED = ('type', 'init_cfg', 'arch', 'img_size', 'patch_size', 'drop_path_rate', 'is_frozen',
+         'rel_pos_bias', 'out_type', 'out_indices')
 
 # What a test decides anew; everything else of a protocol is that of the training.
 TESTED = ('dataset', 'split', 'num_classes', 'test_pipeline', 'test_mode')
@@ -84,7 +130,8 @@ def protocol_of(runner, weights, size):
         tokens=(model.get('num_candidates')
                 or backbone.patch_resolution[0] * backbone.patch_resolution[1]),
         arch=vit.arch if isinstance(vit.arch, str) else dict(vit.arch),
-        schedule=[short(s) for s in cfg.get('param_scheduler') or []],
+        backbone={k: v for k, v in vit.items() if k not in NAMED},
+        schedule=schedule_of(cfg),
         **{k: v for k, v in size.items() if k not in ('num_train', 'pixels')},
         optimizer=optimizer.pop('type', None), **optimizer,
         paramwise={k: v for k, v in (optim.get('paramwise_cfg') or {}).items()},

@@ -69,7 +69,8 @@ def _has(node, key):
 # Keys that a config may leave out.
 OPTIONAL = ('model.backbone.init_cfg', 'model.backbone.init_cfg.checkpoint',
             'model.backbone.layer_scale_init_value', 'model.backbone.rel_pos_bias',
-            'model.backbone.is_pos_embed_fixed', 'result.recipe', 'result.method',
+            'model.backbone.is_pos_embed_fixed', 'model.backbone.interpolate_offset',
+            'result.recipe', 'result.method',
             'optim_wrapper.accumulative_counts')
 
 
@@ -85,15 +86,11 @@ def prepare(config, work_dir=None, launcher='none', options=None):
             torch.distributed.init_process_group('gloo')
         wrapper = cfg.get('model_wrapper_cfg') or dict(type='MMDistributedDataParallel')
         cfg.model_wrapper_cfg = dict(wrapper, device_ids=None, broadcast_buffers=False)
-        without_sync_bn(cfg.model)
     return cfg
 
 
 def without_sync_bn(node):
-    """SyncBN of a config becomes BN in place, for processes without GPUs, where it cannot run.
-
-    The protocol of what is trained then says BN. In a test the two are the same.
-    """
+    """SyncBN of a config becomes BN in place, which in a test is the same and needs no GPU."""
     if isinstance(node, dict):
         if node.get('type') == 'SyncBN':
             node['type'] = 'BN'
@@ -121,6 +118,9 @@ def train(config, work_dir=None, resume=False, amp=False, launcher='none', optio
     """
     cfg = prepare(config, work_dir, launcher, options)
     add_tensorboard(cfg)
+    if launcher != 'none' and not torch.cuda.is_available() and 'SyncBN' in str(cfg.model):
+        raise ValueError(f'{config} normalises over all processes (SyncBN), which needs GPUs; '
+                         f'found none. Run one process: python tools/train.py {config}')
     if keep_batch:
         said = accumulate(cfg, world_size_of(launcher))
         if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
@@ -193,12 +193,15 @@ def accumulate(cfg, processes):
             f'expected a divisor of the global batch {wanted} of the recipe; change '
             'train_dataloader.batch_size or the number of processes')
     cfg.optim_wrapper.accumulative_counts = steps
+    norm = '' if 'BN' not in str(cfg.model) or steps == 1 else (
+        f'; batch norm sees {each * (processes if "SyncBN" in str(cfg.model) else 1)} of them')
     if cfg.train_cfg.get('max_iters'):
         scale(cfg.train_cfg, steps, 'max_iters', 'val_interval')
         for schedule in cfg.param_scheduler:
             scale(schedule, steps, 'begin', 'end', 'T_max', 'milestones')
         scale(cfg.default_hooks.checkpoint, steps, 'interval')
-    return f'global batch {wanted} = {each} x {processes} processes x {steps} accumulated steps'
+    return (f'global batch {wanted} = {each} x {processes} processes x {steps} accumulated steps'
+            f'{norm}')
 
 
 def scale(node, steps, *keys):
@@ -241,6 +244,8 @@ def test(config, checkpoint, work_dir=None, launcher='none', options=None):
                          f'checkpoint with {cure}')
     if cfg.optim_wrapper.type == 'AmpOptimWrapper':
         cfg.optim_wrapper = mixed_precision(cfg.optim_wrapper, asked=False)
+    if launcher != 'none' and not torch.cuda.is_available():
+        without_sync_bn(cfg.model)
 
     return evaluate(cfg, checkpoint)
 

@@ -18,6 +18,7 @@ from torch.nn.utils import get_total_norm
 from ..datasets.seeded import Seeded
 from ..models.semmae import SemMAE
 from ..registry import HOOKS
+from .conditions import accumulated_steps
 from .hooks import unwrapped
 
 try:
@@ -61,8 +62,7 @@ class MaskMonitorHook(Hook):
             return  # mmengine itself logs the norm then, at every step and under the same name
         # Gradients are gone when the wrapper has stepped, so the optimiser is asked. Of iterations
         # that accumulate one steps, not always the one that is due.
-        accumulated = (runner.cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
-        if any(self.is_due(runner, batch_idx + k) for k in range(accumulated)):
+        if any(self.is_due(runner, batch_idx + k) for k in range(accumulated_steps(runner.cfg))):
             self.handle = runner.optim_wrapper.optimizer.register_step_pre_hook(self.measure)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):

@@ -97,7 +97,7 @@ def draw_strategies(config, checkpoint, images, out, num=1, seed=0, grid=None, m
     part_ids, _ = infer(model, batch)
     model.parts = MODELS.build(dict(type='semmae.HeadParts'))
     _, attention = infer(model, batch)
-    length, num_parts = part_ids.shape[1], model.num_parts
+    (num, length), num_parts = part_ids.shape, model.num_parts
     seen = Candidates(
         images=model.data_preprocessor(dict(inputs=batch['inputs']))['inputs'],
         grid=(model.grid, model.grid), ids=torch.arange(length).expand(num, -1),

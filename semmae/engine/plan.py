@@ -128,6 +128,8 @@ def tasks_on(suite, checkpoint, only=()):
         options |= {} if near == patch else {'model.backbone.patch_size': str(patch)}
         options |= sizes_of(configs[near], anatomy(state))
         options |= {f'model.backbone.{k}': str(v) for k, v in options_of(state).items()}  # BEiT
+        if 'teacher' in content:  # DINO and iBOT resize positions in their own way
+            options['model.backbone.interpolate_offset'] = '0.1'
         found.append(suite.complete(row(f'{task}/{recipe}', 'results.jsonl', configs[near], options,
                                         home=f'{task}/{recipe}-{sha256(checkpoint)[:8]}')))
     return found
@@ -242,7 +244,7 @@ def batch_of(config, own=None):
 def share(config, gpus, own=None):
     """(processes, accumulated steps) that give the recipe's global batch on at most ``gpus``."""
     each, whole = batch_of(config, own)
-    batches = (whole or each * gpus) // each
+    batches = max(1, (whole or each * gpus) // each)
     processes = max(n for n in range(1, gpus + 1) if batches % n == 0)
     return processes, batches // processes
 

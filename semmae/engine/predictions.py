@@ -36,7 +36,7 @@ class Predictions:
                 self.rows.append(self.of_segmentation(sample))
             elif 'pred_score' in sample and 'gt_label' in sample:
                 # As mmpretrain's Accuracy does it, not argmax, for scores that are equal.
-                score, predicted = sample.pred_score.float().topk(1)
+                score, predicted = sample.pred_score.float().cpu().topk(1)
                 self.rows.append(dict(
                     images=self.name_of(sample), labels=sample.gt_label.item(),
                     predicted=predicted.item(), score=np.float32(score.item())))

@@ -19,6 +19,7 @@ from .checkpoint import latest
 from .conditions import (
     TESTED,
     accumulated_steps,
+    parts_behind,
     plain,
     protocol_of,
     run_identity,
@@ -100,7 +101,8 @@ class ResultRecorder(Hook):
                 'model.backbone.init_cfg.checkpoint')
         if runner._resume and 'semmae_run' in meta:
             before, now = meta['semmae_run'], run_identity(runner)
-            wrong = [f'{k} {before[k]}, now {now[k]}' for k in now if before.get(k) != now[k]]
+            wrong = [f'{k} {before[k]}, now {now[k]}' for k in now
+                     if k in before and before[k] != now[k]]
             if wrong:
                 raise ValueError(f'this run cannot be resumed as it was: {"; ".join(wrong)}. '
                                  'Restore them, or start in another --work-dir')
@@ -247,20 +249,6 @@ def encoder_behind(runner):
         return None
     name = (report.get('recipe') or {}).get('id') or Path(report['path']).stem
     return dict(name=name, sha256=report['sha256'])
-
-
-def parts_behind(runner):
-    """Where the parts of a pre-training came from, or None."""
-    online = getattr(unwrapped(runner.model), 'online_parts', None)
-    if online is not None:
-        return dict(online.identity, source='online')
-    loop = getattr(runner, '_train_loop', None)
-    data = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
-    store = getattr(getattr(data, 'dataset', None), 'store', None)
-    if store is None:
-        return None
-    return {k: store.manifest.get(k) for k in ('learner_sha256', 'encoder_sha256', 'source', 'grid',
-                                               'num_parts', 'images_sha256')}
 
 
 def git_commit():

@@ -19,7 +19,7 @@ DOCUMENTED = frozenset({
 
 # Properties of the method rather than of the measurement. They are compared like the rest (784
 # tokens are not 196), and shown as what they are.
-METHOD_FIELDS = frozenset({'patch_size', 'tokens', 'pretraining'})
+METHOD_FIELDS = frozenset({'patch_size', 'tokens', 'pretraining', 'backbone'})
 
 # The fields a reader looks for first, in the order in which differences are shown. Fields that are
 # not listed count as much and come after these.

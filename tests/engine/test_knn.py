@@ -65,10 +65,10 @@ def test_batches_change_neither_the_bank_nor_the_result_nor_its_protocol(runs):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_result_of_one(runs, toy, weights, tmp_path):
+def test_three_processes_on_sixteen_images_give_the_result_of_one(runs, toy, weights, tmp_path):
     env = dict(os.environ, PYTHON=sys.executable, PYTHONWARNINGS='ignore', OMP_NUM_THREADS='1')
     given = [f'{k}={str(v).replace(" ", "")}' for k, v in options(toy, weights, 3).items()]
-    done = subprocess.run(['bash', 'tools/dist_train.sh', CONFIG, '2', '--work-dir', tmp_path,
+    done = subprocess.run(['bash', 'tools/dist_train.sh', CONFIG, '3', '--work-dir', tmp_path,
                            '--cfg-options', *given], cwd=REPO, env=env, text=True,
                           capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 
 from semmae.engine import launch
-from semmae.engine.conditions import run_size
+from semmae.engine.conditions import run_identity, run_size, schedule_of, why_reduced
 from semmae.registry import MODELS
 
 ARCH = dict(embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=48)
@@ -102,6 +102,45 @@ def test_lengths_in_iterations_grow_with_the_accumulated_steps():
     assert cfg.default_hooks.checkpoint.interval == 64000
     runner = SimpleNamespace(cfg=cfg, model=torch.nn.Identity())
     assert run_size(runner)['iters'] == 160000, 'updates of the weights'
+
+
+def accumulated(processes):
+    cfg = launch.read_config(UPERNET)
+    launch.accumulate(cfg, processes)
+    return cfg
+
+
+def test_schedules_under_accumulation_are_compared_in_updates():
+    assert schedule_of(accumulated(1)) == schedule_of(accumulated(4)) == schedule_of(
+        launch.read_config(UPERNET))
+    assert 'end=160000' in schedule_of(accumulated(4))[1]
+
+
+def test_a_run_is_not_the_same_with_other_accumulation_length_or_schedule():
+    def identity(cfg):
+        return run_identity(SimpleNamespace(cfg=cfg, model=torch.nn.Identity(), seed=0))
+    before = identity(accumulated(8))
+    assert identity(accumulated(8)) == before
+    assert identity(accumulated(4)) != before
+    for change in ({'train_cfg.max_iters': 8}, {'param_scheduler.1.power': 2.}):
+        cfg = accumulated(8)
+        cfg.merge_from_dict(change)
+        assert identity(cfg) != before
+
+
+def test_batch_norm_sees_the_batch_of_a_process_however_much_is_accumulated():
+    cfg = accumulated(1)
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(2))
+    size = run_size(SimpleNamespace(cfg=cfg, model=model))
+    assert (size['batch_size'], size['norm_batch']) == (16, 2)
+    assert '2 of 16 images in a batch norm' in why_reduced(cfg.result.full, size)
+
+
+def test_training_over_several_processes_with_synchronised_norm_needs_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
+    with pytest.raises(ValueError, match='SyncBN.*needs GPUs.*python tools/train.py'):
+        launch.train(UPERNET, launcher='pytorch')
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_the_numbers():

@@ -195,3 +195,13 @@ def test_a_plan_for_fewer_gpus_keeps_the_batch(tmp_path):
 
 def test_more_gpus_than_the_batch_divides_into_stay_idle():
     assert share('mm_configs/semmae_upernet_ade20k.py', 64) == (8, 1)
+
+
+def test_files_of_dino_and_ibot_have_their_positions_resized_as_they_do(tmp_path):
+    path = foreign(tmp_path, 16)
+    content = torch.load(path)
+    option = 'model.backbone.interpolate_offset=0.1'
+    for key, expected in (('model', False), ('teacher', True)):
+        torch.save({key: content['model']}, path)
+        (run,) = plan(PAPER, tmp_path, ['ade20k/x'], path)
+        assert (option in run.command) == expected

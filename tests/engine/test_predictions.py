@@ -53,11 +53,11 @@ def test_miou_is_that_of_the_stored_label_maps_and_the_annotations(segmented, to
     assert recount(read_predictions(work / line['predictions']))['mIoU'] == pytest.approx(miou)
 
 
-def test_two_processes_store_the_predictions_of_one(segmented, tmp_path):
+def test_three_processes_on_two_images_store_the_predictions_of_one(segmented, tmp_path):
     work, options = segmented
     done = subprocess.run(
         ['bash', REPO / 'tools/dist_test.sh', MINI / 'semmae_upernet_ade20k_mini.py',
-         work / 'iter_2.pth', '2', '--work-dir', tmp_path, '--cfg-options',
+         work / 'iter_2.pth', '3', '--work-dir', tmp_path, '--cfg-options',
          'model.backbone.init_cfg=None', *(f'{k}={v}' for k, v in options.items())],
         cwd=REPO, capture_output=True, text=True, env=dict(
             os.environ, PYTHON=sys.executable, OMP_NUM_THREADS='1'))
