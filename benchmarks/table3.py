@@ -3,11 +3,12 @@
 python benchmarks/table3.py --true work_dirs/table3_true --learned work_dirs/table3_learned \
     --out benchmarks/results/table3
 
-Reads the runs of the suites table3_true and table3_learned, copies their result lines and writes
-tables.md: mean and sample standard deviation over seeds, the difference to random masks
-(paired: a seed has the same initial weights, order of images and noise in every row) with its 95 %
-interval, and the smallest difference that so many seeds find 4 times in 5. Then what the masks were
-like: how many parts stay visible, and how far learned parts agree with true ones.
+Reads the runs of the suites table3_true and table3_learned (one may be left out), copies their
+result lines and writes a tables.md for each: mean and sample standard deviation over seeds, the
+difference to random masks (paired: a seed has the same initial weights, order of images and noise
+in every row) with its 95 % interval, and the smallest difference that so many seeds find 4 times in
+5. Then what the masks were like: how many parts stay visible, and how far learned parts agree with
+true ones.
 """
 import argparse
 import json
@@ -125,35 +126,38 @@ def about_masks(stores, true):
     return '\n'.join(lines)
 
 
+def report(name, runs, out):
+    """Write results.jsonl and tables.md of the runs of a suite to ``out``; returns the Markdown."""
+    records, problems = read_results(sorted(runs.glob('seed*/linprobe/*/results.jsonl')))
+    if problems or not records:
+        raise ValueError('; '.join(problems) or f'{runs} holds no results of linear probes')
+    made = next(r for r in records if r['recipe'] == RANDOM)
+    epochs = made['protocol']['pretraining']['epochs']
+    commits = ', '.join(sorted({r['git_commit'][:7] for r in records}))
+    true = PartStore('data/toy_table3/parts/train')
+    stores = {'true': true} if name == 'true' else {
+        f'learned, {path.parent.name}': PartStore(path)
+        for path in sorted(runs.glob('seed*/store'))}
+    text = '\n\n'.join([
+        table(name, accuracies(records)), '### What the masks were like', about_masks(stores, true),
+        f'{epochs} epochs, {len(true)} training images, masks at ratio 0.75 of {CANDIDATES} '
+        f'candidates; ARI in percent, 1,000 images. Code of {commits}.', ''])
+    out.mkdir(parents=True, exist_ok=True)
+    for file, content in (('tables.md', text), ('results.jsonl', ''.join(
+            json.dumps(record) + '\n' for record in records))):
+        write_atomically(out / file, lambda f, content=content: f.write(content.encode()))
+    return text
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
-    parser.add_argument('--true', type=Path, required=True)
-    parser.add_argument('--learned', type=Path, required=True)
+    for name in ('true', 'learned'):
+        parser.add_argument(f'--{name}', type=Path, help=f'work directory of table3_{name}')
     parser.add_argument('--out', type=Path, required=True)
     args = parser.parse_args()
-    texts = []
     for name in ('true', 'learned'):
-        files = sorted(getattr(args, name).glob('seed*/linprobe/*/results.jsonl'))
-        records, problems = read_results(files)
-        if problems:
-            raise ValueError('; '.join(problems))
-        lines = [json.dumps(record) for record in records]
-        out = args.out / name / 'results.jsonl'
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, lambda f, lines=lines: f.write('\n'.join([*lines, '']).encode()))
-        made = next(r for r in records if r['recipe'] == RANDOM)
-        texts.append(table(name, accuracies(records)))
-        texts.append(f'{made["protocol"]["pretraining"]["epochs"]} epochs of pre-training. Code of '
-                     f'{", ".join(sorted({r["git_commit"][:7] for r in records}))}.')
-    true = PartStore('data/toy_table3/parts/train')
-    stores = {'true': true} | {
-        f'learned, {path.parent.name}': PartStore(path)
-        for path in sorted(args.learned.glob('seed*/store'))}
-    texts += ['### What the masks were like', about_masks(stores, true),
-              f'{len(true)} training images, masks at ratio 0.75 of {CANDIDATES} candidates; '
-              'ARI in percent, 1,000 images.']
-    write_atomically(args.out / 'tables.md', lambda f: f.write('\n\n'.join([*texts, '']).encode()))
-    print('\n\n'.join(texts))
+        if getattr(args, name):
+            print(report(name, getattr(args, name), args.out / name))
 
 
 if __name__ == '__main__':

@@ -4,7 +4,11 @@ Segmenter)."""
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmpretrain.structures import DataSample
+
+from semmae.registry import MODELS
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -133,3 +137,17 @@ def test_sizes_of_a_pretraining_agree_with_each_other(name):
     parts = cfg.model.masking.get('num_parts', 0)
     assert data.pipeline[-1].num_noise >= grid ** 2 + parts
     assert parts in (0, data.num_parts)
+
+
+@pytest.mark.parametrize('config, patches', [('semmae_linprobe', 196), ('semmae_finetune', 784)])
+def test_probing_at_8x8_looks_at_196_patches_and_fine_tuning_at_784(config, patches):
+    cfg, seen = Config.fromfile(REPO / 'mm_configs' / f'{config}.py').model, []
+    model = MODELS.build(dict(cfg, train_cfg=None, backbone=dict(
+        cfg.backbone, init_cfg=None))).to('meta')
+    model.backbone.layers[0].register_forward_hook(
+        lambda layer, inputs, output: seen.append(inputs[0].shape[1] - 1))
+    images, sample = torch.zeros(2, 3, 224, 224, device='meta'), DataSample()
+    sample.set_field(torch.zeros(784), 'foreground')
+    look = getattr(model, 'kept_features', lambda x, samples: model.extract_feat(x))
+    look(images, [sample, sample])
+    assert seen == [patches]
