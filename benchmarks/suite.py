@@ -114,6 +114,17 @@ MINI = Suite(
                      for recipe in ('mae_p16', 'semmae_p16')), 'linprobe/scratch',
                    'quality/parts'))))
 
+# ------------------------------------------------------------------ the same, for the tables
+_heads = 'semmae_p16_ibot_parts'  # Table 4: the encoder's own heads; at this size mini MAE's
+_probe = _mini_tasks['linprobe']
+MINI_TABLES = replace(MINI, rows=(
+    *MINI.rows[:-1],
+    extraction(f'{_mini}/semmae_parts_mini.py', 'parts', 'store_8_heads', 8, source='heads'),
+    Row(_heads, 'epoch_16.pth', f'{_mini}/semmae_p16_mini.py',
+        {ROOT: '{images}', STORE: '{store_8_heads}', 'recipe.id': _heads,
+         'recipe.method': 'SemMAE:heads-as-parts'}, needs=('store_8_heads',)),
+    *evaluations({'linprobe': _probe}, (_heads,))))
+
 # ------------------------------------------------------------------ part quality, two CPU cores
 _learners = {'parts': f'{_mini}/semmae_parts_mini.py',
              'parts_painted': f'{_mini}/parts_painted_mini.py'}
@@ -264,5 +275,6 @@ PAPER = Suite(
         *(with_val_store(r) if r.config == PROBE_P8 else r
           for r in evaluations(_at[8], (*_p8, 'mae_p8')))))
 
-SUITES = {'mini': MINI, 'paper': PAPER, 'parts': PARTS, 'parts_cub': PARTS_CUB,
-          'table3_true': TABLE3_TRUE, 'table3_learned': TABLE3_LEARNED, 'transfer': TRANSFER}
+SUITES = {'mini': MINI, 'mini_tables': MINI_TABLES, 'paper': PAPER, 'parts': PARTS,
+          'parts_cub': PARTS_CUB, 'table3_true': TABLE3_TRUE, 'table3_learned': TABLE3_LEARNED,
+          'transfer': TRANSFER}

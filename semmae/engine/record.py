@@ -183,7 +183,7 @@ class ResultRecorder(Hook):
         protocol = protocol_of(runner, weights, size)
         if trained:
             protocol = {**trained['protocol'], **{k: protocol[k] for k in TESTED}}
-        protocol |= split_of(runner)
+        protocol |= split_of(runner) | selection(cfg, checkpoint)
         why = [f'pre-training: {weights["reduced_why"]}' if weights.get('reduced_why') else '',
                why_reduced(result.get('full', {}), size)]
         reduced_why = '; '.join(w for w in why if w)
@@ -206,6 +206,23 @@ class ResultRecorder(Hook):
             line = append_result(path, dict(record, metric=metric, unit=unit,
                                             value=float(metrics[metric])))
             runner.logger.info(f"result {line['row']}: {metric} {metrics[metric]:.2f} -> {path}")
+
+
+def selection(cfg, checkpoint):
+    """{} for the last checkpoint; otherwise of how many a number is the best.
+
+    ``result.selected_from`` says how many settings were tried; a file that mmengine's ``save_best``
+    wrote is the best of the validations of its training.
+    """
+    texts = []
+    if cfg.result.get('selected_from'):
+        texts.append(f'best of {cfg.result.selected_from} settings')
+    if checkpoint and Path(checkpoint).name.startswith('best_'):
+        train = cfg.get('train_cfg') or {}
+        length = train.get('max_epochs') or train.get('max_iters')
+        num = length and -(-length // train.get('val_interval', 1))
+        texts.append(f'best of {num or "several"} validations')
+    return dict(selection=', '.join(texts)) if texts else {}
 
 
 def require_agreement(metrics, arrays, source):

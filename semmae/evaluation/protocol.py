@@ -95,6 +95,12 @@ def conditions(record: dict) -> Conditions:
                       reduced=record['reduced'])
 
 
+def anchor(record: dict) -> str:
+    """The name under which a report lists how the numbers of a line were measured."""
+    key = json.dumps([record['row'], *conditions(record)])
+    return 'p-' + hashlib.sha256(key.encode()).hexdigest()[:12]
+
+
 def same_quantity(a: dict, b: dict) -> bool:
     """Whether two records or cells give the same metric in the same unit.
 
