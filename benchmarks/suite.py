@@ -122,7 +122,10 @@ MINI_TABLES = replace(MINI, rows=(
     extraction(f'{_mini}/semmae_parts_mini.py', 'parts', 'store_8_heads', 8, source='heads'),
     Row(_heads, 'epoch_16.pth', f'{_mini}/semmae_p16_mini.py',
         {ROOT: '{images}', STORE: '{store_8_heads}', 'recipe.id': _heads,
-         'recipe.method': 'SemMAE:heads-as-parts'}, needs=('store_8_heads',)),
+         'recipe.method': 'SemMAE:heads-as-parts', 'model.masking.num_parts': '3',
+         'train_dataloader.dataset.dataset.num_parts': '3',
+         'train_dataloader.dataset.dataset.pipeline.4.num_noise': str(8 ** 2 + 3)},
+        needs=('store_8_heads',)),
     *evaluations({'linprobe': _probe}, (_heads,))))
 
 # ------------------------------------------------------------------ part quality, two CPU cores
