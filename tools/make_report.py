@@ -1,7 +1,9 @@
-"""The HTML report of a mini suite.   python tools/make_report.py work_dirs/quickstart/seed0
+"""The HTML report of a mini suite.   python tools/make_report.py work_dirs/quickstart
 
-Tables of its results, loss curves, and pictures of parts, masks and reconstructions, in one file.
-DIR is the folder of one seed, as tools/run_suite.py mini leaves it.
+Tables of its results and how each was measured, loss curves, and pictures of parts, masks,
+reconstructions and segmentations, in one file that loads nothing. DIR is the folder of a suite, as
+tools/run_suite.py mini leaves it (seed0, seed1, ...), that of one of its seeds, or one that holds
+results only, as benchmarks/results/quickstart. What is missing is left out and named.
 """
 import argparse
 import sys

@@ -2,7 +2,9 @@
 
 Prints the paper's Tables 1-7 with our results beside the printed numbers, and with --parts the
 tables of part quality instead (tools/part_quality.py).
-PATH: work dirs (searched for results.jsonl) or result files. Imports neither torch nor mm*.
+PATH: work dirs (searched for results.jsonl, and for what mmengine itself leaves of other runs) or
+result files. Imports neither torch nor mm*, and runs nothing that it reads.
+Exit status: 0; 2 for a mistake in the command; 3 if --strict refuses the tables.
 """
 
 import argparse
@@ -12,9 +14,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from semmae.evaluation.results import read_results
+from semmae.evaluation.work_dirs import read_everything
+from semmae.reporting.elsewhere import elsewhere_table, errata_table
 from semmae.reporting.part_tables import part_tables, render_parts
-from semmae.reporting.tables import FORMATS, TITLES, build_tables, measured, print_tables, render
+from semmae.reporting.render import FORMATS, print_tables, render
+from semmae.reporting.tables import TITLES, build_tables, conflicts, measured
 
 
 def parse_args(argv):
@@ -24,12 +28,15 @@ def parse_args(argv):
                         help='only these tables; several values or several times (default: all)')
     parser.add_argument('--measured', action='store_true',
                         help='only lines that hold a result of ours')
+    parser.add_argument('--strict', action='store_true', help='refuse tables in which results were '
+                        'measured differently, naming the fields, instead of marking them')
     parser.add_argument('--parts', action='store_true', help='the tables of part quality')
     parser.add_argument('--format', choices=FORMATS, default='markdown')
     parser.add_argument('--out', type=Path, metavar='F', help='write to this file')
     args = parser.parse_intermixed_args(one_value_each(argv))
-    if args.parts and (args.table or args.measured):
-        parser.error('--parts prints tables of its own; leave --table and --measured out')
+    if args.parts and (args.table or args.measured or args.strict):
+        parser.error('--parts prints tables of its own, one for each protocol; leave --table, '
+                     '--measured and --strict out')
     if args.out and (args.out.is_dir() or not args.out.parent.is_dir()
                      or not os.access(args.out.parent, os.W_OK)):
         parser.error(f'--out {args.out}: expected a file in an existing, writable folder')
@@ -51,16 +58,24 @@ def one_value_each(argv):
 def main(argv=None):
     args = parse_args(sys.argv[1:] if argv is None else argv)
     try:
-        records, problems = read_results(args.paths)
+        records, problems = read_everything(args.paths)
         if args.parts:
             frames, text = (f := part_tables(records)), render_parts(f, args.format)
         else:
             frames = build_tables(records, tables=args.table or tuple(TITLES))
-            frames = measured(frames) if args.measured else frames
+            if args.measured:
+                frames = measured(frames)
+            elif not args.table:
+                frames |= dict(elsewhere=elsewhere_table(), errata=errata_table())
             text = render(frames, args.format)
     except FileNotFoundError as error:
         print(f'make_tables.py: error: {error}', file=sys.stderr)
         return 2
+    unfair = conflicts(frames) if args.strict else []
+    if unfair:
+        print('refused (--strict):', *unfair, 'Without --strict the lines are marked.', sep='\n  ',
+              file=sys.stderr)
+        return 3
     for problem in problems:
         print(f'warning: {problem}', file=sys.stderr)
     if not records:

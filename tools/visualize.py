@@ -1,4 +1,4 @@
-"""Pictures of parts, masks and models.   python tools/visualize.py alpha --out work_dirs/alpha.png
+"""Pictures of parts, masks and models.   python tools/visualize.py alpha --out work_dirs/alpha.pdf
 
   python tools/visualize.py parts mm_configs/mini/semmae_parts_mini.py \
       work_dirs/semmae_parts_mini/epoch_3.pth --images data/toy/imagenet/train --out parts.png
@@ -9,6 +9,7 @@ strategies      CONFIG CHECKPOINT    of a part learner: every masking strategy (
 reconstruction  CONFIG CHECKPOINT    of a pre-training
 attention       CONFIG CHECKPOINT    of a pre-training or a part learner: last layer, each head
 alpha                                the curves of alpha and gamma (Fig. 3); needs no model
+curves          DIR...               training curves of work directories, by default of the loss
 """
 import argparse
 import sys
@@ -21,10 +22,15 @@ def parse(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[-1],
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='what', required=True)
-    for what in ('parts', 'masks', 'strategies', 'reconstruction', 'attention', 'alpha'):
+    for what in ('parts', 'masks', 'strategies', 'reconstruction', 'attention', 'alpha',
+                 'curves'):
         command = commands.add_parser(what)
-        command.add_argument('--out', required=True, help='the PNG to write')
+        command.add_argument('--out', required=True, help='the .png, .pdf or .svg to write')
         if what == 'alpha':
+            continue
+        if what == 'curves':
+            command.add_argument('work_dirs', nargs='+', metavar='DIR', help='work directory')
+            command.add_argument('--key', default='loss', help='the logged scalar, default: loss')
             continue
         command.add_argument('config')
         command.add_argument('checkpoint', nargs='?' if what == 'masks' else None)
@@ -49,11 +55,12 @@ def main():
     from semmae.engine.launch import fail_clearly
     with fail_clearly():
         from semmae.engine import pictures
-        from semmae.reporting.figures import alpha_curves
+        from semmae.reporting.figures import alpha_curves, training_curves
         draw = dict(parts=pictures.draw_parts, masks=pictures.draw_masks,
                     strategies=pictures.draw_strategies,
                     reconstruction=pictures.draw_reconstructions, attention=pictures.draw_attention,
-                    alpha=lambda out: alpha_curves(out))
+                    alpha=lambda out: alpha_curves(out),
+                    curves=lambda out, work_dirs, key: training_curves(work_dirs, out, key))
         draw[what](**args)
         print(f'{what} -> {args["out"]}')
 

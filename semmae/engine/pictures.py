@@ -2,19 +2,24 @@
 
 B images, L patches, K candidates for masking, V visible, M masked, P parts.
 Images are taken evenly spaced from the sorted list, through the view of the config without its
-random steps, so that the same call draws the same picture. Each function writes ``out``, a PNG, and
-returns its caption, which stands in the picture too.
+random steps, so that the same call draws the same picture. Each function writes ``out`` (PNG, PDF
+or SVG, by its suffix) and returns its caption, which stands in the picture too.
 """
+from pathlib import Path
+
 import numpy as np
 import torch
 from mmengine.dataset import default_collate
+from mmengine.registry import DefaultScope
+from PIL import Image
 
 from ..datasets.part_dataset import PartDataset
+from ..evaluation.results import FILE_NAME, read_results
 from ..functional.masking import part_guided_mask, random_mask, split_ids
 from ..functional.parts import foreground_ids
 from ..functional.patches import gather_positions, patchify, unpatchify
 from ..models.masking import Candidates
-from ..registry import MODELS
+from ..registry import DATASETS, MODELS
 from ..reporting import figures
 from .checkpoint import load_whole
 from .extract import infer, load_learner, without_random_steps
@@ -174,6 +179,63 @@ def draw_attention(config, checkpoint, images, out, num=4):
     return caption
 
 
+def draw_segmentations(work_dirs, out, num=4):
+    """Image | true label map | one column for each of ``work_dirs``: its stored label maps.
+
+    work_dirs: {title: work directory of an evaluated segmentation}; the last result of each counts.
+    Images and true maps are those of the test set of the first one's config, where ``num`` are
+    taken evenly spaced; all are shown at the size of the first image. Pixels that count as no class
+    are pale. FileNotFoundError where predictions, images or label maps are missing.
+    """
+    folders = {title: predictions_of(folder) for title, folder in work_dirs.items()}
+    cfg = read_config(next(iter(work_dirs.values())) / 'config.py')
+    bare = cfg.test_dataloader.dataset
+    root = Path(bare.data_root, bare.data_prefix.img_path)
+    if not root.is_dir():
+        raise FileNotFoundError(f'no images at {root}, where the config has its test set')
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmseg')):
+        dataset = DATASETS.build(bare)
+        chosen = spaced(len(dataset), num)
+        infos = [dataset.get_data_info(i) for i in chosen]
+        true = [dataset[i]['data_samples'].gt_sem_seg.data.squeeze(0).numpy() for i in chosen]
+    names = [Path(info['img_path']).relative_to(root).with_suffix('.png') for info in infos]
+    pixels = [np.array(Image.open(info['img_path']).convert('RGB')) for info in infos]
+    size = pixels[0].shape[1::-1]
+    images = np.stack([Image.fromarray(image).resize(size) for image in pixels])
+    maps = {'true labels': true, **{title: [np.array(Image.open(folder / name)) for name in names]
+                                    for title, folder in folders.items()}}
+    maps = {title: np.stack([Image.fromarray(labels.astype(np.int32)).resize(size, Image.NEAREST)
+                             for labels in column]) for title, column in maps.items()}
+    classes, ignored = dataset.metainfo['classes'], getattr(dataset, 'ignore_index', 255)
+    shown = {title: np.where(found == ignored, 0, found) for title, found in maps.items()}
+    columns = [('image', images), *figures.overlays(images, shown, opacity=.88)]
+    for title, found in columns[1:]:
+        found[maps[title] == ignored] = figures.DROPPED
+    present = sorted(set(np.unique(np.stack(list(maps.values())))) - {ignored})
+    colours = figures.part_colours(len(classes))
+    caption = ('Classes: ' + ', '.join(f'{k} {classes[k]}' for k in present) + '.'
+               + (' Pale pixels count as no class.' if ignored in maps['true labels'] else ''))
+    figures.sheet(columns, out, caption, [(k, colours[k]) for k in present])
+    return caption
+
+
+def predictions_of(work_dir):
+    """The folder with the label maps of the last result in a work directory."""
+    file = Path(work_dir, FILE_NAME)
+    records = read_results([file])[0] if file.is_file() else []
+    found = [record for record in records if record.get('predictions')]
+    last = max(found, key=lambda record: record['time'])['predictions'] if found else ''
+    folder = Path(work_dir, last).with_suffix('')
+    if not found or not folder.is_dir():
+        raise FileNotFoundError(f'no stored label maps in {work_dir}; evaluate with tools/test.py')
+    return folder
+
+
+def spaced(length, num):
+    """At most ``num`` positions, evenly spaced from the first to the last."""
+    return sorted(set(np.linspace(0, length - 1, num).round().astype(int).tolist()))
+
+
 def load_pretraining(config, checkpoint):
     """The pre-trained model in evaluation mode, every tensor loaded, and its config."""
     cfg = read_config(config)
@@ -204,8 +266,7 @@ def take(cfg, images, num, part_store=None, needs_store=False):
                          'images with tools/extract_parts.py and give it with --store')
     dataset = PartDataset(data_root=images, pipeline=without_random_steps(cfg), part_store=store,
                           grid=own.get('grid') if store else None)
-    chosen = sorted(set(np.linspace(0, len(dataset) - 1, num).round().astype(int).tolist()))
-    batch = default_collate([dataset[i] for i in chosen])
+    batch = default_collate([dataset[i] for i in spaced(len(dataset), num)])
     return batch, dataset.store.num_parts if store else None
 
 

@@ -1,4 +1,4 @@
-"""When two numbers may be compared: the protocol they were measured under, and their spread.
+"""When two numbers may be compared: the protocol they were measured under.
 
 A protocol is a plain dict, made from a config elsewhere; it may be nested. Every field counts
 except ``DOCUMENTED``, so a field added later makes old and new results differ, never agree by
@@ -8,7 +8,6 @@ accident.
 import hashlib
 import json
 import math
-import statistics
 from typing import NamedTuple
 
 # Fields that say where and by what a number was made. They explain a difference; they do not make
@@ -116,19 +115,6 @@ def metric_name(metric: str) -> str:
 
 def is_percent(record: dict) -> bool:
     return record['unit'].strip().lower() in ('%', 'percent')
-
-
-def distinguishable(a: list, b: list) -> bool:
-    """Whether two means differ by more than two pooled standard errors, with n >= 2 on both sides.
-
-    A rough criterion. Two spreads of exactly zero prove nothing, so they do not pass it.
-    """
-    if min(len(a), len(b)) < 2:
-        return False
-    pooled = ((len(a) - 1) * statistics.variance(a) + (len(b) - 1) * statistics.variance(b)) / (
-        len(a) + len(b) - 2)
-    error = math.sqrt(pooled * (1 / len(a) + 1 / len(b)))
-    return error > 0 and abs(statistics.fmean(a) - statistics.fmean(b)) > 2 * error
 
 
 def _reading_order(field):

@@ -25,6 +25,9 @@ REQUIRED = {
     'checkpoint': (str, type(None)), 'checkpoint_sha256': (str, type(None)), 'reduced': (bool,),
     'status': (str,), 'time': (str,)}
 
+# Tasks that draw no random number: given the weights, every seed gives the same.
+SEEDLESS = frozenset({'knn'})
+
 # Written as null where the writer does not know them, so that every line has the same keys.
 DOCUMENTARY = ('tables', 'epochs', 'iters', 'config_sha256', 'load_report', 'git_commit',
                'versions', 'device', 'wall_time_s', 'reduced_why', 'predictions')
@@ -65,8 +68,9 @@ def read_results(paths) -> tuple[list, list]:
     Of lines with the same row, dataset, split, metric, seed, fingerprint and weights, the one with
     the latest ``time`` counts: a repeated evaluation replaces the earlier one. The weights are the
     pre-trained ones where the load report names them, else the checkpoint: a probe trained again
-    from the same weights and seed is no second sample. A failed repetition never replaces a good
-    number; it is kept beside it, to be named in a note.
+    from the same weights and seed is no second sample, nor is another seed of a task that draws
+    nothing (``SEEDLESS``). A failed repetition never replaces a good number; it is kept beside it,
+    to be named in a note. ``source`` is the file that a record was read from.
     """
     paths = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
     missing = [str(path) for path in paths if not path.exists()]
@@ -166,12 +170,12 @@ def _read_file(file):
                 lines += 1
                 record, why = _parse(line)
                 if record is not None:
-                    records.append(record)
+                    records.append({**record, 'source': str(file)})
                 if why:
                     rejected[why].append(number)
     except OSError as error:
         return records, [f'{file}: not read further ({error.strerror})']
-    return records, [f'{file}: {len(numbers)} of {lines} lines {why} ({_few(numbers)})'
+    return records, [f'{file}: {len(numbers)} of {lines} lines {why} ({few(numbers)})'
                      for why, numbers in rejected.items()]
 
 
@@ -186,7 +190,7 @@ def _parse(line):
     complaint = _complaint(record)
     if complaint:
         return None, f'skipped: {complaint}'
-    record['value'] = _finite(record['value'])
+    record['value'] = finite(record['value'])
     if record['status'] == 'ok' and record['value'] is None:
         record['status'] = 'non-finite'
     expected = fingerprint(record['protocol']) if record['protocol'] else record['fingerprint']
@@ -196,7 +200,7 @@ def _parse(line):
     return record, ''
 
 
-def _finite(value):
+def finite(value):
     try:
         value = float(value)
     except (TypeError, OverflowError):
@@ -204,7 +208,7 @@ def _finite(value):
     return value if math.isfinite(value) else None
 
 
-def _few(numbers):
+def few(numbers):
     shown = ', '.join(map(str, numbers[:5]))
     return f"line{'s' if len(numbers) > 1 else ''} {shown}{', ...' if len(numbers) > 5 else ''}"
 
@@ -215,7 +219,8 @@ def _latest(records):
     for record in sorted(records, key=_age):
         report = record.get('load_report')
         pretrained = report.get('sha256') if isinstance(report, dict) else None
-        key = (*(record[name] for name in ('row', 'dataset', 'split', 'metric', 'seed')),
+        seed = None if record['task'] in SEEDLESS else record['seed']
+        key = (*(record[name] for name in ('row', 'dataset', 'split', 'metric')), seed,
                record['fingerprint'], str(pretrained or record['checkpoint_sha256']))
         (good if record['status'] == 'ok' else failed)[key] = record
     failed = {key: record for key, record in failed.items()
@@ -231,4 +236,8 @@ def _age(record):
         moment = moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp()
     except (ValueError, OverflowError):
         moment = -math.inf
-    return moment, json.dumps(record, sort_keys=True)
+    # Of two copies of one line the one with its predictions counts.
+    folder, name = Path(record.get('source') or '.').parent, record.get('predictions')
+    is_whole = isinstance(name, str) and (folder / name).is_file()
+    content = {key: value for key, value in record.items() if key != 'source'}
+    return moment, is_whole, json.dumps(content, sort_keys=True), record.get('source', '')

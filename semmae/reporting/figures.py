@@ -1,10 +1,14 @@
 """Pictures from arrays and log files: sheets of images, curves. Imports neither torch nor mm*.
 
+The suffix of a path decides the format: .png, or .pdf and .svg with all words as text and the
+images in their own pixels. The same call writes the same bytes.
+
 N images, H W pixels, h w patch grid. Images are (N, H, W, 3) uint8 RGB; label maps, heat maps and
 masks are (N, h, w), where H is best a multiple of h. A mask is True where a patch is removed.
 """
 import json
 import math
+from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image, ImageDraw, ImageFont
 
 # Twelve colours for colour-blind readers (M. Krzywinski, "Color palettes for color blindness"), in
@@ -22,6 +27,11 @@ LINES = ('#008DF9', '#A40122', '#009F81', '#8400CD', '#FF6E3A', '#333333')  # da
 MASKED, DROPPED = 127, 236   # grey of a masked patch; of one that takes no part at all
 MARGIN, GAP, HEAD = 16, 8, 24  # of a sheet, in pixels; HEAD holds the columns' titles
 INK, PAPER = (34, 34, 34), (255, 255, 255)
+SUFFIXES = ('.pdf', '.png', '.svg')
+# Words stay text that can be searched and edited; no random ids; images are not merged.
+VECTOR = {'pdf.fonttype': 42, 'svg.fonttype': 'none', 'svg.hashsalt': 'semmae',
+          'image.composite_image': False}
+DATES = {'.pdf': 'CreationDate', '.png': None, '.svg': 'Date'}  # what a format would date itself by
 
 
 def part_colours(num: int) -> np.ndarray:
@@ -130,12 +140,12 @@ def cell_origin(row, column, size):
 
 
 def sheet(columns, path, caption='', legend=()):
-    """Write a PNG of columns [(title, (N, H, W, 3))]; legend [(label, colour)]; returns the path.
+    """Write columns [(title, (N, H, W, 3))] as a picture; legend [(label, colour)]; returns path.
 
     path: None writes nothing and returns the picture, (height, width, 3) uint8 RGB.
-    Cells are enlarged without smoothing, so that every pixel of an array is a block of the PNG.
+    Cells are enlarged without smoothing, so that every pixel of an array is a block of the picture.
     """
-    path = None if path is None else png(path)
+    path = None if path is None else picture_path(path)
     n, *shape = columns[0][1].shape[:3]
     if any(pixels.shape[:3] != (n, *shape) for _, pixels in columns):
         raise ValueError(f'columns of different shapes: '
@@ -147,27 +157,61 @@ def sheet(columns, path, caption='', legend=()):
     lines = wrapped(caption, font, right - 2 * MARGIN)
     keys = max(1, (right - 2 * MARGIN) // 48)  # swatches in a line
     below = 28 * math.ceil(len(legend) / keys) + 20 * len(lines) + (MARGIN if lines else 0)
-    canvas = Image.new('RGB', (right, bottom + below), PAPER)
-    draw = ImageDraw.Draw(canvas)
+    size, ascent = (right, bottom + below), font.getmetrics()[0]
+    cells, texts, swatches = [], [], []
     for j, (title, pixels) in enumerate(columns):
         x, top = cell_origin(0, j, (height, width))
         fits = min(1, width / max(1, font.getlength(title)))
-        draw.text((x, top - 6), title, INK, font.font_variant(size=max(7, 14 * fits)), anchor='ls')
-        for i in range(n):
-            cell = Image.fromarray(pixels[i].astype(np.uint8))
-            canvas.paste(cell.resize((width, height), Image.Resampling.NEAREST),
-                         cell_origin(i, j, (height, width)))
+        texts.append((x, top - 6, title, max(7, 14 * fits)))
+        cells += [(*cell_origin(i, j, (height, width)), pixels[i].astype(np.uint8))
+                  for i in range(n)]
     for k, (label, colour) in enumerate(legend):
         x, y = MARGIN + k % keys * 48, bottom - 4 + k // keys * 28
-        draw.rectangle((x, y, x + 18, y + 18), tuple(map(int, colour)))
-        draw.text((x + 24, y + 1), str(label), INK, font)
-    y = bottom + below - MARGIN - 20 * len(lines)
-    for i, line in enumerate(lines):
-        draw.text((MARGIN, y + 20 * i), line, INK, font)
+        swatches.append((x, y, tuple(map(int, colour))))
+        texts.append((x + 24, y + 1 + ascent, str(label), 14))
+    y = bottom + below - MARGIN - 20 * len(lines) + ascent
+    texts += [(MARGIN, y + 20 * i, line, 14) for i, line in enumerate(lines)]
+    if path is not None and path.suffix.lower() != '.png':
+        return save(vector_sheet(size, (height, width), cells, texts, swatches), path)
+    picture = pixel_sheet(size, (height, width), cells, texts, swatches, font)
     if path is None:
-        return np.array(canvas)
-    canvas.save(path, format='PNG')
+        return np.array(picture)
+    picture.save(path, format='PNG')
     return path
+
+
+def pixel_sheet(size, cell, cells, texts, swatches, font):
+    """A PIL image of ``size`` (width, height).
+
+    cell: (height, width) at which each of cells [(x, y, pixels)] is shown.
+    texts: [(x, y of the base line, text, font size)]. swatches: [(x, y, colour)].
+    """
+    picture = Image.new('RGB', size, PAPER)
+    draw = ImageDraw.Draw(picture)
+    for x, y, pixels in cells:
+        picture.paste(Image.fromarray(pixels).resize(cell[::-1], Image.Resampling.NEAREST), (x, y))
+    for x, y, colour in swatches:
+        draw.rectangle((x, y, x + 18, y + 18), colour)
+    for x, y, text, points in texts:
+        draw.text((x, y), text, INK, font.font_variant(size=points), anchor='ls')
+    return picture
+
+
+def vector_sheet(size, cell, cells, texts, swatches):
+    """The same sheet as a matplotlib figure, one point for each pixel."""
+    figure = Figure(figsize=(size[0] / 72, size[1] / 72), dpi=72)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, size[0]), ylim=(size[1], 0))
+    axes.set_axis_off()
+    for x, y, pixels in cells:
+        axes.imshow(pixels, extent=(x, x + cell[1], y + cell[0], y), interpolation='none',
+                    aspect='auto')
+    axes.set(xlim=(0, size[0]), ylim=(size[1], 0))  # imshow moved them
+    for x, y, colour in swatches:
+        axes.add_patch(Rectangle((x, y), 19, 19, color=np.array(colour) / 255, linewidth=0))
+    for x, y, text, points in texts:
+        axes.text(x, y, text, fontsize=points, family='DejaVu Sans', color=np.array(INK) / 255,
+                  va='baseline', parse_math=False)
+    return figure
 
 
 def wrapped(text, font, width):
@@ -181,17 +225,18 @@ def wrapped(text, font, width):
     return lines
 
 
-def png(path):
-    """The path of a PNG, its folder made."""
+def picture_path(path):
+    """The path of a picture, its folder made."""
     path = Path(path)
-    if path.suffix.lower() != '.png':
-        raise ValueError(f'{path}: pictures are written as PNG, expected a name ending in .png')
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f'{path}: the suffix decides the format of a picture, expected a name '
+                         f"ending in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def loss_curves(series, path, xlabel='iteration', ylabel='loss'):
-    """Curves {title: [(step, loss)]}, one line each, into a PNG; NaN and infinity leave a gap."""
+    """Curves {title: [(step, loss)]}, one line each; NaN and infinity leave a gap."""
     if not any(points for points in series.values()):
         raise ValueError(f'nothing to draw: the series {list(series)} hold no point')
     figure, axes = canvas(xlabel, ylabel)
@@ -200,12 +245,31 @@ def loss_curves(series, path, xlabel='iteration', ylabel='loss'):
         axes.plot(steps, np.where(np.isfinite(values), values, np.nan), label=title, linewidth=1.8,
                   color=LINES[k % len(LINES)], linestyle=('-', '--', ':')[k // len(LINES) % 3],
                   marker='.' if len(points) < 3 else None)
-    axes.legend(frameon=False)
+    for text in axes.legend(frameon=False).get_texts():
+        text.set_parse_math(False)  # a dollar in a title is a dollar
     return save(figure, path)
 
 
+def training_curves(work_dirs, path, key='loss'):
+    """Curves of one logged scalar, one line for each work directory, named by its folder.
+
+    Directories of the same name are named by their whole paths.
+    """
+    work_dirs = [Path(work_dir) for work_dir in work_dirs]
+    names = Counter(work_dir.resolve().name for work_dir in work_dirs)
+    series = {}
+    for work_dir in work_dirs:
+        scalars, name = read_scalars(work_dir), work_dir.resolve().name
+        if key not in scalars:
+            raise ValueError(f'{work_dir} logs no {key}; expected one of '
+                             f"{', '.join(sorted(scalars)) or 'nothing'}")
+        series[name if names[name] == 1 else str(work_dir)] = scalars[key]
+    steps = 'iteration' if key == 'loss' else 'step (iteration or epoch)'  # see read_scalars
+    return loss_curves(series, path, steps, key)
+
+
 def alpha_curves(path, gammas=(1 / 3, 1 / 2, 1, 2, 3)):
-    """alpha = progress ** gamma over the pre-training (Fig. 3; Algorithm 1, line 7), into a PNG."""
+    """alpha = progress ** gamma over the pre-training (Fig. 3; Algorithm 1, line 7)."""
     figure, axes = canvas('share of the pre-training', 'α')
     progress = np.linspace(0, 1, 201)
     for k, gamma in enumerate(gammas):
@@ -228,8 +292,13 @@ def canvas(xlabel, ylabel):
 
 
 def save(figure, path):
-    figure.savefig(png(path), format='png')
-    return Path(path)
+    """Write a figure in the format of the suffix, without a date; returns the path."""
+    path = picture_path(path)
+    suffix = path.suffix.lower()
+    metadata = {DATES[suffix]: None} if DATES[suffix] else None
+    with matplotlib.rc_context(VECTOR):
+        figure.savefig(path, format=suffix[1:], metadata=metadata)
+    return path
 
 
 def read_scalars(work_dir) -> dict:

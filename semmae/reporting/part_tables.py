@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .tables import csv_text, latex_text, markdown_text, visible
+from .render import csv_text, markdown_text, render, visible
 
 # {title: {metric: its name in the table}}; 1 image counts as much as any other.
 TABLES = {
@@ -83,12 +83,23 @@ def cell(values):
 
 def render_parts(frames, format='markdown') -> str:
     """All tables as one text; format: one of `tables.FORMATS`. Names come out literally."""
+    if format == 'latex':
+        return render({f'parts-{k}': _plain(*item) for k, item in enumerate(frames.items(), 1)},
+                      format)
     text, write = WRITERS[format]
     parts = []
     for (title, dataset, note), frame in frames.items():
         shown = frame.rename_axis(columns=None).reset_index().map(lambda c: text(visible(c)))
         parts.append(write(*(text(visible(t)) for t in (f'{title}: {dataset}', note)), shown))
     return '\n'.join(parts)
+
+
+def _plain(key, frame):
+    """A table of parts in the form that `render` takes."""
+    title, dataset, note = key
+    frame = frame.rename_axis(columns=None).reset_index().astype(object)
+    frame.attrs = dict(title=f'{title}: {dataset}', legend=[note], bold=[])
+    return frame
 
 
 def health_of(path):
@@ -109,8 +120,6 @@ def health_of(path):
 WRITERS = {
     'markdown': (markdown_text, lambda title, note, frame: '\n'.join((
         f'**{title}** ({note})', '', frame.to_markdown(index=False, disable_numparse=True), ''))),
-    'latex': (latex_text, lambda title, note, frame: frame.style.hide(axis='index').to_latex(
-        hrules=True, caption=f'{title} ({note})', position_float='centering')),
     'csv': (csv_text, lambda title, note, frame: frame.assign(
         table=title, protocol=note).to_csv(index=False)),
     'html': (escape, lambda title, note, frame:

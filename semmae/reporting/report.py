@@ -1,219 +1,192 @@
 """One self-contained HTML file: tables, pictures, and the protocol behind every number.
 
 Nothing in it is fetched from anywhere: pictures are data URIs, and a content security policy
-forbids the rest. Imports neither torch nor mm*.
+forbids the rest. Page, style and script are ``report.html``, ``.css`` and ``.js`` beside this file;
+the script sorts, opens and enlarges, and without it all there is can be read. Imports neither torch
+nor mm*.
 """
 import base64
+import hashlib
+import io
 import json
 import re
+from collections import Counter, defaultdict
 from datetime import datetime, timezone
-from itertools import groupby
+from html import unescape
+from itertools import cycle
+from operator import itemgetter
 from pathlib import Path
 
 from jinja2 import Environment
 from markupsafe import Markup
+from PIL import Image
 
-from .tables import visible
+from ..evaluation.protocol import anchor, is_percent
+from .render import visible
 
 PNG = b'\x89PNG\r\n\x1a\n'
-RUN_FIELDS = ('seed', 'value', 'config', 'checkpoint', 'checkpoint_sha256', 'git_commit', 'device',
-              'wall_time_s', 'time')
+READING = 'How to read these tables'  # the heading of the tables' common legend
+HALF = 40 * 16  # a picture of at most this many CSS pixels shares its line with the next
+RUN_FIELDS = ('seed', 'metric', 'value', 'config', 'checkpoint', 'checkpoint_sha256', 'git_commit',
+              'device', 'wall_time_s', 'time')
 
 
 def write_report(out, title, records, frames_html, pictures=(), notes=()) -> Path:
     """Write the report to ``out`` and return its path.
 
     records: as ``read_results`` gives them; their protocols are listed.
-    frames_html: the tables, ``semmae.reporting.tables.render(frames, 'html')``. It is the one
+    frames_html: the tables, ``semmae.reporting.render.render(frames, 'html')``. It is the one
         argument that is taken as HTML; all others are escaped.
-    pictures: (heading, caption, path of a PNG). notes: texts, one paragraph each.
+    pictures: (heading, caption, path of a PNG) and, where the heading does not say it, what is
+        seen. notes: texts, one paragraph each.
     """
     out = Path(out)
-    figures = [dict(heading=heading, caption=caption, data=data_uri(path))
-               for heading, caption, path in pictures]
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(PAGE)
-    html = page.render(title=visible(title), figures=figures, notes=list(notes), css=Markup(CSS),
-                       tables=Markup(table_part(frames_html)), protocols=protocols(records),
-                       num_records=len(records), run_fields=RUN_FIELDS,
-                       made=datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC'))
+    texts = {name: Path(__file__).with_suffix(f'.{name}').read_text(encoding='utf-8')
+             for name in ('html', 'css', 'js')}
+    tables, headings = table_part(frames_html)
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+        texts['html'])
+    html = page.render(
+        title=visible(title), figures=[figure(*picture) for picture in pictures],
+        notes=[visible(note) for note in notes], css=Markup(texts['css']), js=Markup(texts['js']),
+        js_hash=base64.b64encode(hashlib.sha256(texts['js'].encode()).digest()).decode(),
+        tables=Markup(tables), headings=headings, facts=facts(records),
+        reading=next((id for id, heading in headings if heading == READING), None),
+        has_links='href="#p-' in tables, protocols=protocols(records), run_fields=RUN_FIELDS,
+        made=datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC'))
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(html, encoding='utf-8')
+    out.write_text(html, encoding='utf-8', newline='\n')  # the hash of the script is over these
     return out
 
 
-def data_uri(path):
-    """A PNG file as the value of ``src``."""
+def figure(heading, caption, path, alt=''):
+    """What the page needs of a picture; its size keeps the text in place while it loads."""
     content = Path(path).read_bytes()
     if not content.startswith(PNG):
         raise ValueError(f'{path} is no PNG file; the report takes the pictures of '
                          'semmae.reporting.figures')
-    return 'data:image/png;base64,' + base64.b64encode(content).decode()
+    with Image.open(io.BytesIO(content)) as image:
+        scale = 96 / image.info.get('dpi', (96,))[0]
+        width, height = (round(side * scale) for side in image.size)
+    return dict(heading=visible(heading), caption=visible(caption), alt=visible(alt or heading),
+                width=width, height=height, is_wide=width > HALF,
+                data='data:image/png;base64,' + base64.b64encode(content).decode())
 
 
 def table_part(html):
-    """The body of the tables' page, each table in a box of its own that scrolls sideways."""
+    """(the body of the tables' page, [(id, heading)] of its tables).
+
+    Each table stands in a box of its own that scrolls sideways, without a last column in which all
+    cells are empty; those of results, and their cells by the names of their columns, have classes.
+    Headings become those of a section.
+    """
     body = re.search(r'<body[^>]*>(.*)</body>', html, re.DOTALL)
     html = body.group(1) if body else html
-    html = re.sub(r'(<table\b.*?</table>)', r'<div class="scroll" tabindex="0">\1</div>', html,
-                  flags=re.DOTALL)
-    return re.sub(r'<(/?)h2>', r'<\1h3>', html)
+    html = re.sub(r'<(/?)h3\b', r'<\1h4', html)
+    headings = []
+
+    def boxed(match):
+        table = match.group()
+        if len(re.findall(r'<td></td>\s*</tr>', table)) == len(re.findall('<tr', table)) - 1 > 0:
+            table = re.sub(r'<td></td>(?=\s*</tr>)|<th\b[^>]*>[^<]*</th>(?=\s*</tr>\s*</thead>)',
+                           '', table)
+        names = re.findall(r'<th\b[^>]*>([^<]*)</th>', table)
+        if 'ours' in names:
+            table = re.sub(r'<table\b[^>]*>', '<table class="results">', table)
+            cells = cycle(re.sub(r'\W+', '-', name) for name in names)
+            table = re.sub('<td>', lambda _: f'<td class="{next(cells)}">', table)
+        return f'<div class="scroll" role="region" aria-label="Table" tabindex="0">{table}</div>'
+
+    def numbered(match):
+        headings.append((f'table-{len(headings) + 1}', unescape(match.group(1))))
+        return f'<h3 id="{headings[-1][0]}">{match.group(1)}</h3>'
+
+    html = re.sub(r'<table\b.*?</table>', boxed, html, flags=re.DOTALL)
+    return re.sub(r'<h2>(.*?)</h2>', numbered, html, flags=re.DOTALL), headings
+
+
+def facts(records):
+    """[(name, text)] of what all records say of themselves: how many, where, when, with what."""
+    def each(name):
+        return Counter(visible(r.get(name) or 'not recorded') for r in records).most_common()
+
+    def listed(counts):
+        return ', '.join(f'{text} ({plural(n, "result")})' if len(counts) > 1 else text
+                         for text, n in counts)
+
+    rows, reduced = {r['row'] for r in records}, sum(r['reduced'] for r in records)
+    said = [('Results', plural(len(records), 'result') + (
+        f' of {plural(len(rows), "row")}, {"all" if reduced == len(records) else reduced or "none"}'
+        ' reduced' if records else ''))]
+    failed = Counter(visible(r['status']) for r in records if r['status'] != 'ok')
+    if failed:
+        said.append(('Without a value', ', '.join(f'{n} {name}' for name, n in failed.items())))
+    if not records:
+        return said
+    seeds = sorted({record['seed'] for record in records if record['seed'] is not None})
+    said.append(('Seeds', f'{plural(len(seeds), "seed")}: {", ".join(map(str, seeds))}' if seeds
+                 else 'none'))
+    days = sorted({visible(record['time'])[:10] for record in records})
+    said += [('Measured', ' to '.join(days[::max(1, len(days) - 1)])),
+             ('Machine', listed(each('device'))),
+             ('Code', listed([(text[:12] if re.fullmatch('[0-9a-f]{40}', text) else text, n)
+                              for text, n in each('git_commit')]))]
+    found = defaultdict(set)
+    for record in records:
+        versions = record.get('versions')
+        for name, version in (versions if isinstance(versions, dict) else {}).items():
+            found[visible(name)].add(visible(version))
+    said.append(('Versions', ', '.join(f'{name} {" / ".join(sorted(versions))}'
+                                       for name, versions in found.items()) or 'not recorded'))
+    return said
+
+
+def plural(number, word):
+    return f'{number} {word}{"" if number == 1 else "s"}'
 
 
 def protocols(records):
-    """One entry for each set of runs under one protocol: summary, runs, protocol, all as texts."""
-    def key(record):
-        return tuple(str(record[name]) for name in
-                     ('row', 'dataset', 'split', 'metric', 'fingerprint', 'unit', 'reduced'))
+    """One entry for each row and the conditions of its runs: summary, runs, protocol, as texts.
 
+    An entry is found under the `anchor` of its results. The metrics of one test of parts, which are
+    lines of their own, share an entry.
+    """
+    groups = defaultdict(list)
+    for record in records:
+        of_parts = dict(metric='', unit='') if record['task'].startswith('parts') else {}
+        groups[anchor({**record, **of_parts})].append(record)
     entries = []
-    for _, group in groupby(sorted(records, key=key), key):
-        group = list(group)
-        first = group[0]
-        values = ', '.join(text_of(record['value']) if record['status'] == 'ok' else
-                           record['status'] for record in group)
+    for group in sorted(groups.values(), key=lambda group: (
+            group[0]['row'], group[0]['dataset'], group[0]['split'], group[0]['fingerprint'],
+            group[0]['metric'])):
+        first, metrics = group[0], {record['metric'] for record in group}
+        values = ', '.join(record['status'] if record['status'] != 'ok' else
+                           f"{record['value']:.2f}" if is_percent(record) else
+                           text_of(record['value']) for record in group)
+        result = (f"{first['metric']} {values} {first['unit']}" if len(metrics) == 1
+                  else plural(len(metrics), 'metric'))
         entries.append(dict(
+            ids=list(dict.fromkeys(anchor(record) for record in group)),
             row=visible(first['row']), method=visible(first['method']),
-            result=visible(f"{first['metric']} {values} {first['unit']} on {first['dataset']} "
-                           f"({first['split']})"),
+            result=visible(f"{result} on {first['dataset']} ({first['split']})"),
             fingerprint=visible(first['fingerprint']), is_reduced=first['reduced'],
             why=visible(first.get('reduced_why') or ''),
             runs=[[text_of(record.get(name)) for name in RUN_FIELDS] for record in group],
-            protocol=[(visible(name), text_of(value))
-                      for name, value in sorted(first['protocol'].items())]))
+            protocol=[(visible(name), 'null' if value is None else text_of(value))
+                      for name, value in sorted(flat(first['protocol']), key=itemgetter(0))]))
     return entries
+
+
+def flat(nested, prefix=''):
+    """[(dotted name, value)] of a dict of dicts; an empty one is a value."""
+    return [pair for name, value in nested.items()
+            for pair in (flat(value, f'{prefix}{name}.') if isinstance(value, dict) and value
+                         else [(f'{prefix}{name}', value)])]
 
 
 def text_of(value):
     """A JSON value as one line of text; nothing for None."""
     if isinstance(value, float):
         return f'{value:.6g}'
-    return visible(value if isinstance(value, str) else '' if value is None else json.dumps(value))
-
-
-PAGE = '''<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy"
-      content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{{ title }}</title>
-<style>{{ css }}</style>
-</head>
-<body>
-<header>
-<h1>{{ title }}</h1>
-<p class="made">{{ num_records }} result{{ '' if num_records == 1 else 's' }} · {{ made }}</p>
-{% for note in notes %}
-<p>{{ note }}</p>
-{% endfor %}
-<nav><a href="#tables">Tables</a>{% if figures %} <a href="#figures">Figures</a>{% endif %}
-{% if protocols %}<a href="#protocols">Protocols</a>{% endif %}</nav>
-</header>
-<main>
-<section id="tables">
-<h2>Tables</h2>
-{{ tables }}
-</section>
-{% if figures %}
-<section id="figures">
-<h2>Figures</h2>
-{% for figure in figures %}
-<figure>
-<h3>{{ figure.heading }}</h3>
-<div class="plate"><img src="{{ figure.data }}" alt="{{ figure.heading }}"></div>
-<figcaption><b>Figure {{ loop.index }}.</b> {{ figure.caption }}</figcaption>
-</figure>
-{% endfor %}
-</section>
-{% endif %}
-{% if protocols %}
-<section id="protocols">
-<h2>Protocols</h2>
-<p>How each number was measured. Only numbers of one fingerprint may be compared.</p>
-{% for entry in protocols %}
-<details>
-<summary><code>{{ entry.row }}</code> {{ entry.method }}
-{% if entry.is_reduced %}<span class="reduced">reduced</span>{% endif %}
-<span class="result">{{ entry.result }}</span></summary>
-{% if entry.why %}
-<p>Reduced: {{ entry.why }}.</p>
-{% endif %}
-<div class="scroll" tabindex="0"><table class="runs">
-<thead><tr>{% for name in run_fields %}<th>{{ name }}</th>{% endfor %}</tr></thead>
-<tbody>
-{% for run in entry.runs %}
-<tr>{% for cell in run %}<td><code>{{ cell }}</code></td>{% endfor %}</tr>
-{% endfor %}
-</tbody></table></div>
-<p>Protocol <code>{{ entry.fingerprint }}</code></p>
-<div class="scroll" tabindex="0"><table class="protocol"><tbody>
-{% for name, value in entry.protocol %}
-<tr><th>{{ name }}</th><td><code>{{ value }}</code></td></tr>
-{% endfor %}
-</tbody></table></div>
-</details>
-{% endfor %}
-</section>
-{% endif %}
-</main>
-</body>
-</html>
-'''
-
-CSS = '''
-:root { --ink: #1d2126; --soft: #5c6570; --line: #dfe2e6; --paper: #fff; --box: #f6f7f8;
-  --link: #0b5cad; --mark: #8a5300; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e3e6ea; --soft: #9aa4af; --line: #343a41; --paper: #15181c; --box: #1e2227;
-    --link: #7db8f5; --mark: #e8b35c; } }
-* { box-sizing: border-box; }
-html { -webkit-text-size-adjust: 100%; }
-body { margin: 0 auto; max-width: 80rem; padding: 2.5rem 1.25rem 5rem; color: var(--ink);
-  background: var(--paper); font: 1rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto,
-  "Liberation Sans", Arial, sans-serif; overflow-wrap: break-word; }
-h1, h2, h3 { line-height: 1.25; font-weight: 600; text-wrap: balance; }
-h1 { font-size: 1.9rem; margin: 0 0 .25rem; letter-spacing: -.01em; }
-h2 { font-size: 1.35rem; margin: 3.5rem 0 1rem; padding-bottom: .35rem;
-  border-bottom: 1px solid var(--line); }
-h3 { font-size: 1rem; margin: 2.25rem 0 .6rem; }
-header p, section > p { max-width: 44rem; }
-.made { color: var(--soft); margin: 0 0 1rem; font-size: .9rem; }
-nav { display: flex; gap: 1.25rem; }
-a { color: var(--link); text-decoration-thickness: 1px; text-underline-offset: .2em; }
-.scroll { overflow-x: auto; margin: .5rem 0; }
-table { border-collapse: collapse; width: 100%; font-size: .875rem; line-height: 1.45;
-  font-variant-numeric: tabular-nums; border-top: 2px solid var(--ink);
-  border-bottom: 2px solid var(--ink); }
-th, td { padding: .4rem .9rem .4rem 0; text-align: left; vertical-align: top;
-  border-bottom: 1px solid var(--line); }
-tr:last-child td, tr:last-child th { border-bottom: 0; }
-thead th { font-weight: 600; white-space: nowrap; border-bottom: 1px solid var(--ink); }
-#tables td:nth-child(n+3):nth-child(-n+5) { white-space: nowrap; }
-#tables td:nth-child(1) { min-width: 8rem; }
-#tables td:nth-child(2), #tables td:nth-child(6) { min-width: 12rem; }
-#tables td:nth-child(7) { font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace;
-  font-size: .72rem; white-space: nowrap; color: var(--soft); }
-#tables ul { margin: .5rem 0 0; padding-left: 1.1rem; font-size: .85rem; color: var(--soft);
-  max-width: 52rem; }
-code { font: .82em/1.5 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-figure { margin: 0 0 3rem; }
-.plate { background: #fff; border: 1px solid var(--line); border-radius: 4px; overflow-x: auto; }
-.plate img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
-figcaption { margin-top: .6rem; max-width: 46rem; font-size: .9rem; color: var(--soft); }
-figcaption b { color: var(--ink); font-weight: 600; }
-details { border-bottom: 1px solid var(--line); padding: .55rem 0; }
-summary { cursor: pointer; }
-summary code { font-weight: 600; margin-right: .4rem; }
-details[open] { padding-bottom: 1.5rem; }
-details table { border-color: var(--line); border-width: 1px; }
-.result { display: block; color: var(--soft); font-size: .875rem; padding-left: 1.1rem; }
-.reduced { color: var(--mark); border: 1px solid; border-radius: 3px; padding: 0 .35rem;
-  font-size: .75rem; }
-.protocol th { width: 11rem; font-weight: 400; color: var(--soft); }
-.runs td { white-space: nowrap; }
-@media (max-width: 40rem) { body { padding-top: 1.5rem; } h1 { font-size: 1.5rem; }
-  #tables td:nth-child(1) { min-width: 5.5rem; } #tables td:nth-child(2) { min-width: 7.5rem; }
-  h2 { margin-top: 2.5rem; } .protocol th { width: 8rem; } }
-'''
+    return visible(value if isinstance(value, str) else '' if value is None else
+                   json.dumps(value, ensure_ascii=False))

@@ -1,25 +1,21 @@
-"""The paper's Tables 1-7 with our results beside the printed numbers, and what may be compared.
+"""The paper's Tables 1-7 with our results beside the printed numbers.
 
-``build_tables`` decides what stands where; ``render`` and ``print_tables`` only write it down. A
-cell that was not measured stays empty and names the command that fills it.
+``build_tables`` decides what stands where, `comparison` what may be compared, and `render` writes
+it down. A cell that was not measured stays empty and names the command that fills it.
 """
 
-import csv
-import html
-import io
 import json
 import re
 import shlex
 import statistics
-import unicodedata
 from collections import Counter, defaultdict
-from itertools import count, product
 from pathlib import Path
-from string import ascii_lowercase
 
 import pandas as pd
 
 from semmae.evaluation import protocol
+
+from .comparison import protocol_marks, to_the_best
 
 TITLES = {
     1: 'Table 1. Integrating semantic information into MAE: linear probing on ImageNet-1k',
@@ -30,23 +26,14 @@ TITLES = {
     6: 'Table 6. Fine-tuning on fine-grained datasets',
     7: 'Table 7. Semantic segmentation on ADE20K, 160k iterations',
 }
-OTHER = 0  # key of the table of results that are no cell of the paper
+OTHER = 'other'  # key of the table of results that are no cell of the paper
 OTHER_TITLE = 'Other results (no cell of the paper)'
 OWN = re.compile(r'((sem)?mae|simmim)_p\d')  # recipes of mm_configs; the others come as checkpoints
 DATASETS = dict(linprobe='ImageNet-1k', finetune='ImageNet-1k', inat19='iNaturalist 2019',
                 cub='CUB-200-2011', cars='Stanford Cars', ade20k='ADE20K')
-COLUMNS = ['method', 'setting', 'paper', 'ours', 'difference', 'note', 'to fill']
-FORMATS = ('markdown', 'latex', 'csv', 'html')
+COLUMNS = ['method', 'setting', 'paper', 'ours', 'difference', 'to the best', 'note', 'to fill']
 REMARKS = {5: 'The paper prints no patch sizes here: 8x8 for SemMAE follows from its Section 4.2, '
               '16x16 for the other rows from their own papers.'}
-LEGEND = (
-    'paper: the number as printed. ours: mean ± sample standard deviation (n runs); one run has no '
-    'spread. A run is one seed on one set of weights; different protocols are never averaged.',
-    "difference: ours minus paper, for results of the paper's size in the same metric; else -.",
-    "reduced: smaller than the paper's protocol; comparable only with results of the same mark.",
-    'bold: the best of at least two results of one table under one protocol, where each has n >= 2 '
-    'and it leads every other by more than 2 pooled standard errors (a rough criterion).',
-    'to fill: the command that measures an empty cell.')
 
 
 def load_numbers(path=None) -> pd.DataFrame:
@@ -67,7 +54,9 @@ def build_tables(records, numbers=None, tables=tuple(TITLES)) -> dict:
     that the paper does not have stands below the cells of the first of its ``tables``, or under
     ``OTHER``. One cell is one line, or several where its results must not be averaged. Part quality
     has tables of its own (`part_tables`).
-    ``frame.attrs`` holds title, legend (texts) and bold (positions of distinguishable bests).
+    ``frame.attrs`` holds title, legend (texts), bold (positions of bests beyond doubt), links
+    (`protocol.anchor` of each line with a result, or '') and conflicts (texts: what should not
+    stand in one table).
     """
     numbers = load_numbers() if numbers is None else numbers
     if not set(tables) <= set(TITLES):
@@ -103,9 +92,16 @@ def measured(frames) -> dict:
             notes = '; '.join(kept[table]['note']).split('; ')
             kept[table].attrs = dict(
                 frame.attrs, bold=[rows.index(i) for i in frame.attrs['bold'] if i in rows],
+                links=[frame.attrs['links'][i] for i in rows],
                 legend=[text for text in frame.attrs['legend']
                         if not text.startswith('erratum') or text.split(':')[0] in notes])
     return kept
+
+
+def conflicts(frames) -> list:
+    """What was measured differently within one table, a text for each; empty if all is fair."""
+    return [f"{frame.attrs['title']}: {text}" for frame in frames.values()
+            for text in frame.attrs.get('conflicts', [])]
 
 
 def _setting(cell):
@@ -126,20 +122,26 @@ def _lines(records, cell, method, setting):
     lines = [dict(method=method, setting=setting, cell=cell, records=groups[group], failed=[])
              for group in sorted(groups, key=in_reading_order)]
     lines = lines or [dict(method=method, setting=setting, cell=cell, records=[], failed=[])]
-    lines[0]['failed'] = sorted((record for record in records if record['status'] != 'ok'),
-                                key=lambda record: json.dumps(record, sort_keys=True))
+    lines[0]['failed'] = sorted(
+        (record for record in records if record['status'] != 'ok'),
+        key=lambda record: json.dumps({**record, 'source': ''}, sort_keys=True))
     return lines
 
 
 def _frame(lines, title, remarks):
-    marks, legend = _protocol_marks(lines)
-    errata, rows = {}, []
+    marks, legend, conflicts = protocol_marks(lines)
+    leads, bold = to_the_best(lines)
+    errata, reductions, rows = {}, {}, []
     measured = {(record['task'], record['dataset']) for line in lines for record in line['records']}
     datasets = Counter(task for task, _ in measured)
-    for line, mark in zip(lines, marks):
+    for line, mark, to_best in zip(lines, marks, leads):
         cell, records, note = line['cell'], line['records'], []
+        if records and records[0]['reduced']:
+            why = records[0].get('reduced_why') or 'not said in what'
+            note.append(f'reduced {reductions.setdefault(why, len(reductions) + 1)}')
         note += _what_was_measured(records[0], cell, datasets) if records else []
         note += [f'protocol {mark}'] if mark else []
+        note += _how_it_came_about(records) if records else []
         if cell and cell['erratum']:
             note.append(f"erratum {errata.setdefault(cell['erratum'], len(errata) + 1)}")
         failed = Counter(record['status'] for record in line['failed'])
@@ -147,14 +149,30 @@ def _frame(lines, title, remarks):
                  for status, times in sorted(failed.items())]
         command = _command(cell['row']) if cell and cell['row'] and not records else ''
         rows.append([line['method'], line['setting'], cell['value'] if cell else '', _ours(records),
-                     _difference(records, cell), '; '.join(note), command])
+                     _difference(records, cell), to_best, '; '.join(note), command])
+    legend += [f'reduced {number}: {text}.' for text, number in reductions.items()]
     legend += [f'erratum {number}: {text}.' for text, number in errata.items()] + remarks
-    legend += [f"Not averaged: {record['row']}, seed {record['seed']}: {record['status']} in "
+    legend += [f"Not averaged: {record['row']}, seed {record['seed']}: {_why(record)}, "
                f"{record['metric']}, {record['time']}, checkpoint {record['checkpoint'] or 'none'}."
                for line in lines for record in line['failed']]
     frame = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
-    frame.attrs = {'title': title, 'legend': legend, 'bold': _bold(lines)}
+    links = [protocol.anchor(line['records'][0]) if line['records'] else '' for line in lines]
+    frame.attrs = dict(title=title, legend=legend, bold=bold, links=links, conflicts=conflicts)
     return frame
+
+
+def _why(record):
+    return record['status'] + (f" ({record['why']})" if record.get('why') else '')
+
+
+def _how_it_came_about(records):
+    """What a reader should know of the choice of a number, and of runs that are averaged."""
+    note = [records[0]['protocol']['selection']] if records[0]['protocol'].get('selection') else []
+    found = [record.get('versions') or {} for record in records]
+    for name in sorted(set().union(*found)):
+        seen = sorted({str(versions.get(name)) for versions in found})
+        note += [f"mixed versions of {name}: {', '.join(seen)}"] if len(seen) > 1 else []
+    return note
 
 
 def _command(row):
@@ -164,11 +182,8 @@ def _command(row):
 
 
 def _what_was_measured(record, cell, datasets):
-    """What keeps a result from being read as the paper's cell: reduced, dataset, metric, unit."""
+    """What keeps a result from being read as the paper's cell: dataset, metric, unit."""
     note = []
-    if record['reduced']:
-        why = record.get('reduced_why')
-        note.append(f'reduced: {why}' if why else 'reduced')
     if datasets[record['task']] > 1 or record['dataset'] != DATASETS.get(record['task']):
         note.append(f"on {record['dataset']}")
     if cell is None or not protocol.same_quantity(record, cell):
@@ -198,182 +213,3 @@ def _difference(records, cell):
             or not protocol.same_quantity(records[0], cell):
         return '-'
     return f"{statistics.fmean(_values(records)) - float(cell['value']):+.2f}"
-
-
-def _protocol_marks(lines):
-    """(a letter for each line measured under one of several protocols, legend of their fields)."""
-    protocols = defaultdict(dict)
-    for line in lines:
-        for record in line['records'][:1]:
-            seen = protocols[record['task'], record['dataset']]
-            seen.setdefault((record['fingerprint'], record['split']),
-                            {**record['protocol'], 'split': record['split']})
-    marks, legend, letters = {}, [], _letters()
-    for (task, dataset), seen in protocols.items():
-        if len(seen) < 2:
-            continue
-        own = [next(letters) for _ in seen]
-        marks.update({(task, dataset, *key): mark for key, mark in zip(seen, own)})
-        fields = []
-        for field, values in protocol.differing_fields(list(seen.values())).items():
-            if field.split('.')[0] in protocol.METHOD_FIELDS:
-                field += ' (part of the method)'
-            fields.append(f'{field}: ' + ', '.join(
-                f'{mark} = {value if isinstance(value, str) else json.dumps(value)}'
-                for mark, value in zip(own, values)))
-        legend.append(f"Different protocols for {task} on {dataset} ({', '.join(own)}): "
-                      f"{'; '.join(fields) or 'the records do not say in what'}.")
-    firsts = [line['records'][0] if line['records'] else None for line in lines]
-    return [marks.get((r['task'], r['dataset'], r['fingerprint'], r['split']), '') if r else ''
-            for r in firsts], legend
-
-
-def _letters():
-    """a, b, ..., z, aa, ab, ..."""
-    for length in count(1):
-        yield from map(''.join, product(ascii_lowercase, repeat=length))
-
-
-def _bold(lines):
-    """Positions of the results that are distinguishably the best under their conditions."""
-    rivals, bold = defaultdict(dict), []
-    for position, line in enumerate(lines):
-        if line['records']:
-            rivals[protocol.conditions(line['records'][0])][position] = _values(line['records'])
-    for group, values in rivals.items():
-        best = max(values, key=lambda position: statistics.fmean(values[position]))
-        others = [values[other] for other in values if other != best]
-        if protocol.metric_name(group.metric) in protocol.HIGHER_IS_BETTER and others and all(
-                protocol.distinguishable(values[best], other) for other in others):
-            bold.append(best)
-    return sorted(bold)
-
-
-def render(frames, format='markdown') -> str:
-    """All tables and their legends as one text, with every label escaped for the format."""
-    if format not in FORMATS:
-        raise ValueError(f"format {format!r}; expected one of {', '.join(FORMATS)}")
-    return {'markdown': _markdown, 'latex': _latex, 'csv': _csv, 'html': _html}[format](frames)
-
-
-def print_tables(frames):
-    """The same tables on a terminal, with rich."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-    console = Console()
-    for frame in frames.values():
-        table = Table(title=Text(frame.attrs['title'], style='bold'), title_justify='left')
-        for column in COLUMNS:
-            table.add_column(column, overflow='fold')
-        for position, cells in enumerate(frame.itertuples(index=False)):
-            style = 'bold' if position in frame.attrs['bold'] else ''
-            table.add_row(*(Text(visible(cell), style=style if column == 'ours' else '')
-                            for column, cell in zip(COLUMNS, cells)))
-        legend = (Text(f'  {visible(text)}') for text in frame.attrs['legend'])
-        console.print(table, *legend, '', sep='\n')
-    console.print(*(Text(text) for text in LEGEND), sep='\n')
-
-
-def visible(text):
-    """One line of text in which control, direction and zero-width characters show, as (U+202E)."""
-    return ''.join(' ' if character.isspace()
-                   else f'(U+{ord(character):04X})' if unicodedata.category(character)[0] == 'C'
-                   else character for character in str(text))
-
-
-def _escaped(frame, escape, bold):
-    """The frame with escaped cells; ``bold`` marks the results that are distinguishable."""
-    escaped = frame.map(lambda cell: escape(visible(cell)))
-    for position in frame.attrs['bold']:
-        ours = position, COLUMNS.index('ours')
-        escaped.iloc[ours] = bold.format(escaped.iloc[ours])
-    return escaped
-
-
-def markdown_text(text):
-    text = re.sub(r'([\\|`*$~]|\](?=\())', r'\\\1', text.replace('&', '&amp;').replace('<', '&lt;'))
-    return re.sub(r'(?<![A-Za-z0-9_])_|_(?![A-Za-z0-9_])', r'\_', text)
-
-
-def _markdown(frames):
-    parts = []
-    for frame in frames.values():
-        escaped = _escaped(frame, markdown_text, '**{}**')
-        escaped['to fill'] = [f'`{command}`' if command else '' for command in escaped['to fill']]
-        parts += [f"## {markdown_text(visible(frame.attrs['title']))}",
-                  escaped.to_markdown(index=False, disable_numparse=True),
-                  _markdown_list(frame.attrs['legend'])]
-    parts += ['## How to read these tables', _markdown_list(LEGEND)]
-    return '\n\n'.join(part for part in parts if part) + '\n'
-
-
-def _markdown_list(texts):
-    return '\n'.join(f'- {markdown_text(visible(text))}' for text in texts)
-
-
-# Brackets and the star are braced because they may follow a row end, where \\ would take them.
-_LATEX = str.maketrans({
-    '\\': r'\textbackslash{}', '&': r'\&', '%': r'\%', '$': r'\$', '#': r'\#', '_': r'\_',
-    '{': r'\{', '}': r'\}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}',
-    '<': r'\textless{}', '>': r'\textgreater{}', '|': r'\textbar{}', '"': r'\textquotedbl{}',
-    '`': r'\textasciigrave{}', '[': '{[}', ']': '{]}', '*': '{*}', '±': r'$\pm$'})
-
-
-def latex_text(text):
-    return re.sub('-(?=-)', '-{}', text.translate(_LATEX))  # or two hyphens become a dash
-
-
-def _latex(frames):
-    parts = [r'% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}']
-    for number, frame in frames.items():
-        escaped = _escaped(frame, latex_text, r'\textbf{{{}}}')
-        escaped['to fill'] = [f'\\texttt{{{cell}}}' if cell else '' for cell in escaped['to fill']]
-        legend = [latex_text(visible(text)) for text in (*frame.attrs['legend'], *LEGEND)]
-        title = latex_text(visible(frame.attrs['title'].removeprefix(f'Table {number}. ')))
-        parts.append('\n'.join([
-            r'\begin{table}', r'\centering\scriptsize',
-            f'\\caption{{{title}}}\\label{{tab:semmae-{number}}}',
-            escaped.style.hide(axis='index').to_latex(hrules=True, column_format='llrrrll').strip(),
-            r'\par\smallskip\raggedright', '\n\n'.join(legend), r'\end{table}']))
-    return '\n\n'.join(parts) + '\n'
-
-
-def csv_text(text):
-    """A spreadsheet would run a text that begins like a formula; a number keeps its sign."""
-    text = visible(text)
-    is_number = re.fullmatch(r'[+-]?\d+(\.\d+)?|-', text)
-    return f"'{text}" if text.lstrip()[:1] in tuple('=+-@') and not is_number else text
-
-
-def _csv(frames):
-    """One table; ``table`` and ``line`` tell cells from the legends that explain their marks."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator='\n')
-    writer.writerow(['table', 'line', *COLUMNS])
-    for number, frame in frames.items():
-        name = number if number != OTHER else 'other'
-        for cells in frame.itertuples(index=False):
-            writer.writerow([name, 'cell', *map(csv_text, cells)])
-        for text in (frame.attrs['title'], *frame.attrs['legend']):
-            writer.writerow([name, 'legend', '', '', '', '', '', csv_text(text), ''])
-    writer.writerows(['all', 'legend', '', '', '', '', '', csv_text(text), ''] for text in LEGEND)
-    return out.getvalue()
-
-
-def _html(frames):
-    parts = ['<!doctype html>', '<html lang="en"><head><meta charset="utf-8">',
-             '<title>SemMAE results</title><style>body{font-family:sans-serif}th,td{padding:.2em '
-             '.6em;text-align:left;border-bottom:1px solid #ccc}</style></head><body>']
-    for frame in frames.values():
-        escaped = _escaped(frame, html.escape, '<b>{}</b>')
-        with pd.option_context('display.max_colwidth', None):  # or long cells end in '...'
-            table = escaped.to_html(index=False, escape=False, border=0)
-        parts += [f"<h2>{html.escape(visible(frame.attrs['title']))}</h2>", table,
-                  _html_list(frame.attrs['legend'])]
-    parts += ['<h2>How to read these tables</h2>', _html_list(LEGEND), '</body></html>\n']
-    return '\n'.join(parts)
-
-
-def _html_list(texts):
-    return '<ul>{}</ul>'.format(''.join(f'<li>{html.escape(visible(text))}</li>' for text in texts))

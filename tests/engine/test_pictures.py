@@ -1,6 +1,10 @@
 """Pictures of the mini configs with random weights, on images and part stores written here."""
+import json
+import re
 import runpy
+import shutil
 import sys
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,8 @@ from PIL import Image
 
 from semmae.datasets.part_store import PartStoreWriter, list_images
 from semmae.engine import pictures
+from semmae.engine.mini_report import mini_report
+from semmae.evaluation.results import append_result
 from semmae.functional.patches import normalize_patches, patchify
 from semmae.models import SemMAE
 from semmae.registry import MODELS
@@ -266,6 +272,110 @@ def test_what_does_not_fit_is_refused_with_what_to_do(photos, weights, store, tm
     with pytest.raises(ValueError, match='does not fit: images'):
         pictures.draw_masks(FOREGROUND, None, tmp_path / 'others', out, part_store=store)
     assert not out.exists()
+
+
+@pytest.fixture(scope='module')
+def segmented(toy, tmp_path_factory):
+    """{title: work directory}: stored are the true labels as class 1 everywhere, and all 7."""
+    folder, made = tmp_path_factory.mktemp('seed0'), {}
+    root = toy / 'ADEChallengeData2016'
+    for recipe, label in (('mae_p16', 1), ('semmae_p16', 7)):
+        work = folder / 'ade20k' / recipe
+        (work / 'predictions' / 'abc').mkdir(parents=True)
+        cfg = Config.fromfile(MINI / 'semmae_upernet_ade20k_mini.py')
+        cfg.test_dataloader.dataset.data_root = str(root)
+        cfg.dump(work / 'config.py')
+        for image in (root / 'images' / 'validation').glob('*.jpg'):
+            Image.fromarray(np.full((64, 64), label, np.uint8)).save(
+                work / 'predictions' / 'abc' / f'{image.stem}.png')
+        append_result(work / 'results.jsonl', dict(
+            row=f'ade20k/{recipe}', method=recipe, recipe=recipe, task='ade20k', dataset='toy',
+            split='val', metric='mIoU', value=20., unit='%', seed=0, protocol=dict(iters=1),
+            config='c.py', checkpoint='c.pth', checkpoint_sha256='a', reduced=True,
+            tables=[7], predictions='predictions/abc.npz'))
+        made[recipe] = work
+    return made
+
+
+def test_a_class_has_one_colour_in_true_and_predicted_maps(toy, segmented, tmp_path):
+    out = tmp_path / 's.png'
+    caption = pictures.draw_segmentations(segmented, out, num=2)
+    colours, root = part_colours(8), toy / 'ADEChallengeData2016'
+    assert '7 saddle' in caption and 'Pale pixels count as no class' in caption
+    for row, path in enumerate(sorted((root / 'images' / 'validation').iterdir())):
+        image = np.array(Image.open(path))
+        true = np.array(Image.open(root / 'annotations' / 'validation' / f'{path.stem}.png'))
+        grey = image @ np.array([.299, .587, .114])
+        assert (cell(out, row, 0) == image).all()
+        assert (cell(out, row, 1)[true == 0] == DROPPED).all()  # 0 counts as no class
+        for column, labels in ((1, true.astype(int) - 1), (2, np.full((64, 64), 1)),
+                               (3, np.full((64, 64), 7))):
+            expected = .88 * colours[labels] + .12 * grey[..., None]
+            error = np.abs(cell(out, row, column) - expected)
+            assert error[(true > 0) | (column > 1)].max() <= .5
+
+
+def test_the_label_maps_of_the_last_result_are_drawn(segmented, tmp_path):
+    work = tmp_path / 'work'
+    shutil.copytree(segmented['mae_p16'], work)
+    shutil.copytree(work / 'predictions' / 'abc', work / 'predictions' / 'def')
+    record = dict(json.loads((work / 'results.jsonl').read_text()), time='2099-01-01T00:00:00Z',
+                  checkpoint_sha256='b', predictions='predictions/def.npz')
+    append_result(work / 'results.jsonl', record)
+    assert pictures.predictions_of(work) == work / 'predictions' / 'def'
+
+
+def test_absent_predictions_and_images_are_missing_files(segmented, tmp_path):
+    work, out = tmp_path / 'work', tmp_path / 'x.png'
+    with pytest.raises(FileNotFoundError, match='no stored label maps in .*work'):
+        pictures.draw_segmentations({'MAE': work}, out)
+    shutil.copytree(segmented['mae_p16'], work)
+    shutil.rmtree(work / 'predictions')
+    with pytest.raises(FileNotFoundError, match='no stored label maps in .*work'):
+        pictures.draw_segmentations({'MAE': work}, out)
+    shutil.copytree(segmented['mae_p16'] / 'predictions', work / 'predictions')
+    cfg = Config.fromfile(work / 'config.py')
+    cfg.test_dataloader.dataset.data_root = 'data/none'
+    cfg.dump(work / 'config.py')
+    with pytest.raises(FileNotFoundError, match='no images at data/none/images/validation'):
+        pictures.draw_segmentations({'MAE': work}, out)
+    assert not out.exists()
+
+
+def test_a_report_of_one_seed_names_what_it_leaves_out(segmented, photos, tmp_path):
+    folder = segmented['mae_p16'].parents[1]
+    html = unescape(mini_report(folder, photos, tmp_path / 'report.html').read_text())
+    assert html.count('<figure') == 1 and 'Validation images, each with its true label map' in html
+    assert 'half a million parameters, one seed.' in html
+    left_out = html[html.index('Left out: '):html.index('<nav')]
+    assert 'Semantic parts (no epoch_N.pth in ' in left_out and 'store_8)' in left_out
+    assert 'Pre-training loss (no loss logged in ' in left_out and 'Segmentations' not in left_out
+
+
+def test_a_report_of_a_suite_is_of_all_seeds_with_pictures_of_the_first_that_has_them(
+        segmented, photos, tmp_path):
+    for seed, copied in ((2, True), (10, False)):
+        for recipe, work in segmented.items():
+            to = tmp_path / f'seed{seed}' / 'ade20k' / recipe
+            if copied:
+                shutil.copytree(work, to, ignore=shutil.ignore_patterns('results.jsonl'))
+            for other in (seed, seed + 100):
+                append_result(to / 'results.jsonl', dict(
+                    json.loads((work / 'results.jsonl').read_text()), seed=other))
+    (tmp_path / 'seed0').mkdir()
+    html = unescape(mini_report(tmp_path, photos, tmp_path / 'r' / 'report.html').read_text())
+    assert '4 seeds: 2, 10, 102, 110' in html and 'half a million parameters, 4 seeds.' in html
+    assert html.count('<figure') == 1 and 'in all columns. Of seed2.' in html
+    assert '20.00, 20.00, 20.00, 20.00 % on toy (val)' in html
+
+
+def test_a_folder_of_results_only_has_tables_and_protocols(tmp_path):
+    results = REPO / 'benchmarks' / 'results' / 'quickstart'
+    html = mini_report(results, 'data/none', tmp_path / 'report.html').read_text()
+    assert '<figure' not in html and 'No pictures and no curves: ' in html
+    assert html.count('<details') >= 13 and 'How good the parts are' in html
+    links = re.findall(r'href="#(p-[0-9a-f]{12})"', html)
+    assert len(links) >= 7 and all(f'<details id="{link}">' in html for link in links)
 
 
 def visualize(monkeypatch, *words):

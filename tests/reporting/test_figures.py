@@ -1,10 +1,17 @@
+import base64
+import io
 import json
 import math
+import re
+import runpy
+import shutil
 import subprocess
 import sys
 from itertools import combinations
 from pathlib import Path
+from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -25,6 +32,9 @@ from semmae.reporting.figures import (
     part_sheet,
     read_scalars,
     reconstruction_sheet,
+    save,
+    sheet,
+    training_curves,
 )
 
 REPO = Path(__file__).parents[2]
@@ -179,11 +189,152 @@ def test_every_figure_is_a_readable_png_in_a_folder_made_for_it(tmp_path):
     (lambda out: mask_sheet(dark_images(2), {'m': np.zeros((2, 16), bool)}, out), r'\(N, h, w\)'),
     (lambda out: reconstruction_sheet(dark_images(2), dark_images(2), dark_images(1), out),
      'different shapes'),
-    (lambda out: alpha_curves(out.with_suffix('.jpg')), 'ending in .png'),
+    (lambda out: alpha_curves(out.with_suffix('.jpg')), r'x.jpg.* in .pdf, .png or .svg'),
+    (lambda out: heat_sheet(dark_images(1), {}, out.with_suffix('')), r'.pdf, .png or .svg'),
     (lambda out: loss_curves({'MAE': []}, out), r"series \['MAE'\] hold no point")])
 def test_what_cannot_be_drawn_is_refused_with_what_was_expected(tmp_path, draw, message):
     with pytest.raises(ValueError, match=message):
         draw(tmp_path / 'x.png')
+
+
+SUFFIXES = ('.pdf', '.png', '.svg')
+
+
+def drawings(work_dir):
+    """{name: (draw(path), words that have to stand in the picture)}; small, one of every kind."""
+    images, grid = dark_images(), np.zeros((2, 4, 4), int)
+    grid[0, 0, 0] = 11
+    log(work_dir, '20250101_000000', train_line(1, 9.), train_line(2, 8.))
+    return dict(
+        sheet=(lambda out: sheet([('only column', images)], out, 'A short caption.'),
+               ['only column', 'A short caption.']),
+        parts=(lambda out: part_sheet(images, {'learned parts': grid}, out,
+                                      {'foreground': grid + 0.}, 'Costs $5 & <more>_{x}.'),
+               ['image', 'learned parts', 'foreground', 'Costs $5 & <more>_{x}.', '11']),
+        strategies=(lambda out: mask_sheet(images, {'random': grid > 9, 'α = 0.5': grid < 9}, out,
+                                           {'parts': grid}, heat_maps={'attention': grid + 0.}),
+                    ['parts', 'attention', 'random', 'α = 0.5', '11']),
+        reconstruction=(lambda out: reconstruction_sheet(images, images, images, out),
+                        ['visible patches', 'reconstruction']),
+        heat=(lambda out: heat_sheet(images, {'head 0': grid + 0.}, out), ['head 0']),
+        loss=(lambda out: loss_curves({'SemMAE, $\\x': [(1, 2.), (2, 1.)]}, out),
+              ['SemMAE, $\\x', 'iteration', 'loss']),
+        training=(lambda out: training_curves([work_dir], out), [work_dir.name, 'iteration']),
+        alpha=(alpha_curves, ['γ = 1/3', 'γ = 3', 'share of the pre-training']))
+
+
+DRAWINGS = ['sheet', 'parts', 'strategies', 'reconstruction', 'heat', 'loss', 'training', 'alpha']
+
+
+def words_of(path):
+    """The text of a PDF or SVG, which is text and not curves."""
+    if path.suffix == '.svg':
+        texts = ElementTree.parse(path).iter('{http://www.w3.org/2000/svg}text')
+        return '\n'.join(''.join(text.itertext()) for text in texts)
+    return subprocess.run(['pdftotext', '-layout', path, '-'], capture_output=True, text=True,
+                          check=True).stdout
+
+
+@pytest.mark.parametrize('suffix', SUFFIXES)
+@pytest.mark.parametrize('name', DRAWINGS)
+def test_two_runs_write_the_same_bytes_of_the_format_the_suffix_names(name, suffix, tmp_path):
+    draw, _ = drawings(tmp_path / 'run')[name]
+    once, again = (draw(tmp_path / folder / f'x{suffix}') for folder in 'ab')
+    assert once.read_bytes() == again.read_bytes()
+    start = {'.pdf': b'%PDF-', '.png': b'\x89PNG', '.svg': b'<?xml'}[suffix]
+    assert once.read_bytes().startswith(start)
+    assert b'CreationDate' not in once.read_bytes() and b'dc:date' not in once.read_bytes()
+
+
+@pytest.mark.parametrize('name', DRAWINGS)
+def test_the_words_of_an_svg_are_text(name, tmp_path):
+    draw, words = drawings(tmp_path / 'run')[name]
+    found = words_of(draw(tmp_path / 'x.svg'))
+    assert [word for word in words if word not in found] == []
+
+
+@pytest.mark.skipif(shutil.which('pdftotext') is None, reason='pdftotext is not installed')
+@pytest.mark.parametrize('name', DRAWINGS)
+def test_the_words_of_a_pdf_are_text(name, tmp_path):
+    draw, words = drawings(tmp_path / 'run')[name]
+    found = words_of(draw(tmp_path / 'x.pdf')).replace(' ', '')  # it guesses the spaces
+    assert [word for word in words if word.replace(' ', '') not in found] == []
+
+
+def test_a_pdf_embeds_its_font_as_truetype_and_its_words_as_strings(tmp_path):
+    with matplotlib.rc_context({'pdf.compression': 0}):
+        path = sheet([('only column', dark_images())], tmp_path / 'x.pdf', 'A short caption.')
+    content = path.read_bytes()
+    assert b'/CIDFontType2' in content or b'/TrueType' in content
+    assert b'/Type3' not in content and re.search(rb'\bT[Jj]\b', content)
+
+
+def test_images_in_an_svg_are_the_arrays_themselves_and_shown_without_smoothing(tmp_path):
+    images, ids = dark_images(), np.arange(16).reshape(1, 4, 4).repeat(2, 0)
+    path = part_sheet(images, {'parts': ids}, tmp_path / 'x.svg', opacity=1)
+    found = list(ElementTree.parse(path).iter('{http://www.w3.org/2000/svg}image'))
+    assert len(found) == 4 and all('pixelated' in image.get('style') for image in found)
+    shown = []
+    for image in found:
+        data = image.get('{http://www.w3.org/1999/xlink}href').split('base64,')[1]
+        with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+            pixels = np.array(picture.convert('RGB'))
+        upside_down = [float(number) for number in re.findall(
+            r'[-.\d]+', image.get('transform').split('scale(')[-1])][1] < 0
+        shown.append(pixels[::-1] if upside_down else pixels)
+    png = part_sheet(images, {'parts': ids}, tmp_path / 'x.png', opacity=1)
+    for pixels, (column, row) in zip(shown, ((0, 0), (0, 1), (1, 0), (1, 1))):
+        assert (pixels == cell(png, row, column)).all()
+
+
+@pytest.mark.skipif(shutil.which('pdftoppm') is None, reason='pdftoppm is not installed')
+def test_a_pdf_shows_the_cells_of_the_png_at_the_same_places(tmp_path):
+    images, masks = dark_images(), np.zeros((2, 4, 4), bool)
+    masks[0, 1, 2] = masks[1, 3] = True
+    pdf, png = (mask_sheet(images, {'mask': masks}, tmp_path / f'x{suffix}', caption='Words.')
+                for suffix in ('.pdf', '.png'))
+    subprocess.run(['pdftoppm', '-r', '72', '-png', '-singlefile', pdf, tmp_path / 'seen'],
+                   check=True)
+    with Image.open(tmp_path / 'seen.png') as seen, Image.open(png) as drawn:
+        assert seen.size == drawn.size
+    for row, column in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        height, width = cell_size(32, 32)
+        x, y = cell_origin(row, column, (height, width))
+        with Image.open(tmp_path / 'seen.png') as seen:
+            pixels = np.array(seen.convert('RGB'))[y:y + height, x:x + width]
+        middles = pixels[3::6, 3::6].astype(int)  # each image pixel is a block of 6x6
+        assert np.abs(middles - cell(png, row, column)).max() <= 1
+
+
+def test_the_settings_of_other_figures_are_left_alone(tmp_path):
+    before = dict(matplotlib.rcParams)
+    save(figures.canvas('x', 'y')[0], tmp_path / 'x.svg')
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_training_curves_are_named_by_folder_or_by_path_where_folders_share_a_name(tmp_path):
+    for folder in ('seed0/mae', 'seed1/mae', 'seed0/semmae'):
+        log(tmp_path / folder, '20250101_000000', train_line(1, 9.), train_line(2, 8.))
+    drawn = words_of(training_curves([tmp_path / 'seed0' / 'mae', tmp_path / 'seed0' / 'semmae'],
+                                     tmp_path / 'x.svg', 'lr')).split('\n')
+    assert {'mae', 'semmae', 'lr', 'step (iteration or epoch)'} <= set(drawn)
+    drawn = words_of(training_curves([tmp_path / 'seed0' / 'mae', tmp_path / 'seed1' / 'mae'],
+                                     tmp_path / 'x.svg')).split('\n')
+    assert {str(tmp_path / 'seed0' / 'mae'), str(tmp_path / 'seed1' / 'mae')} <= set(drawn)
+    with pytest.raises(ValueError, match='logs no mIoU; expected one of .*loss, lr'):
+        training_curves([tmp_path / 'seed0' / 'mae'], tmp_path / 'y.svg', 'mIoU')
+    assert not (tmp_path / 'y.svg').exists()
+
+
+@pytest.mark.parametrize('suffix', SUFFIXES)
+def test_the_tool_draws_curves_and_alpha_in_each_format(suffix, tmp_path, monkeypatch, capsys):
+    work_dir = tmp_path / 'mae'
+    log(work_dir, '20250101_000000', train_line(1, 9.), train_line(2, 8.))
+    for words in (['curves', work_dir, '--key', 'lr'], ['alpha']):
+        out = tmp_path / f'{words[0]}{suffix}'
+        monkeypatch.setattr(sys, 'argv', ['visualize.py', *map(str, words), '--out', str(out)])
+        runpy.run_path(str(REPO / 'tools' / 'visualize.py'), run_name='__main__')
+        assert out.is_file() and f'{words[0]} -> {out}' in capsys.readouterr().out
 
 
 def lines_of(figure):

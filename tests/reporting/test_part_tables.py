@@ -55,7 +55,7 @@ def test_a_value_that_was_not_measured_is_an_empty_cell():
     ('latex', r'a\_b\textbar{}c \textless{}script\textgreater{}', r'50\% \& \#')])
 def test_names_come_out_literally_in_every_format(format, literal, dataset):
     frames = part_tables([line('a_b|c <script>', 1, dataset='50% & #')])
-    text = render_parts(frames, format)
+    text = render_parts(frames, format).replace(r'\allowbreak{}', '')
     assert literal in text and '1.0' in text and dataset in text
     assert render_parts({}, format) == ''
 

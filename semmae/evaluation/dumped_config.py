@@ -1,0 +1,226 @@
+"""What a dumped mmengine config says, read as data and never run.
+
+A config dumped by a run is Python text of plain values. `read_config` evaluates those and keeps
+everything else as its text; `protocol_of` takes from it what decides whether two runs compare.
+"""
+
+import ast
+import math
+import re
+from pathlib import Path
+
+# Names that stand for names that stand for names could grow without end.
+MOST_CONFIG_NODES = 1_000_000
+
+
+def read_config(file, problems):
+    """The top-level values of a dumped config; {} with a problem if it cannot be read."""
+    try:
+        text = Path(file).read_text(encoding='utf-8-sig', errors='replace')
+        return _Literals().read(ast.parse(text))
+    except OSError as error:
+        problems.append(f'{file}: not read ({error.strerror})')
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        problems.append(f'{file}: damaged, config not used ({type(error).__name__})')
+    return {}
+
+
+class _Literals:
+    """Values of config text without running it: whatever is not a plain value becomes its text."""
+
+    def __init__(self):
+        self.names, self.sizes, self.nodes = {}, {}, 0
+
+    def read(self, module):
+        for statement in module.body:
+            before = self.nodes
+            if isinstance(statement, ast.Assign):
+                value = self.value(statement.value)
+                for target in statement.targets:
+                    if isinstance(target, ast.Name):
+                        self.names[target.id] = value
+                        self.sizes[target.id] = self.nodes - before
+            elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Dict):
+                value = self.value(statement.value)  # so dumped if a name is no identifier
+                self.names |= value if isinstance(value, dict) else {}
+        return self.names
+
+    def value(self, node):
+        self.nodes += 1 + (self.sizes.get(node.id, 0) if isinstance(node, ast.Name) else 0)
+        if self.nodes > MOST_CONFIG_NODES:
+            raise ValueError('config too large')
+        if isinstance(node, ast.Constant):
+            return self.constant(node)
+        if isinstance(node, (ast.List, ast.Tuple)):
+            return [self.value(item) for item in node.elts]
+        if isinstance(node, ast.Set):
+            return sorted((self.value(item) for item in node.elts), key=str)
+        if isinstance(node, ast.Dict):
+            return self.mapping(zip(node.keys, node.values), node)
+        if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict':
+            given = [(None, item) for item in node.args]
+            return self.mapping(given + [(word.arg, word.value) for word in node.keywords], node)
+        if isinstance(node, ast.Name) and node.id in self.names:
+            return self.names[node.id]
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            value = self.value(node.operand)
+            if isinstance(value, (int, float)):
+                return -value
+        return ast.unparse(node)
+
+    def constant(self, node):
+        value = node.value
+        if isinstance(value, int) and value.bit_length() > 63:
+            return hex(value)
+        is_plain = value is None or isinstance(value, (bool, int, float, str))
+        is_plain = is_plain and not (isinstance(value, float) and not math.isfinite(value))
+        return value if is_plain else ast.unparse(node)
+
+    def mapping(self, pairs, node):
+        """A dict of its pairs; a pair without a key is a dict to be merged."""
+        found = {}
+        for key, item in pairs:
+            item = self.value(item)
+            if key is not None:
+                found[str(self.value(key) if isinstance(key, ast.AST) else key)] = item
+            elif isinstance(item, dict):
+                found |= item
+            else:
+                return ast.unparse(node)
+        return found
+
+
+def at(config, *keys):
+    """The value below these keys, or None."""
+    for key in keys:
+        config = config.get(key) if isinstance(config, dict) else None
+    return config
+
+
+def dict_at(config, *keys):
+    value = at(config, *keys)
+    return value if isinstance(value, dict) else {}
+
+
+def kind(value):
+    """A type without its scope: 'mmseg.ADE20KDataset' is 'ADE20KDataset'."""
+    return str(at(value, 'type') or 'unknown').rsplit('.', 1)[-1]
+
+
+def dataset_of(loader):
+    """The innermost dataset of a loader; the first where several are joined."""
+    data = dict_at(loader, 'dataset')
+    while inner := dict_at(data, 'dataset') or next(
+            (item for item in at(data, 'datasets') or [] if isinstance(item, dict)), None):
+        data = inner
+    return data
+
+
+def split_of(data):
+    """Which images a dataset holds, from the first of its fields that says so."""
+    if isinstance(data.get('split'), str) and data['split']:
+        return data['split']
+    for key in ('ann_file', 'data_prefix', 'data_root'):
+        found = re.findall(r'(?<![a-z])(trainval|train|val|test)', str(data.get(key) or '').lower())
+        if found:
+            return found[-1]
+    return 'val'
+
+
+def int_or_none(value):
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+# What says where data lie or what is carried along, and decides no number.
+NO_CONDITION = frozenset({'type', 'backend_args', 'file_client_args', 'meta_keys', 'init_cfg'})
+
+
+def protocol_of(config, dataset, split, is_test=False) -> dict:
+    """What decides whether two runs may be compared, as far as the config tells.
+
+    'recorded_by' keeps it from ever equalling a protocol that this project recorded.
+    """
+    model = dict_at(config, 'model')
+    backbone, optim = dict_at(model, 'backbone'), dict_at(config, 'optim_wrapper')
+    optimizer, paramwise = dict_at(optim, 'optimizer'), dict(dict_at(optim, 'paramwise_cfg'))
+    train = at(dataset_of(at(config, 'train_dataloader')), 'pipeline')
+    loaders = ('test_dataloader', 'val_dataloader')[::1 if is_test else -1]
+    test = next((found for loader in loaders
+                 if (found := at(dataset_of(at(config, loader)), 'pipeline'))), None)
+    side = at(model, 'data_preprocessor', 'size') or at(config, 'data_preprocessor', 'size')
+    decays = ('layer_decay_rate', 'decay_rate')
+    heads = {key: model[key] for key in ('neck', 'head', 'decode_head', 'auxiliary_head')
+             if model.get(key)}
+    protocol = dict(
+        recorded_by='mmengine', dataset=dataset, split=split,
+        num_classes=_num_classes(heads), model=kind(model) if model else None,
+        backbone={'type': kind(backbone), **_without(
+            backbone, 'img_size', 'patch_size', 'drop_path_rate')} if backbone else None,
+        heads={key: _texts(head, 'num_classes') for key, head in heads.items()} or None,
+        input_size=_sizes([backbone.get('img_size'), side, *_crops(test)]),
+        crop_size=_sizes(_crops(train)), patch_size=backbone.get('patch_size'),
+        drop_path=backbone.get('drop_path_rate'), augmentation=_steps(train),
+        test_pipeline=_steps(test), test_mode=model.get('test_cfg'),
+        batch_augments=_texts(at(model, 'train_cfg', 'augments')),
+        epochs=at(config, 'train_cfg', 'max_epochs'), iters=at(config, 'train_cfg', 'max_iters'),
+        batch_size=at(config, 'train_dataloader', 'batch_size'),
+        optimizer=kind(optimizer) if optimizer else None, lr=optimizer.get('lr'),
+        weight_decay=optimizer.get('weight_decay'),
+        optimizer_args=_without(optimizer, 'lr', 'weight_decay') or None,
+        layer_decay=next((paramwise.pop(key) for key in decays if key in paramwise), None),
+        paramwise=paramwise or None, schedule=_texts(config.get('param_scheduler')),
+        precision={'AmpOptimWrapper': 'amp', 'OptimWrapper': 'float32'}.get(
+            kind(optim), kind(optim)) if optim else None,
+        clip_grad=optim.get('clip_grad'), accumulative_counts=optim.get('accumulative_counts'))
+    return {field: value for field, value in protocol.items() if value is not None}
+
+
+def _num_classes(heads):
+    """Of the head that predicts; the last one of a cascade."""
+    head = heads.get('head') or heads.get('decode_head')
+    return at(head[-1] if isinstance(head, list) and head else head, 'num_classes')
+
+
+def _without(values, *names):
+    return {key: value for key, value in values.items()
+            if key not in names and key not in NO_CONDITION}
+
+
+def _text(step, *left_out):
+    """``Resize(scale=[64, 64])`` of a config dict."""
+    if not isinstance(step, dict):
+        return str(step)
+    shown = sorted(_without(step, *left_out).items())
+    return f"{kind(step)}({', '.join(f'{key}={value}' for key, value in shown)})"
+
+
+def _texts(steps, *left_out):
+    """A text for each of several config dicts, or for the only one; None if there is none."""
+    steps = [steps] if isinstance(steps, dict) else steps
+    return [_text(step, *left_out) for step in steps] if isinstance(steps, list) else None
+
+
+def _crop_key(step):
+    """Where a transform says to what size it crops; None if it does not crop."""
+    is_crop = isinstance(step, dict) and 'Crop' in kind(step)
+    keys = ('crop_size', 'scale', 'size') if is_crop else ()
+    return next((key for key in keys if key in step), None)
+
+
+def _crops(pipeline):
+    steps = pipeline if isinstance(pipeline, list) else []
+    return [step[key] for step in steps if (key := _crop_key(step))]
+
+
+def _steps(pipeline):
+    """A pipeline as texts without the sizes of crops, which are fields of their own."""
+    if not isinstance(pipeline, list):
+        return None
+    return [_text(step, _crop_key(step)) for step in pipeline]
+
+
+def _sizes(sizes):
+    """The different sizes among these; one alone stands for itself, 224 is [224, 224]."""
+    sizes = [[size, size] if int_or_none(size) else size for size in sizes if size is not None]
+    sizes = [size for i, size in enumerate(sizes) if size not in sizes[:i]]
+    return sizes[0] if len(sizes) == 1 else sizes or None

@@ -1,0 +1,107 @@
+"""The LaTeX of all tables goes through a standard TeX installation, whatever names they hold."""
+import re
+import shutil
+import subprocess
+import unicodedata
+
+import pytest
+
+from semmae.evaluation.protocol import fingerprint
+from semmae.reporting.elsewhere import elsewhere_table
+from semmae.reporting.render import render, visible
+from semmae.reporting.tables import DATASETS, build_tables
+
+pytestmark = pytest.mark.skipif(
+    shutil.which('pdflatex') is None or shutil.which('pdftotext') is None,
+    reason='needs pdflatex (TeX Live with booktabs) and pdftotext (poppler-utils)')
+
+NAMES = [
+    'a_b|c', '$x$', r'\input{/etc/passwd}', '<script>', '50% & #', '=HYPERLINK("x")', 'two\nlines',
+    '\u202eltr\u200b', '~^{}"`*', '\\\\', '[x](y)', 'a--b---c', "it's ''so''", '``quoted"', '?`!`',
+    '<<x>>', ',,low', 'fi fl ffi', 'é', 'ß', 'Œuvre ñ', 'żółć', '½ °C', 'e\u0301', '“x” – y…',
+    '± × →', 'γ = 1/2, α', '中', '🙂', 'ħ', 'x̂']
+OVERFULL = 20  # points that a line may stick out, a third of a margin
+
+
+def a_record(row, **changes):
+    protocol = changes.pop('protocol', {'input_size': 224})
+    task, recipe = row.split('/', 1)
+    return {'row': row, 'method': 'MAE', 'recipe': recipe, 'task': task, 'dataset': DATASETS[task],
+            'split': 'val', 'metric': 'accuracy/top1', 'value': 65.0, 'unit': '%', 'seed': 0,
+            'protocol': protocol, 'fingerprint': fingerprint(protocol), 'config': 'c.py',
+            'checkpoint': 'c.pth', 'checkpoint_sha256': 'aa', 'reduced': False,
+            'reduced_why': None, 'status': 'ok', 'time': '2025-01-01T00:00:00+00:00', **changes}
+
+
+def frames_of(names):
+    """All tables; each name is a method, a recipe, a reason, a value of a protocol and a path."""
+    records = [a_record(f'linprobe/{name}', method=name, reduced=True, reduced_why=name,
+                        protocol={'view': name}) for name in names]
+    records += [a_record('linprobe/mae_p16', seed=seed, value=60.0 + seed) for seed in (0, 1)]
+    records += [a_record('finetune/mae_p16', status='non-finite', value=None, checkpoint=name)
+                for name in names]
+    return {**build_tables(records), 'elsewhere': elsewhere_table()}
+
+
+def article(latex):
+    """A document around the tables, with the packages that their first line asks for.
+
+    cmap only lets pdftotext read bitmap fonts, which TeX takes where it has no others.
+    """
+    first = latex.split('\n', 1)[0]
+    packages = re.findall(r'\\usepackage(?:\[[^]]*\])?\{[^}]*\}', first)
+    assert first.startswith('% needs') and r'\usepackage[T1]{fontenc}' in packages
+    return '\n'.join([r'\documentclass{article}', r'\usepackage{cmap}', *packages,
+                      r'\begin{document}', latex, r'\end{document}', ''])
+
+
+@pytest.fixture(scope='module')
+def compiled(tmp_path_factory):
+    """(text of the pages, log) of the tables with all names."""
+    folder = tmp_path_factory.mktemp('latex')
+    (folder / 'tables.tex').write_text(article(render(frames_of(NAMES), 'latex')), 'utf-8')
+    done = subprocess.run(['pdflatex', '-halt-on-error', '-interaction=nonstopmode',
+                           '-no-shell-escape', 'tables.tex'], cwd=folder, capture_output=True)
+    log = (folder / 'tables.log').read_text('utf-8', 'replace')
+    assert done.returncode == 0, '\n'.join(
+        re.findall(r'^(?:! .*|l\.\d+ .*|.*\(inputenc\).*)$', log, re.M)) or log[-2000:]
+    subprocess.run(['pdftotext', '-raw', 'tables.pdf', 'tables.txt'], cwd=folder, check=True)
+    return (folder / 'tables.txt').read_text('utf-8'), log
+
+
+def bare(text):
+    """The text without what typesetting adds: breaks of lines, hyphens, ligatures, curls."""
+    text = unicodedata.normalize('NFKC', text.replace('’', "'"))
+    return re.sub(r'[\s\u00ad-]+', '', text)
+
+
+def expected(text):
+    """How a text is printed: what no standard font has shows as its number, as in (U+4E2D)."""
+    text = visible(unicodedata.normalize('NFC', text))
+    return bare(''.join(f'(U+{ord(character):04X})' if character in '中🙂ħ\u0302' else character
+                        for character in text))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_name_is_printed_as_it_is(compiled, name):
+    assert expected(name) in bare(compiled[0])
+
+
+def test_every_title_cell_and_legend_is_printed(compiled):
+    printed = bare(compiled[0])
+    frames = frames_of([])
+    for frame in frames.values():
+        assert bare(re.sub(r'^Table \d\. ', '', frame.attrs['title'])) in printed
+        for legend in frame.attrs['legend']:
+            assert bare(legend) in printed, legend
+        for column in ('method', 'setting', 'paper', 'source'):
+            for cell in frame.get(column, ()):
+                assert bare(cell) in printed, cell
+
+
+def test_no_line_sticks_out_of_the_page_and_nothing_is_lost(compiled):
+    _, log = compiled
+    too_wide = [line for line in re.findall(r'Overfull \\hbox \(([\d.]+)pt too wide\)', log)
+                if float(line) > OVERFULL]
+    assert too_wide == []
+    assert not re.search(r'Overfull \\vbox|Float too large|Missing character', log)
