@@ -205,10 +205,7 @@ def execute(runs, jobs=1, console=None, threads=None, poll=0.2, report_every=20.
     for run in runs:
         if run.is_done:
             console.print(f'[dim]done before: {run.id}[/]')
-    for run in waiting:
-        if run.batch:
-            console.print(f'[{"yellow" if "recipe" in run.batch else "dim"}]{run.id}: '
-                          f'{run.batch}[/]')
+    tell_batches(waiting, console)
     running, failures, told = [], [], time.time()
     try:
         while waiting or running:
@@ -251,6 +248,16 @@ def execute(runs, jobs=1, console=None, threads=None, poll=0.2, report_every=20.
             f'{len(failures)} failed: {", ".join(failures)}' + (
                 f'; not run, because they need them: {", ".join(r.id for r in waiting)}'
                 if waiting else '') + '. Their console.log says why; start the same command again')
+
+
+def tell_batches(runs, console):
+    """Print what the global batches are made of, once for all runs that share one."""
+    sharing = {}
+    for run in runs:
+        if run.batch:
+            sharing.setdefault(run.batch, {})[run.id] = None
+    for batch, ids in sharing.items():
+        console.print(f'[{"yellow" if "recipe" in batch else "dim"}]{", ".join(ids)}: {batch}[/]')
 
 
 def stop(running, patience=60.):

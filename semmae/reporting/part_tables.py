@@ -84,8 +84,8 @@ def cell(values):
 def render_parts(frames, format='markdown') -> str:
     """All tables as one text; format: one of `tables.FORMATS`. Names come out literally."""
     if format == 'latex':
-        return render({f'parts-{k}': _plain(*item) for k, item in enumerate(frames.items(), 1)},
-                      format)
+        tables = {f'parts-{k}': _plain(*item) for k, item in enumerate(frames.items(), 1)}
+        return render(tables, format) if tables else ''
     text, write = WRITERS[format]
     parts = []
     for (title, dataset, note), frame in frames.items():

@@ -61,8 +61,10 @@ def print_tables(frames):
 
 
 def _reading(frames):
-    """How to read the tables that have a column of ours."""
-    return LEGEND if any(OURS in frame for frame in frames.values()) else ()
+    """How to read the columns of these tables."""
+    columns = {column for frame in frames.values() for column in frame}
+    return [text for text in LEGEND if OURS in columns and (
+        COMMAND in columns or not text.startswith(COMMAND))]
 
 
 def visible(text):
@@ -96,7 +98,7 @@ def _markdown(frames):
                   escaped.to_markdown(index=False, disable_numparse=True),
                   _markdown_list(frame.attrs['legend'])]
     if _reading(frames):
-        parts += ['## How to read these tables', _markdown_list(LEGEND)]
+        parts += ['## How to read these tables', _markdown_list(_reading(frames))]
     return '\n\n'.join(part for part in parts if part) + '\n'
 
 
@@ -144,7 +146,7 @@ _ONE_PAGE = 60  # estimated lines of a table that surely fit on one
 def _latex(frames):
     """Tables for a paper; what fills empty cells and how to read them are comments."""
     parts = [r'% needs \usepackage{booktabs,array,longtable} and \usepackage[T1]{fontenc}',
-             *(f'% {text}' for text in (_reading(frames)[:-1]))]
+             *(f'% {text}' for text in _reading(frames))]
     for name, frame in frames.items():
         shown = frame.drop(columns=COMMAND, errors='ignore')
         shown.attrs = frame.attrs
@@ -227,7 +229,7 @@ def _html(frames, links):
         parts += [f"<h2>{html.escape(visible(frame.attrs['title']))}</h2>", table,
                   _html_list(frame.attrs['legend'])]
     if _reading(frames):
-        parts += ['<h2>How to read these tables</h2>', _html_list(LEGEND)]
+        parts += ['<h2>How to read these tables</h2>', _html_list(_reading(frames))]
     return '\n'.join([*parts, '</body></html>\n'])
 
 

@@ -88,7 +88,7 @@ def measured(frames) -> dict:
     for table, frame in frames.items():
         rows = [i for i, ours in enumerate(frame['ours']) if ours]
         if rows:
-            kept[table] = frame.iloc[rows].reset_index(drop=True)
+            kept[table] = frame.iloc[rows].drop(columns='to fill').reset_index(drop=True)
             notes = '; '.join(kept[table]['note']).split('; ')
             kept[table].attrs = dict(
                 frame.attrs, bold=[rows.index(i) for i in frame.attrs['bold'] if i in rows],

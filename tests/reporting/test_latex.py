@@ -3,11 +3,14 @@ import re
 import shutil
 import subprocess
 import unicodedata
+from pathlib import Path
 
 import pytest
 
 from semmae.evaluation.protocol import fingerprint
-from semmae.reporting.elsewhere import elsewhere_table
+from semmae.evaluation.results import read_results
+from semmae.reporting.elsewhere import elsewhere_table, errata_table
+from semmae.reporting.part_tables import part_tables, render_parts
 from semmae.reporting.render import render, visible
 from semmae.reporting.tables import DATASETS, build_tables
 
@@ -40,7 +43,8 @@ def frames_of(names):
     records += [a_record('linprobe/mae_p16', seed=seed, value=60.0 + seed) for seed in (0, 1)]
     records += [a_record('finetune/mae_p16', status='non-finite', value=None, checkpoint=name)
                 for name in names]
-    return {**build_tables(records), 'elsewhere': elsewhere_table()}
+    return {**build_tables(records), 'elsewhere': elsewhere_table(),
+            'errata': errata_table()}
 
 
 def article(latex):
@@ -58,8 +62,11 @@ def article(latex):
 @pytest.fixture(scope='module')
 def compiled(tmp_path_factory):
     """(text of the pages, log) of the tables with all names."""
-    folder = tmp_path_factory.mktemp('latex')
-    (folder / 'tables.tex').write_text(article(render(frames_of(NAMES), 'latex')), 'utf-8')
+    return printed(render(frames_of(NAMES), 'latex'), tmp_path_factory.mktemp('latex'))
+
+
+def printed(latex, folder):
+    (folder / 'tables.tex').write_text(article(latex), 'utf-8')
     done = subprocess.run(['pdflatex', '-halt-on-error', '-interaction=nonstopmode',
                            '-no-shell-escape', 'tables.tex'], cwd=folder, capture_output=True)
     log = (folder / 'tables.log').read_text('utf-8', 'replace')
@@ -105,3 +112,11 @@ def test_no_line_sticks_out_of_the_page_and_nothing_is_lost(compiled):
                 if float(line) > OVERFULL]
     assert too_wide == []
     assert not re.search(r'Overfull \\vbox|Float too large|Missing character', log)
+
+
+def test_the_tables_of_part_quality_compile_and_fit_the_page(tmp_path):
+    records = read_results(Path(__file__).parents[2] / 'benchmarks/results/parts')[0]
+    frames = part_tables(records)
+    text, log = printed(render_parts(frames, 'latex'), tmp_path)
+    assert all(bare(f'{title}: {dataset}') in bare(text) for title, dataset, _ in frames)
+    assert not re.search(r'Overfull|Float too large|Missing character', log)
