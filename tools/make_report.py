@@ -3,7 +3,7 @@
 Tables of its results and how each was measured, loss curves, and pictures of parts, masks,
 reconstructions and segmentations, in one file that loads nothing. DIR is the folder of a suite, as
 tools/run_suite.py mini leaves it (seed0, seed1, ...), that of one of its seeds, or one that holds
-results only, as benchmarks/results/quickstart. What is missing is left out and named.
+results only, as benchmarks/results/transfer. What is missing is left out and named.
 """
 import argparse
 import sys

@@ -1,0 +1,64 @@
+"""Results of a suite in one small folder: lines, predictions, tables, report.
+
+python benchmarks/collect.py work_dirs/mini_tables --out benchmarks/results/mini
+
+Copies every line that a table counts into OUT/results.jsonl, the predictions beside it (counts and
+labels, no label maps), and writes OUT/tables.md. No weights and no images: small enough to keep.
+"""
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from semmae.evaluation.results import read_results
+from semmae.files import write_atomically
+from semmae.reporting.part_tables import part_tables, render_parts
+from semmae.reporting.render import render
+from semmae.reporting.tables import build_tables, measured
+
+
+def collect(folders, out):
+    """Write the results below ``folders`` to ``out``; returns how many lines there are."""
+    records, problems = read_results(folders)
+    if problems or not records:
+        raise ValueError('; '.join(problems) or f'no results below {folders}')
+    out.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for record in records:
+        source = Path(record.pop('source')).parent
+        if record.get('predictions'):
+            # Named by their content, so files of several runs do not meet.
+            copy = out / record['predictions']
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(source / record['predictions'], copy)
+        lines.append(json.dumps(record, sort_keys=True) + '\n')
+    write_text(out / 'results.jsonl', ''.join(lines))
+    records, _ = read_results(out)
+    text = render(measured(build_tables(records)))
+    parts = render_parts(part_tables(records))
+    text += f'\n## How good the parts are\n\n{parts}' if parts else ''
+    write_text(out / 'tables.md', text)
+    return len(lines)
+
+
+def write_text(path, text):
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    parser.add_argument('folders', nargs='+', type=Path)
+    parser.add_argument('--out', type=Path, required=True)
+    args = parser.parse_args()
+    try:
+        number = collect(args.folders, args.out)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f'collect.py: error: {error}')
+    print(f'{number} results -> {args.out}')
+
+
+if __name__ == '__main__':
+    main()
