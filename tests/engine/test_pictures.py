@@ -370,7 +370,7 @@ def test_a_report_of_a_suite_is_of_all_seeds_with_pictures_of_the_first_that_has
 
 
 def test_a_folder_of_results_only_has_tables_and_protocols(tmp_path):
-    results = REPO / 'benchmarks' / 'results' / 'quickstart'
+    results = REPO / 'benchmarks' / 'results' / 'mini'
     html = mini_report(results, 'data/none', tmp_path / 'report.html').read_text()
     assert '<figure' not in html and 'No pictures and no curves: ' in html
     assert html.count('<details') >= 13 and 'How good the parts are' in html
