@@ -3,6 +3,7 @@
 A line is a dict with ``records``: the results that are averaged in it (`tables`).
 """
 import json
+import re
 import statistics
 from collections import defaultdict
 from functools import lru_cache
@@ -131,13 +132,17 @@ def protocol_marks(lines):
 
 
 def _mixed_sizes(lines):
-    """Texts about tasks of which some results are reduced and some are not, or otherwise so."""
+    """Texts about tasks of which some results are reduced and some are not, or otherwise so.
+
+    That of the pre-training belongs to the method: a network from scratch has none.
+    """
     sizes = defaultdict(set)
     for line in lines:
         for record in line['records'][:1]:
+            why = re.sub(r'^pre-training: [^;]*(; )?', '', record.get('reduced_why') or '')
             sizes[record['task'], record['dataset']].add(
-                f"reduced ({record.get('reduced_why') or 'not said how'})" if record['reduced']
-                else "of the paper's size")
+                "of the paper's size" if not record['reduced'] else
+                f"reduced ({why or 'in what, the record does not say, or in pre-training only'})")
     return [f"{task} on {dataset} has results of different sizes: {_few(sorted(seen), ' | ')}"
             for (task, dataset), seen in sizes.items() if len(seen) > 1]
 

@@ -344,6 +344,11 @@ def test_strict_allows_what_belongs_to_the_method_and_refuses_mixed_sizes():
     def told(**changes):
         return conflicts(build_tables([a_record(), a_record('linprobe/semmae_p16', **changes)]))
     assert told() == [] == told(protocol={'input_size': 224, 'epochs': 90, 'patch_size': 8})
+    small = dict(reduced=True, reduced_why='20 of 90 epochs')
+    scratch = a_record('linprobe/scratch', tables=[1], **small)
+    why = 'pre-training: 16 of 800 epochs; 20 of 90 epochs'
+    pretrained = a_record(reduced=True, reduced_why=why)
+    assert conflicts(build_tables([scratch, pretrained])) == []
     (text, _) = told(reduced=True, reduced_why='20 of 90 epochs')  # in Tables 1 and 4
     assert 'reduced (20 of 90 epochs)' in text and "of the paper's size" in text
 
