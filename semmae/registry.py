@@ -52,7 +52,8 @@ def _child(parent, *locations):
 
 
 DATA = [f'semmae.datasets.{m}' for m in
-        ('seeded', 'part_dataset', 'transforms', 'cub_parts', 'inat2019', 'cars')]
+        ('seeded', 'part_dataset', 'transforms', 'fast_images', 'image_cache', 'cub_parts',
+         'inat2019', 'cars')]
 
 MODELS = _child(root.MODELS, 'semmae.models')
 DATASETS = _child(root.DATASETS, *DATA)

@@ -17,6 +17,7 @@ from .part_store import PartStore
 
 MAPS = ('part_ids', 'foreground')
 RANDOM = ('FlipWithParts', 'RandomResizedCropWithParts')  # they move image and parts together
+IN_ONE = ('LoadCenterCrop', 'LoadPacked')  # load, resize, crop to the short side, mirror with parts
 SAME_PLACE = ('LoadImageFromFile', 'LoadPartTruth', 'PackImage')
 
 
@@ -50,6 +51,8 @@ def view_of(pipeline) -> list:
             view.append(f'{step.get("edge", "short")} side resized')
         elif kind == 'CenterCrop' and scale:
             view.append(f'centre crop of {step["crop_size"] / scale:.3f}')
+        elif kind in IN_ONE:
+            view += ['short side resized', 'centre crop of 1.000']
         elif kind not in (*SAME_PLACE, *RANDOM):
             raise ValueError(
                 f'{kind} would move images away from their part maps. With a part store or true '

@@ -15,7 +15,7 @@ from rich.progress import Progress
 from torch.utils.data import DataLoader, Dataset
 
 from ..datasets.part_store import PartStore, PartStoreWriter, list_images
-from ..datasets.transforms import kind_of, view_of
+from ..datasets.transforms import IN_ONE, kind_of, view_of
 from ..files import sha256
 from ..models.part_sources import SOURCES
 from ..registry import MODELS
@@ -48,7 +48,7 @@ def without_random_steps(cfg):
             if step.get('grid'):
                 steps.append(dict(step, crop_ratio_range=(1., 1.), aspect_ratio_range=(1., 1.)))
         elif kind != 'FlipWithParts':
-            steps.append(step)
+            steps.append(dict(step, flip_prob=0.) if kind in IN_ONE else step)
     return steps
 
 

@@ -1,0 +1,37 @@
+"""Decoded images of a folder, short side resized and centre cropped, into one file.
+
+python tools/pack_images.py data/imagenet/train --out data/packed/imagenet_train_224 --size 224
+
+Stopped or killed, it goes on where it was when started again. With --verify, it writes nothing and
+checks a finished cache against its hashes and the images.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    parser.add_argument('images', help='folder of images, at any depth')
+    parser.add_argument('--out', required=True, help='folder of the cache')
+    parser.add_argument('--size', type=int, default=224, help='pixels a side')
+    parser.add_argument('--no-draft', action='store_true', help='decode all pixels of all JPEGs')
+    parser.add_argument('--verify', action='store_true', help='check hashes and list of images')
+    args = parser.parse_args()
+    from semmae.engine.launch import fail_clearly
+    with fail_clearly():
+        from semmae.datasets.image_cache import LoadPacked, pack_images
+        made_with = dict(size=args.size, draft=not args.no_draft)
+        if args.verify:
+            cache = LoadPacked(args.out, args.images, **made_with).cache
+            cache.verify()
+        else:
+            cache = pack_images(args.images, args.out, **made_with)
+        print(f'{len(cache)} images of {cache.size}x{cache.size} pixels'
+              f'{", as they were written" if args.verify else ""} -> {cache.root}')
+
+
+if __name__ == '__main__':
+    main()
