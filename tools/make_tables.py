@@ -55,8 +55,24 @@ def one_value_each(argv):
     return words
 
 
+def not_shown(records, parts):
+    """A text on the results that these tables leave out."""
+    def has_place(record):
+        is_part = record['task'].startswith('parts')
+        return record['task'] == 'parts' and record['status'] == 'ok' if parts else not is_part
+
+    left = [record for record in records if not has_place(record)]
+    tasks = ', '.join(sorted({record['task'] for record in left}))
+    failed = sum(record['status'] != 'ok' for record in left)
+    hint = '' if parts else '; --parts shows those of parts'
+    return [f'{len(left)} results of {tasks} are not in these tables'
+            f'{f" ({failed} of them failed)" if failed else ""}{hint}'] if left else []
+
+
 def main(argv=None):
     args = parse_args(sys.argv[1:] if argv is None else argv)
+    if hasattr(sys.stdout, 'reconfigure'):
+        sys.stdout.reconfigure(encoding='utf-8')  # the tables hold ± and names of any language
     try:
         records, problems = read_everything(args.paths)
         if args.parts:
@@ -71,6 +87,7 @@ def main(argv=None):
     except FileNotFoundError as error:
         print(f'make_tables.py: error: {error}', file=sys.stderr)
         return 2
+    problems += not_shown(records, args.parts)
     unfair = conflicts(frames) if args.strict else []
     if unfair:
         print('refused (--strict):', *unfair, 'Without --strict the lines are marked.', sep='\n  ',
@@ -79,7 +96,8 @@ def main(argv=None):
     for problem in problems:
         print(f'warning: {problem}', file=sys.stderr)
     if not records:
-        print('no result found: every cell of ours is empty', file=sys.stderr)
+        print(f"no result found below {', '.join(map(str, args.paths))}: every cell of ours is "
+              'empty. Run: python tools/run_suite.py mini', file=sys.stderr)
     if args.out:
         args.out.write_text(text, encoding='utf-8')
         print(f'{len(frames)} tables from {len(records)} results: {args.out}')

@@ -191,7 +191,9 @@ class ResultRecorder(Hook):
         record = dict(
             row=f'{result.task}/{weights["id"]}', tables=list(result.get('tables', [])),
             method=weights['method'], recipe=weights['id'], task=result.task,
-            dataset=result.dataset, split=result.split, seed=runner.seed,
+            dataset=result.dataset, split=result.split,
+            seed=(self.meta.get('semmae_run') or {}).get('seed', runner.seed) if trained
+            else runner.seed,
             epochs=size.get('epochs'), iters=size.get('iters'), protocol=plain(protocol),
             config=config_name(cfg),
             config_sha256=hashlib.sha256(cfg.pretty_text.encode()).hexdigest(),

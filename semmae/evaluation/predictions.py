@@ -10,6 +10,8 @@ below the folder of the data set, and
 same name holds the label maps, ``NAME.png`` for each image, values 0 to C - 1. Imports neither
 torch nor the OpenMMLab libraries.
 """
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +25,25 @@ def read_predictions(path) -> dict:
     try:
         with np.load(path, allow_pickle=False) as stored:
             found = dict(stored)
-    except (ValueError, OSError, EOFError, LookupError) as error:
+    except (ValueError, OSError, EOFError, LookupError, TypeError, MemoryError,
+            zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f'{path} holds no predictions: {error}') from error
-    if 'images' not in found or not {'predicted', 'labels'} & set(found) or any(
-            len(array) != len(found['images']) for array in found.values()):
+    if not any(_fits(found, wanted) for wanted in (CLASSIFICATION, SEGMENTATION)):
         raise ValueError(f'{path} holds the arrays {sorted(found)}, expected images and, for each, '
                          'labels and predicted, or counts of pixels')
     return found
+
+
+# {array: (number of dimensions, kinds of numpy's dtype)}
+CLASSIFICATION = dict(images=(1, 'U'), labels=(1, 'iu'), predicted=(1, 'iu'))
+SEGMENTATION = dict(images=(1, 'U'), label=(2, 'iu'), predicted=(2, 'iu'), intersection=(2, 'iu'))
+
+
+def _fits(found, wanted):
+    """Whether the arrays are there, of their kind, with a row for each image."""
+    return all(name in found and found[name].ndim == ndim and found[name].dtype.kind in kinds
+               and len(found[name]) == len(found['images']) > 0
+               for name, (ndim, kinds) in wanted.items())
 
 
 def recount(predictions: dict) -> dict:

@@ -129,7 +129,9 @@ def _canonical(value):
         return {str(key): _canonical(value[key]) for key in sorted(value, key=str)}
     if isinstance(value, (list, tuple)):
         return [_canonical(inner) for inner in value]
-    if isinstance(value, (int, float)):
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
         if not math.isfinite(value):
             return str(value)
         return int(value) if value == int(value) else float(value)

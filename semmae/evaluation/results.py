@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from semmae.evaluation.protocol import fingerprint
+from semmae.evaluation.protocol import fingerprint, is_percent
 
 FILE_NAME = 'results.jsonl'
 
@@ -31,6 +31,10 @@ SEEDLESS = frozenset({'knn'})
 # Written as null where the writer does not know them, so that every line has the same keys.
 DOCUMENTARY = ('tables', 'epochs', 'iters', 'config_sha256', 'load_report', 'git_commit',
                'versions', 'device', 'wall_time_s', 'reduced_why', 'predictions')
+
+
+DOCUMENTARY_TYPES = dict(tables=list, versions=dict, load_report=dict, reduced_why=str,
+                         predictions=str, git_commit=str, device=str, why=str)
 
 
 def append_result(path, record: dict) -> dict:
@@ -83,7 +87,7 @@ def read_results(paths) -> tuple[list, list]:
         found, trouble = _read_file(file)
         records += found
         problems += trouble
-    return _latest(records), sorted(set(problems))
+    return _latest(_of_one_training(records)), sorted(set(problems))
 
 
 def _append_line(path, line):
@@ -170,7 +174,7 @@ def _read_file(file):
                 lines += 1
                 record, why = _parse(line)
                 if record is not None:
-                    records.append({**record, 'source': str(file)})
+                    records.append({**record, 'source': str(file.resolve())})
                 if why:
                     rejected[why].append(number)
     except OSError as error:
@@ -193,11 +197,19 @@ def _parse(line):
     record['value'] = finite(record['value'])
     if record['status'] == 'ok' and record['value'] is None:
         record['status'] = 'non-finite'
+    if record['status'] == 'ok' and is_percent(record) and not 0 <= record['value'] <= 100:
+        record['status'] = 'impossible'
+        record['why'] = f"{record['value']:g} percent"
+    odd = [name for name, kind in DOCUMENTARY_TYPES.items()
+           if not isinstance(record.get(name, None), (kind, type(None)))]
+    if 'tables' not in odd and any(type(t) is not int for t in record.get('tables') or ()):
+        odd.append('tables')
+    record.update(dict.fromkeys(odd))
     expected = fingerprint(record['protocol']) if record['protocol'] else record['fingerprint']
     if record['fingerprint'] != expected:
         record['fingerprint'] = expected
         return record, 'carry a fingerprint that is not that of their protocol; the protocol counts'
-    return record, ''
+    return record, f"have unreadable fields, left out: {', '.join(odd)}" if odd else ''
 
 
 def finite(value):
@@ -211,6 +223,21 @@ def finite(value):
 def few(numbers):
     shown = ', '.join(map(str, numbers[:5]))
     return f"line{'s' if len(numbers) > 1 else ''} {shown}{', ...' if len(numbers) > 5 else ''}"
+
+
+def _of_one_training(records):
+    """The records, of which those of the same weights carry the seed of the first.
+
+    A test of a checkpoint is no second run of its training, whatever seed the test was given.
+    """
+    seeds = {}
+    for record in sorted(records, key=_age):
+        weights = record['checkpoint_sha256']
+        key = (*(record[name] for name in ('row', 'dataset', 'split', 'metric', 'fingerprint')),
+               weights)
+        if weights:
+            record['seed'] = seeds.setdefault(key, record['seed'])
+    return records
 
 
 def _latest(records):

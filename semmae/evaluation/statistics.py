@@ -62,7 +62,9 @@ def paired_bootstrap(a, b, metric, level=LEVEL, times=2000):
              for side, places in ((a, order[:len(a)]), (b, order[len(a):]))]
     resample = of_accuracy if metric == 'top1' else of_pixels
     difference, others = resample(*sides, metric, times, rng)
-    low, high = np.nanquantile(others, [(1 - level) / 2, (1 + level) / 2])
+    if not np.isfinite([difference, *others]).all():
+        return None  # a resample without any pixel that counts
+    low, high = np.quantile(others, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(difference), float(low), float(high))
 
 

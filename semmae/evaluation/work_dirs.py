@@ -100,7 +100,8 @@ def _run_folders(paths, skip, problems):
                  if entry.name not in NEVER_ENTERED and entry.name not in times]
         pending += [entry.path for entry in reversed(below) if not entry.is_symlink()]
         links += [entry.path for entry in below if entry.is_symlink()]
-        if (times and all(entry.name != FILE_NAME for entry in entries)
+        if (times and not any(entry.name == FILE_NAME and entry.stat().st_size
+                              for entry in entries)
                 and any(_is_start(folder, time) for time in times)):
             yield folder, times
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from string import ascii_lowercase
 
 from semmae.evaluation import protocol
-from semmae.evaluation.predictions import read_predictions
+from semmae.evaluation.predictions import read_predictions, recount
 from semmae.evaluation.statistics import METRICS, paired_bootstrap, welch
 
 FEW = 5  # marks or values that a text names one by one
@@ -48,47 +48,64 @@ def lead(records, best):
     """('-1.30 [seeds -2.10, -0.50; images -1.80, -0.80]', what speaks against believing it or '').
 
     Over seeds where both sides have at least two runs, over images where both have their
-    predictions; every interval that exists has to exclude zero. One seed is always a doubt: other
-    images are not other trainings.
+    predictions; every interval that exists has to exclude zero. One seed is always a doubt, and so
+    is one pre-training: other images or probes are not other trainings. Predictions that a result
+    names and that cannot be used are a doubt too: what is lost must not make a claim stronger.
     """
     values, others = ([float(r['value']) for r in side] for side in (records, best))
     seeds, images = welch(values, others), over_images(records, best)
     known = {name: i for name, i in (('seeds', seeds), ('images', images)) if i}
     doubt = 'within noise' if not all(i.excludes_zero for i in known.values()) else (
-        'one seed' if min(len(values), len(others)) < 2 else '' if seeds else 'no spread')
+        'one seed' if min(len(values), len(others)) < 2 else 'no spread' if not seeds else
+        'one pre-training' if any(len(r) > pretrainings(r) == 1 for r in (records, best)) else
+        'predictions not usable' if not images and any(
+            r.get('predictions') and predictions_of(r) is None for r in (*records, *best)) else '')
     bounds = '; '.join(f'{name} {i.low:+.2f}, {i.high:+.2f}' for name, i in known.items())
     text = f'{statistics.fmean(values) - statistics.fmean(others):+.2f}'
     text += f' [{bounds}]' if bounds else ''
     return f'{text}; {doubt}' if doubt else text, doubt
 
 
+def pretrainings(records):
+    """How many different pre-trained weights the runs started from; as many as runs if unknown."""
+    found = [(record.get('load_report') or {}).get('sha256') for record in records]
+    return len(set(found)) if all(found) else len(records)
+
+
 def over_images(records, best):
     """The interval over images, or None if a prediction is missing or the images differ."""
     metric = METRICS.get(protocol.metric_name(records[0]['metric']))
     sides = [[predictions_of(record) for record in side] for side in (records, best)]
-    if metric is None or any(p is None for side in sides for p in side) or any(
-            ('labels' in p) != (metric == 'top1') for side in sides for p in side):
+    found = [p for side in sides for p in side]
+    if metric is None or not protocol.is_percent(records[0]) or any(
+            p is None or ('labels' in p) != (metric == 'top1') for p in found):
         return None
     return paired_bootstrap(*sides, metric)
 
 
 def predictions_of(record):
-    """The stored predictions of a result, or None if they are not beside its file."""
+    """The stored predictions of a result; None if they are not beside its file or not its own."""
     name = record.get('predictions')
     if not name or not record.get('source'):
         return None
     path = Path(record['source']).parent / name
-    # Read only what a result names beside itself; a name like ../../x leads elsewhere.
-    if not path.resolve().is_relative_to(Path(record['source']).parent.resolve()):
+    try:
+        # Read only what a result names beside itself; a name like ../../x leads elsewhere.
+        is_beside = path.resolve().is_relative_to(Path(record['source']).parent.resolve())
+    except (OSError, ValueError):
         return None
-    return _read(path)
+    found = _read(path) if is_beside else None
+    metric = METRICS.get(protocol.metric_name(record['metric']))
+    again = recount(found).get(metric) if found else None
+    # To the two decimals that mmseg gives.
+    return found if again is not None and abs(again - record['value']) < .0051 else None
 
 
 @lru_cache(maxsize=256)
 def _read(path):
     try:
         return read_predictions(path)
-    except (ValueError, FileNotFoundError):
+    except (ValueError, OSError):
         return None
 
 
@@ -126,7 +143,7 @@ def protocol_marks(lines):
             conflicts.append(f"{task} on {dataset} was measured differently: "
                              f"{'; '.join(unfair) or 'the records do not say in what'}")
     firsts = [line['records'][0] if line['records'] else None for line in lines]
-    conflicts += _mixed_sizes(lines)
+    conflicts += _mixed_sizes(lines) + _other_conflicts(lines)
     return [marks.get((r['task'], r['dataset'], r['fingerprint'], r['split']), '') if r else ''
             for r in firsts], legend, conflicts
 
@@ -145,6 +162,32 @@ def _mixed_sizes(lines):
                 f"reduced ({why or 'in what, the record does not say, or in pre-training only'})")
     return [f"{task} on {dataset} has results of different sizes: {_few(sorted(seen), ' | ')}"
             for (task, dataset), seen in sizes.items() if len(seen) > 1]
+
+
+def _other_conflicts(lines):
+    """Texts about data sets, units and versions that differ, and about runs that failed."""
+    datasets, units, texts = defaultdict(set), defaultdict(set), []
+    for line in lines:
+        for record in line['records']:
+            datasets[record['task']].add(record['dataset'])
+            units[record['task'], protocol.metric_name(record['metric'])].add(record['unit'])
+        texts += [f"{line['records'][0]['row']} averages {text}"
+                  for text in mixed_versions(line['records'])]
+        texts += [f"{record['row']}, seed {record['seed']}: {record['status']}"
+                  for record in line['failed']]
+    texts += [f'{task} was measured on several data sets: {_few(sorted(found))}'
+              for task, found in datasets.items() if task != 'run' and len(found) > 1]
+    return texts + [f'{metric} of {task} is given in several units: {_few(sorted(found))}'
+                    for (task, metric), found in units.items() if len(found) > 1]
+
+
+def mixed_versions(records):
+    """A text for each library of which the runs had different versions."""
+    found = [record.get('versions') or {} for record in records]
+    seen = {name: sorted({str(versions.get(name)) for versions in found})
+            for name in sorted(set().union(*found))}
+    return [f"mixed versions of {name}: {', '.join(versions)}"
+            for name, versions in seen.items() if len(versions) > 1]
 
 
 def _by_value(marks, values):

@@ -36,24 +36,33 @@ def part_tables(records) -> dict:
     latest = {}
     for r in sorted(records, key=lambda r: r['time']):
         if r['task'] == 'parts' and r['status'] == 'ok':
-            key = r['row'], r['dataset'], r['metric'], r['fingerprint'], r['seed']
+            key = r['row'], r['metric'], r['seed'], conditions_of(r)
             latest[key] = r  # a learner that was trained again replaces the one of its seed
     if not latest:
         return frames
     data = pd.DataFrame([dict(
         label=label_of(r, latest.values()), dataset=r['dataset'], metric=r['metric'],
-        value=r['value'], fingerprint=r['fingerprint'], note=note(r)) for r in latest.values()])
+        value=r['value'], conditions=conditions_of(r), note=note(r)) for r in latest.values()])
     for title, metrics in TABLES.items():
         part = data[data.metric.isin(metrics)]
-        for (dataset, _), group in part.groupby(['dataset', 'fingerprint'], sort=True):
+        for _, group in part.groupby('conditions', sort=True):
             values = group.groupby(['label', 'metric'], sort=False).value.agg(list)
             shown = [m for m in metrics if m in values.index.get_level_values('metric')]
             means = values.map(lambda v: sum(v) / len(v)).unstack('metric')
             order = means.sort_values(shown[0], ascending=False).index
             table = values.map(cell).unstack('metric').loc[order, shown].fillna('')
             table.index.name = 'parts of'
-            frames[title, dataset, group.note.iloc[0]] = table.rename(columns=metrics)
+            dataset, said = group.dataset.iloc[0], group.note.iloc[0]
+            if (title, dataset, said) in frames:  # in what they differ, no word of the note says
+                said += ', ' + ', '.join(text for text in group.conditions.iloc[0][2:] if text)
+            frames[title, dataset, said] = table.rename(columns=metrics)
     return frames
+
+
+def conditions_of(record):
+    """What has to be equal in one table: texts, the data set first."""
+    return (record['dataset'], record['split'], record['fingerprint'],
+            f"reduced: {record.get('reduced_why')}" if record.get('reduced') else '')
 
 
 def label_of(record, others):

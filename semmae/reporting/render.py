@@ -24,6 +24,9 @@ LEGEND = (
     'on both sides and no interval that holds 0.',
     "reduced: smaller than the paper's protocol; comparable only with results of the same mark.",
     'to fill: the command that measures an empty cell.')
+IN_SHORT = ('ours: mean ± sample standard deviation (n runs). to the best: difference and 95 % '
+            'intervals over seeds (Welch) and over test images (paired bootstrap); within noise: '
+            'an interval holds 0; bold: none does. Tables are numbered as in the SemMAE paper.')
 COMMAND, OURS = 'to fill', 'ours'
 
 
@@ -146,6 +149,7 @@ _ONE_PAGE = 60  # estimated lines of a table that surely fit on one
 def _latex(frames):
     """Tables for a paper; what fills empty cells and how to read them are comments."""
     parts = [r'% needs \usepackage{booktabs,array,longtable} and \usepackage[T1]{fontenc}',
+             '% long tables need a document of one column',
              *(f'% {text}' for text in _reading(frames))]
     for name, frame in frames.items():
         shown = frame.drop(columns=COMMAND, errors='ignore')
@@ -155,8 +159,11 @@ def _latex(frames):
             r'>{\ragged' + ('left' if column in _NUMBERS else 'right')
             + r'\arraybackslash}p{' + str(_WIDTHS.get(column, _WIDTH)) + r'\linewidth}'
             for column in shown)
-        title = latex_text(visible(re.sub(r'^Table \d\. ', '', frame.attrs['title'])))
-        legend = [latex_text(visible(text)) + r'\par' for text in frame.attrs['legend']]
+        # The numbers of tables in somebody's paper are their own.
+        title = latex_text(visible(re.sub(
+            r'^(Table \d)\. (.*)', r'\2 (SemMAE paper, \1)', frame.attrs['title'])))
+        legend = [latex_text(visible(text)) + r'\par' for text in (
+            *frame.attrs['legend'], *([IN_SHORT] if OURS in frame else []))]
         empty = [f"% to fill: {visible(command)}" for command in frame.get(COMMAND, ()) if command]
         write = _float if _height(shown) <= _ONE_PAGE else _long
         caption = f'\\caption{{{title}}}\\label{{tab:semmae-{name}}}'

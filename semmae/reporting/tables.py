@@ -15,7 +15,7 @@ import pandas as pd
 
 from semmae.evaluation import protocol
 
-from .comparison import protocol_marks, to_the_best
+from .comparison import mixed_versions, pretrainings, protocol_marks, to_the_best
 
 TITLES = {
     1: 'Table 1. Integrating semantic information into MAE: linear probing on ImageNet-1k',
@@ -83,10 +83,11 @@ def build_tables(records, numbers=None, tables=tuple(TITLES)) -> dict:
 
 
 def measured(frames) -> dict:
-    """The lines that hold a result of ours; tables without any are left out."""
+    """The lines that hold a result of ours, or a run that failed; other tables are left out."""
     kept = {}
     for table, frame in frames.items():
-        rows = [i for i, ours in enumerate(frame['ours']) if ours]
+        rows = [i for i, (ours, note) in enumerate(zip(frame['ours'], frame['note']))
+                if ours or 'not averaged' in note]
         if rows:
             kept[table] = frame.iloc[rows].drop(columns='to fill').reset_index(drop=True)
             notes = '; '.join(kept[table]['note']).split('; ')
@@ -167,12 +168,9 @@ def _why(record):
 
 def _how_it_came_about(records):
     """What a reader should know of the choice of a number, and of runs that are averaged."""
-    note = [records[0]['protocol']['selection']] if records[0]['protocol'].get('selection') else []
-    found = [record.get('versions') or {} for record in records]
-    for name in sorted(set().union(*found)):
-        seen = sorted({str(versions.get(name)) for versions in found})
-        note += [f"mixed versions of {name}: {', '.join(seen)}"] if len(seen) > 1 else []
-    return note
+    chosen = records[0]['protocol'].get('selection')
+    note = [str(chosen)] if chosen else []
+    return note + mixed_versions(records)
 
 
 def _command(row):
@@ -187,7 +185,22 @@ def _what_was_measured(record, cell, datasets):
     if datasets[record['task']] > 1 or record['dataset'] != DATASETS.get(record['task']):
         note.append(f"on {record['dataset']}")
     if cell is None or not protocol.same_quantity(record, cell):
-        note.append(f"metric {record['metric']} in {record['unit']}")
+        note.append(f"metric {record['metric']} in {record['unit'] or 'no unit'}")
+    return note + (_other_setting(record, cell) if cell else [])
+
+
+def _other_setting(record, cell):
+    """What of the cell's setting a result does not have, as far as its protocol tells."""
+    found, note = record['protocol'], []
+    side, pretraining = found.get('patch_size'), found.get('pretraining')
+    epochs = pretraining.get('epochs') if isinstance(pretraining, dict) else None
+    if cell['patch_size'] and side is not None and str(side) != cell['patch_size']:
+        note.append(f'{side}x{side} patches')
+    if cell['epochs'] and epochs is not None and str(epochs) != cell['epochs'] \
+            and not record['reduced']:
+        note.append(f'pre-trained for {epochs} epochs')
+    if record['split'] not in ('val', 'test'):
+        note.append(f"split {record['split']}")
     return note
 
 
@@ -203,13 +216,16 @@ def _ours(records):
     spread = f' ± {shape.format(statistics.stdev(values))}' if len(values) > 1 else ''
     seeds = len({record['seed'] for record in records})
     of_seeds = f', seeds: {seeds}' if seeds < len(records) else ''
-    return f'{shape.format(statistics.fmean(values))}{spread} (n={len(values)}{of_seeds})'
+    weights = pretrainings(records)
+    of_weights = f', pre-trainings: {weights}' if weights < len(records) else ''
+    number = f'n={len(values)}{of_seeds}{of_weights}'
+    return f'{shape.format(statistics.fmean(values))}{spread} ({number})'
 
 
 def _difference(records, cell):
     if not records or not cell:
         return ''
     if records[0]['reduced'] or records[0]['dataset'] != DATASETS.get(records[0]['task']) \
-            or not protocol.same_quantity(records[0], cell):
+            or not protocol.same_quantity(records[0], cell) or _other_setting(records[0], cell):
         return '-'
     return f"{statistics.fmean(_values(records)) - float(cell['value']):+.2f}"

@@ -84,9 +84,9 @@ def test_a_fingerprint_that_is_not_that_of_the_protocol_is_refused_and_reported(
 
 
 def test_a_torn_last_line_is_skipped_counted_and_does_not_swallow_the_next_record(tmp_path):
-    file = file_with(tmp_path, a_record(seed=0), a_record(seed=1))
+    file = file_with(tmp_path, a_record(seed=0), a_record(seed=1, checkpoint_sha256='bb'))
     file.write_bytes(file.read_bytes()[:-40])
-    append_result(file, a_record(seed=2))
+    append_result(file, a_record(seed=2, checkpoint_sha256='cc'))
     records, problems = read_results([file])
     assert [record['seed'] for record in records] == [0, 2]
     assert len(problems) == 1 and '1 of 3 lines damaged' in problems[0] and 'line 2' in problems[0]
@@ -132,16 +132,45 @@ def test_a_repeated_evaluation_replaces_the_earlier_one_wherever_its_line_stands
 
 
 def test_other_seeds_checkpoints_metrics_and_protocols_are_not_repetitions(tmp_path):
-    file = file_with(tmp_path, a_record(), a_record(seed=1), a_record(checkpoint_sha256='bb'),
-                     a_record(metric='accuracy/top5'), a_record(protocol={'input_size': 192}))
+    file = file_with(tmp_path, a_record(), a_record(seed=1, checkpoint_sha256='cc'),
+                     a_record(checkpoint_sha256='bb'), a_record(metric='accuracy/top5'),
+                     a_record(protocol={'input_size': 192}))
     assert len(read_results([file])[0]) == 5
 
 
 def test_a_probe_trained_again_from_the_same_weights_and_seed_is_no_second_sample(tmp_path):
     probe = dict(load_report={'sha256': 'weights'}, time='2025-01-01T00:00:00Z')
     again = dict(probe, checkpoint_sha256='bb', time='2025-01-02T00:00:00Z')
-    file = file_with(tmp_path, a_record(**probe), a_record(**again), a_record(**again, seed=1))
-    assert [record['checkpoint_sha256'] for record in read_results([file])[0]] == ['bb', 'bb']
+    file = file_with(tmp_path, a_record(**probe), a_record(**again),
+                     a_record(**{**again, 'seed': 1, 'checkpoint_sha256': 'cc'}))
+    assert [record['checkpoint_sha256'] for record in read_results([file])[0]] == ['bb', 'cc']
+
+
+def test_a_test_of_a_checkpoint_is_no_second_run_whatever_its_seed(tmp_path):
+    trained = a_record(seed=1, time='2025-01-01T00:00:00Z')
+    tested = a_record(seed=0, time='2025-01-02T00:00:00Z', value=65.1)
+    (found,), _ = read_results([file_with(tmp_path, tested, trained)])
+    assert (found['seed'], found['value']) == (1, 65.1)
+
+
+@pytest.mark.parametrize('value', [-5.0, 100.1, 1e308])
+def test_a_percentage_beyond_its_range_is_kept_as_impossible(tmp_path, value):
+    (found,), _ = read_results([file_with(tmp_path, a_record(value=value))])
+    assert found['status'] == 'impossible' and f'{value:g}' in found['why']
+    (found,), _ = read_results([file_with(tmp_path / 'b', a_record(value=value, unit=''))])
+    assert found['status'] == 'ok'
+
+
+@pytest.mark.parametrize('field, value', [
+    ('tables', 5), ('tables', [[1]]), ('versions', '2.1'), ('predictions', ['a']),
+    ('reduced_why', ['x']), ('load_report', 'x')])
+def test_a_field_of_a_wrong_kind_is_left_out_and_told(tmp_path, field, value):
+    file = tmp_path / 'results.jsonl'
+    file_with(tmp_path, a_record())
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, field: value}) + '\n')
+    (found,), (problem,) = read_results([file])
+    assert found[field] is None and f'left out: {field}' in problem
 
 
 def test_a_failed_repetition_does_not_replace_a_good_number(tmp_path):
@@ -160,6 +189,7 @@ def test_processes_that_append_at_once_never_mix_their_lines(tmp_path):
             'import json\n'
             'for i in range(100):\n'
             '    record = json.loads(sys.argv[4]); record["seed"] = int(sys.argv[5]) * 1000 + i\n'
+            '    record["checkpoint_sha256"] = str(record["seed"])\n'
             '    append_result(sys.argv[3], record)\n')
     file = tmp_path / 'results.jsonl'
     record = json.dumps(a_record(reduced_why='x' * 20_000))

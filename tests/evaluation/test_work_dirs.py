@@ -407,6 +407,9 @@ def test_the_config_in_the_work_dir_serves_where_a_start_has_none(tmp_path):
 def test_finished_evaluations_and_pretrainings_of_this_project_give_nothing(tmp_path):
     run = a_start(tmp_path / 'semmae_p8', lines=epochs(70., 80., 75.), config=OWN)
     (run / 'results.jsonl').write_text('')
+    (record,), _ = read_work_dirs([tmp_path])  # an empty file holds no result
+    assert record['status'] == 'unfinished'
+    (run / 'results.jsonl').write_text('{}\n')
     a_start(tmp_path / 'pretrain', lines=[trained(100, 1)],
             config="recipe = dict(id='semmae_p8', method='SemMAE')\n" + EPOCHS)
     assert read_work_dirs([tmp_path]) == ([], [])

@@ -82,3 +82,11 @@ def test_the_end_of_part_learning_is_said_in_a_sentence(tmp_path):
     assert 'not collapsed' in said and frame['share of each part'].item() == '70% 30%'
     path.write_text(json.dumps(dict(health, collapsed=['one part holds 97% of an image'])) + '\n')
     assert health_of(path)[0].endswith('collapsed or failed: one part holds 97% of an image.')
+
+
+def test_reduced_and_full_runs_and_other_protocols_stand_apart_and_none_is_lost():
+    lines = [line('parts', 50, reduced=True, reduced_why='3 of 400 epochs'),
+             line('parts', 90, seed=1), line('parts', 70, seed=2, fingerprint='b')]
+    frames = part_tables(lines)
+    values = [frame.iloc[0, 0] for frame in frames.values()]
+    assert sorted(values) == ['50.0', '70.0', '90.0']

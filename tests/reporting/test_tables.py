@@ -58,8 +58,8 @@ def a_record(row='linprobe/mae_p16', **changes):
             'dataset': DATASETS.get(task, 'ImageNet-1k'), 'split': 'val',
             'metric': 'accuracy/top1', 'value': 65.0, 'unit': '%', 'seed': 0,
             'fingerprint': fingerprint(protocol), 'config': 'c.py', 'checkpoint': 'c.pth',
-            'checkpoint_sha256': 'aa', 'reduced': False, 'reduced_why': None, 'status': 'ok',
-            'time': '2025-01-01T00:00:00+00:00', **changes}
+            'checkpoint_sha256': f"{changes.get('seed', 0)}aa", 'reduced': False,
+            'reduced_why': None, 'status': 'ok', 'time': '2025-01-01T00:00:00+00:00', **changes}
 
 
 def runs(row, values, **changes):
@@ -279,6 +279,60 @@ def test_one_seed_has_an_interval_over_images_and_several_have_both(tmp_path):
     assert frame.attrs['bold'] == [1]
 
 
+def test_predictions_that_are_lost_or_of_another_number_make_no_result_bold(tmp_path):
+    for row, right in (('mae_p16', 100), ('semmae_p16', 130)):
+        for seed in (0, 1):
+            with_predictions(tmp_path / f'{row}{seed}', f'linprobe/{row}', range(right + seed),
+                             seed)
+
+    def first_line():
+        comparison._read.cache_clear()
+        frame = build_tables(read_results(tmp_path)[0])[1]
+        return frame['to the best'][0], frame.attrs['bold']
+    assert 'images' in first_line()[0] and first_line()[1] == [1]
+    file = tmp_path / 'mae_p160/results.jsonl'
+    text = file.read_text()
+    file.write_text(text.replace('"value": 50.0', '"value": 51.0'))  # its predictions say 50
+    assert 'predictions not usable' in first_line()[0] and first_line()[1] == []
+    file.write_text(text)
+    (tmp_path / 'mae_p160/p.npz').unlink()
+    assert 'predictions not usable' in first_line()[0] and first_line()[1] == []
+
+
+def test_probes_of_one_pretraining_say_so_and_are_never_bold():
+    def probes(row, values, weights):
+        return [dict(record, load_report=dict(sha256=weights.format(record['seed'])))
+                for record in runs(row, values)]
+    low, high = [60.0, 60.1, 60.2], [62.0, 62.1, 62.2]
+    for weights, bold in (('one', []), ('{}', [1])):
+        frame = build_tables(probes('linprobe/mae_p16', low, f'a{weights}')
+                             + probes('linprobe/semmae_p16', high, f'b{weights}'))[1]
+        assert frame.attrs['bold'] == bold
+        assert ('pre-trainings: 1' in frame['ours'][1]) == (bold == [])
+
+
+def test_a_result_of_another_patch_size_is_not_subtracted_from_the_papers():
+    cell = line([a_record(protocol={'input_size': 224, 'patch_size': 8})])
+    assert cell['difference'] == '-' and '8x8 patches' in cell['note']
+    cell = line([a_record(protocol={'input_size': 224, 'patch_size': 16})])
+    assert cell['difference'] == '+1.30' and cell['note'] == ''
+
+
+def test_a_table_of_failed_runs_alone_is_measured_too():
+    frames = measured(build_tables([a_record(status='non-finite', value=None)]))
+    assert '1 run non-finite, not averaged' in frames[1]['note'][0]
+
+
+@pytest.mark.parametrize('second, told', [
+    (dict(dataset='ImageNet-100'), 'several data sets'), (dict(unit='', value=.6), 'several units'),
+    (dict(status='non-finite', value=None), 'non-finite'),
+    (dict(row='linprobe/mae_p16', seed=1, versions={'torch': '2'}), 'mixed versions of torch')])
+def test_strict_refuses_other_data_sets_units_versions_and_failed_runs(second, told):
+    row = second.pop('row', 'linprobe/semmae_p16')
+    records = [a_record(versions={'torch': '1'}), a_record(row, **second)]
+    assert any(told in text for text in conflicts(build_tables(records)))
+
+
 def test_predictions_of_other_images_or_labels_give_no_interval(tmp_path):
     with_predictions(tmp_path / 'a', 'linprobe/mae_p16', range(100))
     with_predictions(tmp_path / 'b', 'linprobe/semmae_p16', range(130))
@@ -306,7 +360,7 @@ def test_a_results_file_cannot_name_predictions_outside_its_folder(tmp_path):
 def test_seeds_of_a_task_that_draws_nothing_are_one_sample(tmp_path):
     for seed in range(3):
         append_result(tmp_path / 'results.jsonl', a_record(
-            'knn/mae_p16', task='knn', dataset='ImageNet-1k', seed=seed))
+            'knn/mae_p16', task='knn', checkpoint=None, checkpoint_sha256=None, seed=seed))
         append_result(tmp_path / 'results.jsonl', a_record(seed=seed))
     records = read_results(tmp_path)[0]
     assert [r['row'] for r in records] == ['knn/mae_p16'] + 3 * ['linprobe/mae_p16']
@@ -366,7 +420,8 @@ def test_ten_thousand_runs_are_a_table_in_ten_seconds(tmp_path):
         folder = tmp_path / f'{n % 100}' / f'{n}'
         folder.mkdir(parents=True)
         text = record.replace('linprobe/mae_p16', f'linprobe/run{n % 500}').replace(
-            '"seed": 0', f'"seed": {n}').replace('65.0', f'{60 + n % 7}.{n % 10}')
+            '"seed": 0', f'"seed": {n}').replace('"0aa"', f'"{n}aa"').replace(
+            '65.0', f'{60 + n % 7}.{n % 10}')
         (folder / 'results.jsonl').write_text(text + '\n')
     begun = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = tool(tmp_path, '--measured')
