@@ -361,7 +361,8 @@ def test_a_report_of_a_suite_is_of_all_seeds_with_pictures_of_the_first_that_has
                 shutil.copytree(work, to, ignore=shutil.ignore_patterns('results.jsonl'))
             for other in (seed, seed + 100):
                 append_result(to / 'results.jsonl', dict(
-                    json.loads((work / 'results.jsonl').read_text()), seed=other))
+                    json.loads((work / 'results.jsonl').read_text()), seed=other,
+                    checkpoint_sha256=str(other)))
     (tmp_path / 'seed0').mkdir()
     html = unescape(mini_report(tmp_path, photos, tmp_path / 'r' / 'report.html').read_text())
     assert '4 seeds: 2, 10, 102, 110' in html and 'half a million parameters, 4 seeds.' in html
