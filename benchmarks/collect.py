@@ -3,7 +3,7 @@
 python benchmarks/collect.py work_dirs/mini_tables --out benchmarks/results/mini
 
 Copies every line that a table counts into OUT/results.jsonl, the predictions beside it (counts and
-labels, no label maps), and writes OUT/tables.md. No weights and no images: small enough to keep.
+labels, no label maps; git ignores them), and writes OUT/tables.md. No weights and no images.
 """
 import argparse
 import json
