@@ -9,12 +9,12 @@ protocol.
 import torch
 import torch.nn.functional as F
 from mmpretrain.models.backbones import VisionTransformer
-from mmpretrain.models.utils.attention import MultiheadAttention
 from torch import nn
 
 from ..engine.checkpoint import load_backbone, resize_position_embedding
 from ..functional.patches import gather_positions, patches_at, sincos_position_embedding
 from ..registry import MODELS
+from .layers import Attention, Layer
 
 
 @MODELS.register_module()
@@ -50,8 +50,9 @@ class ViT(VisionTransformer):
         self.patch_size = self.patch_embed.projection.kernel_size[0]
         self.pos_embed.requires_grad = not is_pos_embed_fixed
         self.load_report = None
-        if rel_pos_bias:
-            for layer in self.layers:
+        for layer in self.layers:
+            Layer.of(layer)
+            if rel_pos_bias:
                 layer.attn = RelPosAttention.like(layer.attn, self.patch_resolution)
         if is_frozen:
             self.requires_grad_(False)
@@ -97,7 +98,7 @@ class ViT(VisionTransformer):
         cls_token = (self.cls_token + pos[:, :1]).expand(len(x), -1, -1)
         pos = pos[:, 1:]
         if ids_keep is not None:
-            pos = gather_positions(pos.expand(len(x), -1, -1), ids_keep)
+            pos = gather_positions(pos, ids_keep)
         return self.drop_after_pos(torch.cat([cls_token, x + pos], 1)), hw
 
     def forward(self, images, ids_keep=None):
@@ -121,7 +122,7 @@ class ViT(VisionTransformer):
         return tuple(outs)
 
 
-class RelPosAttention(MultiheadAttention):
+class RelPosAttention(Attention):
     """mmpretrain's attention plus a zero-initialised relative position bias (BEiT, Sec. 2.2)."""
 
     def __init__(self, window, **kwargs):
@@ -146,18 +147,13 @@ class RelPosAttention(MultiheadAttention):
         return self.relative_position_bias_table[self.relative_position_index].permute(
             2, 0, 1).unsqueeze(0)
 
-    def forward(self, x):
-        b, n, _ = x.shape
-        if n != len(self.relative_position_index):
+    def forward(self, x, num_queries=None):
+        if x.shape[1] != len(self.relative_position_index):
             raise ValueError(
                 f'relative position bias is made for {len(self.relative_position_index)} tokens, '
-                f'found {n}: crops and sliding windows must have the size img_size of the backbone')
-        q, k, v = self.qkv(x).view(b, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        x = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=self.bias().to(q.dtype),
-            dropout_p=self.attn_drop if self.training else 0.)
-        x = self.proj(x.transpose(1, 2).reshape(b, n, self.embed_dims))
-        return self.out_drop(self.gamma1(self.proj_drop(x)))
+                f'found {x.shape[1]}: crops and sliding windows must have the size img_size of the '
+                'backbone')
+        return super().forward(x, num_queries)
 
 
 def relative_positions(h, w):

@@ -4,12 +4,12 @@ B images, L patches of the grid, V visible, M masked, D channels.
 """
 import torch
 from mmengine.model import BaseModule
-from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from torch import nn
 
 from ..functional.patches import gather_positions, sincos_position_embedding
 from ..registry import MODELS
 from .backbone import mae_init
+from .layers import Layer
 
 
 @MODELS.register_module()
@@ -31,9 +31,8 @@ class MAEDecoder(BaseModule):
         self.decoder_pos_embed = nn.Parameter(
             torch.zeros(1, 1 + self.grid[0] * self.grid[1], decoder_embed_dim), requires_grad=False)
         self.decoder_blocks = nn.ModuleList(
-            TransformerEncoderLayer(decoder_embed_dim, decoder_num_heads,
-                                    int(mlp_ratio * decoder_embed_dim), norm_cfg=norm_cfg)
-            for _ in range(decoder_depth))
+            Layer(decoder_embed_dim, decoder_num_heads, int(mlp_ratio * decoder_embed_dim),
+                  norm_cfg=norm_cfg) for _ in range(decoder_depth))
         self.ln1 = nn.LayerNorm(decoder_embed_dim, eps=1e-6)
         self.decoder_pred = nn.Linear(decoder_embed_dim, patch_size ** 2 * in_channels)
 
@@ -51,11 +50,12 @@ class MAEDecoder(BaseModule):
         ids_keep (B, V), ids_mask (B, M): their positions on the grid.
         """
         x = self.decoder_embed(tokens)
-        b, m = ids_mask.shape
-        x = torch.cat([x, self.mask_token.expand(b, m, -1).to(x.dtype)], 1)
-        pos = self.decoder_pos_embed.expand(b, -1, -1)
-        x = x + torch.cat([pos[:, :1], gather_positions(pos[:, 1:], ids_keep),
-                           gather_positions(pos[:, 1:], ids_mask)], 1)
-        for block in self.decoder_blocks:
+        pos = self.decoder_pos_embed
+        shown = torch.cat([pos[:, :1].expand(len(x), -1, -1),
+                           gather_positions(pos[:, 1:], ids_keep)], 1)
+        hidden = self.mask_token + gather_positions(pos[:, 1:], ids_mask)
+        x = torch.cat([x + shown, hidden], 1)
+        *blocks, last = self.decoder_blocks
+        for block in blocks:
             x = block(x)
-        return self.decoder_pred(self.ln1(x[:, -m:]))
+        return self.decoder_pred(self.ln1(last(x, num_queries=ids_mask.shape[1])))

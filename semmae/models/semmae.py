@@ -20,14 +20,15 @@ from .masking import Candidates
 class ImagePreprocessor(BaseDataPreprocessor):
     """The one place where pre-training and part learning normalise: uint8 -> (x - mean) / std."""
 
-    def __init__(self, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375),
+                 non_blocking=True):
+        super().__init__(non_blocking)
         self.register_buffer('mean', torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, data, training=False):
         data = dict(self.cast_data(data))
-        data['inputs'] = (data['inputs'].float() - self.mean) / self.std
+        data['inputs'] = (data['inputs'] - self.mean).div_(self.std)
         return data
 
 
