@@ -18,7 +18,7 @@ model = dict(
 _cub = dict(type='semmae.CUBParts', data_root='data/CUB_200_2011')
 train_dataloader = dict(batch_size=32, dataset=dict(dataset=dict(
     _delete_=True, **_cub, split='train', pipeline=[
-        dict(type='LoadImageFromFile'),
+        dict(type='semmae.LoadImage'),
         dict(type='RandomResizedCrop', scale=224, crop_ratio_range=(0.3, 1.0), backend='pillow',
              interpolation='bicubic'),
         dict(type='RandomFlip', prob=0.5, direction='horizontal'),

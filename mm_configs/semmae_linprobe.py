@@ -31,7 +31,7 @@ model = dict(
         mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]))
 
 _view = [
-    dict(type='LoadImageFromFile'),
+    dict(type='semmae.LoadImage'),
     dict(type='ResizeEdge', scale=img_size, edge='short', backend='pillow',
          interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=img_size)]
@@ -62,7 +62,7 @@ param_scheduler = [
          convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', T_max=80, by_epoch=True, begin=10, end=90, eta_min=0.0,
          convert_to_iter_based=True)]
-train_cfg = dict(by_epoch=True, max_epochs=90, val_interval=10)
+train_cfg = dict(type='semmae.ResumableEpochLoop', max_epochs=90, val_interval=10)
 # All ranks evaluate, and save, the same running statistics of the probe's batch norm.
 custom_hooks = [*_base_.custom_hooks, dict(type='SyncBuffersHook')]
 

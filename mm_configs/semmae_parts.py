@@ -36,7 +36,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(type='LinearLR', start_factor=1.0, end_factor=0.01, by_epoch=True, begin=0, end=2,
          convert_to_iter_based=True)]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2)
+train_cfg = dict(type='semmae.ResumableEpochLoop', max_epochs=2)
 custom_hooks = [*_base_.custom_hooks, dict(type='semmae.PartHealthHook')]
 
 recipe = dict(id='parts', method='part learning',

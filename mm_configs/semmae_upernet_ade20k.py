@@ -44,13 +44,13 @@ train_dataloader = dict(
     batch_size=2, num_workers=4, persistent_workers=True, pin_memory=True,
     sampler=dict(type='semmae.SeededSampler', shuffle=True, is_infinite=True),
     dataset=dict(
-        type='semmae.Seeded',
+        type='semmae.SeededOrNext',
         dataset=dict(
             type='mmseg.ADE20KDataset', data_root='data/ADEChallengeData2016',
             data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
             pipeline=[
-                dict(type='LoadImageFromFile'),
-                dict(type='LoadAnnotations', reduce_zero_label=True),
+                dict(type='semmae.LoadImage'),
+                dict(type='semmae.LoadAnnotations', reduce_zero_label=True),
                 dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0),
                      keep_ratio=True),
                 dict(type='RandomCrop', crop_size=(crop, crop), cat_max_ratio=0.75),
@@ -64,12 +64,12 @@ val_dataloader = dict(
         type='mmseg.ADE20KDataset', data_root='data/ADEChallengeData2016',
         data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
         pipeline=[
-            dict(type='LoadImageFromFile'),
+            dict(type='semmae.LoadImage'),
             dict(type='Resize', scale=(2048, 512), keep_ratio=True),
-            dict(type='LoadAnnotations', reduce_zero_label=True),
+            dict(type='semmae.LoadAnnotations', reduce_zero_label=True),
             dict(type='PackSegInputs')]))
 test_dataloader = val_dataloader
-val_evaluator = dict(type='mmseg.IoUMetric', iou_metrics=['mIoU'])
+val_evaluator = dict(type='semmae.IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(

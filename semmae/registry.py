@@ -53,15 +53,18 @@ def _child(parent, *locations):
 
 DATA = [f'semmae.datasets.{m}' for m in
         ('seeded', 'part_dataset', 'transforms', 'fast_images', 'image_cache', 'cub_parts',
-         'inat2019', 'cars')]
+         'inat2019', 'cars', 'damage')]
 
 MODELS = _child(root.MODELS, 'semmae.models')
 DATASETS = _child(root.DATASETS, *DATA)
 TRANSFORMS = _child(root.TRANSFORMS, *DATA)
 DATA_SAMPLERS = _child(root.DATA_SAMPLERS, *DATA)
 HOOKS = _child(root.HOOKS, *(f'semmae.engine.{m}' for m in
-                              ('hooks', 'monitor', 'record', 'part_quality')))
+                             ('hooks', 'saving', 'guards', 'loops', 'monitor', 'record',
+                              'part_quality', 'data_check')))
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
     root.OPTIM_WRAPPER_CONSTRUCTORS, 'semmae.engine.optim')
-LOOPS = _child(root.LOOPS, 'semmae.engine.knn')
-METRICS = _child(root.METRICS, 'semmae.evaluation.metrics', 'semmae.evaluation.knn')
+OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'semmae.engine.optim')
+LOOPS = _child(root.LOOPS, 'semmae.engine.knn', 'semmae.engine.loops')
+METRICS = _child(root.METRICS, 'semmae.evaluation.metrics', 'semmae.evaluation.knn',
+               'semmae.evaluation.segmentation')

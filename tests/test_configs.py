@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 
 from semmae.engine import launch
-from semmae.registry import MODELS
+from semmae.registry import DATASETS, MODELS
 
 REPO = Path(__file__).resolve().parents[1]
 LEAVES = sorted(p.relative_to(REPO).as_posix() for p in (REPO / 'mm_configs').rglob('*.py')
@@ -84,6 +84,11 @@ def shrink(cfg, toy, cars, inat, tmp_path):
         for loader in evaluated(cfg):
             loader.update(batch_size=STEPS, num_workers=0, persistent_workers=False)
         shrink_labelled(cfg, train, toy, cars, inat)
+        classes = DATASETS.build(dict(train, pipeline=[])).metainfo.get('classes')
+        if classes and cfg.model.get('head'):
+            for node in (cfg.model.head, cfg.model.get('data_preprocessor') or {}):
+                if 'num_classes' in node:
+                    node['num_classes'] = len(classes)
         shrink_model(cfg, tmp_path)
     if cfg.train_cfg.get('max_iters'):
         cfg.train_cfg.update(max_iters=1, val_interval=1)

@@ -10,9 +10,11 @@ import json
 import os
 import re
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path, PurePosixPath
 
+import cv2
 import numpy as np
 from PIL import Image
 from rich.console import Console
@@ -23,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from semmae.datasets.toy import ADE_CLASSES, CUB_LISTS, PARTS, read_record
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
+MAX_PIXELS = 178_956_970  # as semmae.LoadImage
 
 
 class Report:
@@ -235,17 +238,43 @@ def unreadable(folder):
     paths = [Path(at, n) for at, _, names in os.walk(folder) for n in names
              if n.lower().endswith(SUFFIXES)]
 
-    def reason(path):
-        try:
-            with Image.open(path) as image:
-                image.load()
-        except Exception as error:      # pillow and libpng raise what they like
-            return str(error).replace(f"'{path}'", 'file') or repr(error)
-
-    with ThreadPoolExecutor() as pool:
-        reasons = list(track(pool.map(reason, paths), total=len(paths), transient=True,
-                             description=folder.name, console=Console(stderr=True)))
+    with ProcessPoolExecutor() as pool:
+        reasons = list(track(pool.map(unreadable_because, paths, chunksize=16), total=len(paths),
+                             description=folder.name, transient=True,
+                             console=Console(stderr=True)))
     return sorted((p, r) for p, r in zip(paths, reasons) if r)
+
+
+def unreadable_because(path):
+    """Why an image cannot be used, or None. In a process of its own: stderr is redirected.
+
+    libjpeg decodes damaged bytes to wrong pixels and says so on the C library's stderr only.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                return f'{image.width}x{image.height} pixels, expected at most {MAX_PIXELS:,}'
+            if image.mode in ('I', 'F'):
+                return f'pixels of mode {image.mode}, expected 8 bits or 16-bit gray'
+            if image.format != 'JPEG':
+                image.load()
+                return None
+        with tempfile.TemporaryFile() as said:
+            before = os.dup(2)
+            os.dup2(said.fileno(), 2)
+            try:
+                is_read = cv2.imread(str(path)) is not None
+            finally:
+                os.dup2(before, 2)
+                os.close(before)
+            said.seek(0)
+            warning = ' '.join(said.read().decode(errors='replace').split())
+        if 'orrupt' in warning or 'remature' in warning or not is_read:
+            with Image.open(path) as image:
+                image.load()    # which has the better words for most
+            return warning or 'OpenCV does not read it'
+    except Exception as error:      # pillow and libpng raise what they like
+        return str(error).replace(f"'{path}'", 'file') or repr(error)
 
 
 CHECKS = dict(imagenet=(check_imagenet, 'imagenet'), inat19=(check_inat19, 'inat2019'),

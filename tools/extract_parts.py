@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def main():
-    from mmengine.config import DictAction
+    from semmae.engine.config import Options
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     parser.add_argument('config')
     parser.add_argument('checkpoint', nargs='?', help='of the part learner')
@@ -37,7 +37,7 @@ def main():
                         help='processes that decode, for each GPU; default: the cores, up to 8')
     parser.add_argument('--verify', action='store_true',
                         help='check hashes, the list of images and the parts of 16 images')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V',
+    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='K=V',
                         help='the overrides that the learner was trained with')
     args = parser.parse_args()
     if (args.checkpoint is None) == (args.labels is None):
@@ -48,6 +48,9 @@ def main():
     with fail_clearly():
         from semmae.engine.extract import extract_parts, verify_parts
         from semmae.engine.true_parts import extract_true_parts
+        from semmae.files import writable_folder
+        if not args.verify:
+            writable_folder(args.out, '--out')
         inputs = (args.config, args.checkpoint, args.images, args.out, args.grid, args.source)
         if args.verify:
             different, compared = verify_parts(*inputs, options=args.cfg_options)

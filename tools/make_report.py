@@ -22,7 +22,10 @@ def main():
     from semmae.engine.launch import fail_clearly
     with fail_clearly():
         from semmae.engine.mini_report import mini_report
+        from semmae.files import writable_file
         out = args.out or args.dir / 'report/report.html'
+        if args.out:
+            writable_file(out, ('.html',))
         print(f'Report: {mini_report(args.dir, args.images, out)}')
 
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def parse():
-    from mmengine.config import DictAction
+    from semmae.engine.config import Options
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     parser.add_argument('config')
     parser.add_argument('checkpoint')
@@ -36,7 +36,7 @@ def parse():
     parser.add_argument('--num-workers', type=int, default=0, help='processes that decode')
     parser.add_argument('--work-dir', default='work_dirs/part_quality')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V',
+    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='K=V',
                         help='the overrides that the learner was trained with')
     args = parser.parse_args()
     if args.masks and not args.name:
@@ -52,8 +52,9 @@ def main():
 
         from semmae.engine.part_quality import ROWS, part_quality
         from semmae.evaluation.results import read_results
-        from semmae.files import write_atomically
+        from semmae.files import writable_folder, write_atomically
         from semmae.reporting.part_tables import part_tables, render_parts
+        writable_folder(args.work_dir)
         part_quality(args.config, args.checkpoint, args.work_dir, args.masks, args.cub,
                      args.rows or tuple(ROWS), args.name or 'CUB', args.background, args.grid,
                      args.launcher, args.cfg_options, args.batch_size, args.num_workers)

@@ -2,6 +2,8 @@
 
 Part learning, pre-training, linear probing, fine-tuning and UPerNet are all configs. Started again
 with --resume it goes on from the last checkpoint of its work directory.
+Exit status: 0 done; 2 a mistake in config or command, said in one line before the first step;
+130 or 143 stopped by SIGINT or SIGTERM, with a checkpoint saved; 1 our own, with traceback.
 """
 import argparse
 import sys
@@ -11,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def parse(argv=None):
-    from mmengine.config import DictAction
+    from semmae.engine.config import Options
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     parser.add_argument('config')
     parser.add_argument('--work-dir', help='default: work_dirs/<name of the config>')
@@ -19,8 +21,10 @@ def parse(argv=None):
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
     parser.add_argument('--keep-batch', action='store_true',
                         help="accumulate gradients to the recipe's global batch")
+    parser.add_argument('--allow-elastic', action='store_true',
+                        help='resume on another number of processes, at the same global batch')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={},
+    parser.add_argument('--cfg-options', nargs='+', action=Options, default={},
                         metavar='KEY=VALUE', help='change existing keys of the config')
     parser.add_argument('--seed', type=int)
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -33,7 +37,7 @@ def main():
     with fail_clearly():
         train(args.config, work_dir=args.work_dir, resume=args.resume, amp=args.amp,
               launcher=args.launcher, options=args.cfg_options, seed=args.seed,
-              keep_batch=args.keep_batch)
+              keep_batch=args.keep_batch, allow_elastic=args.allow_elastic)
 
 
 if __name__ == '__main__':

@@ -53,7 +53,9 @@ def main():
     args = vars(parse())
     what = args.pop('what')
     from semmae.engine.launch import fail_clearly
+    from semmae.files import writable_file
     with fail_clearly():
+        writable_file(args['out'], ('.png', '.pdf', '.svg'))
         from semmae.engine import pictures
         from semmae.reporting.figures import alpha_curves, training_curves
         draw = dict(parts=pictures.draw_parts, masks=pictures.draw_masks,

@@ -5,10 +5,14 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
+    checkpoint=dict(type='semmae.CheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'))
 custom_hooks = [
     dict(type='semmae.StepSeedHook'),
+    dict(type='semmae.RankStateHook'),
+    dict(type='semmae.FiniteHook'),
+    dict(type='semmae.StopHook'),
+    dict(type='semmae.DataCheckHook'),
     dict(type='semmae.ProgressHook', by_epoch=True),
     dict(type='semmae.ResultRecorder')]
 

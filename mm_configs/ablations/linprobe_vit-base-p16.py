@@ -14,12 +14,12 @@ model['backbone'].update(patch_size=16)
 model['backbone']['init_cfg']['checkpoint'] = 'work_dirs/semmae_vit-base-p16/epoch_800.pth'
 
 train_dataloader = dict(dataset=dict(dataset=dict(pipeline=[
-    dict(type='LoadImageFromFile'),
+    dict(type='semmae.LoadImage'),
     dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs')])))
 val_dataloader = dict(dataset=dict(pipeline=[
-    dict(type='LoadImageFromFile'),
+    dict(type='semmae.LoadImage'),
     dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs')]))

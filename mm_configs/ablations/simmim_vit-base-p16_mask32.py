@@ -33,7 +33,7 @@ model = dict(
         mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]))
 
 train_dataloader = dict(batch_size=128, dataset=dict(dataset=dict(pipeline=[
-    dict(type='LoadImageFromFile'),
+    dict(type='semmae.LoadImage'),
     dict(type='mmpretrain.RandomResizedCrop', scale=img_size, crop_ratio_range=(0.67, 1.0)),
     dict(type='mmpretrain.RandomFlip', prob=0.5),
     dict(type='mmpretrain.SimMIMMaskGenerator', input_size=img_size, mask_ratio=0.6,

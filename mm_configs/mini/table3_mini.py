@@ -19,10 +19,8 @@ train_dataloader.dataset.dataset.update(
     data_root='data/toy_table3/imagenet/train', part_store='data/toy_table3/parts/train', grid=grid)
 train_dataloader.dataset.dataset.pipeline[-1].num_noise = grid ** 2 + _base_.num_parts
 
-custom_hooks = [
-    dict(type='semmae.StepSeedHook'),
-    dict(type='semmae.ProgressHook', by_epoch=False),
-    dict(type='semmae.ResultRecorder')]
+custom_hooks = [dict(hook, by_epoch=False) if hook['type'] == 'semmae.ProgressHook' else hook
+                for hook in _base_.custom_hooks]
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=1,
          convert_to_iter_based=True),

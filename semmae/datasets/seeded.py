@@ -61,8 +61,11 @@ class Seeded(Dataset):
 class SeededSampler(DefaultSampler):
     """Yields (epoch, index) for a `Seeded` data set, whose seed it hands over.
 
-    is_infinite: for iteration-based loops; epochs follow each other without end, and ``skip``
-    goes to an absolute position, as mmengine's ``InfiniteSampler`` does when a run is resumed.
+    The k-th process of n gets every n-th sample from the k-th on, so that a global batch, in the
+    order of processes within each row of n, does not depend on how many share it.
+
+    is_infinite: for iteration-based loops; epochs follow each other without end, and none is
+    filled up to a multiple of the processes.
     """
 
     def __init__(self, dataset, shuffle=True, seed=None, is_infinite=False, **kwargs):
@@ -75,15 +78,32 @@ class SeededSampler(DefaultSampler):
         self.is_infinite, self.start = is_infinite, 0
 
     def __iter__(self):
-        if not self.is_infinite:
-            return ((self.epoch, i) for i in super().__iter__())
         start, self.start = self.start, 0
-        return islice(self._endless(), start, None)
+        if self.is_infinite:
+            return self._endless(self.rank + start * self.world_size)
+        epoch = self.epoch
+        return ((epoch, i) for i in islice(super().__iter__(), start, None))
 
-    def _endless(self):
-        for self.epoch in count():
-            yield from ((self.epoch, i) for i in super().__iter__())
+    def _endless(self, position):
+        """Every ``world_size``-th sample of all epochs from ``position`` on."""
+        length = len(self.dataset)
+        first, position = divmod(position, length)
+        for epoch in count(first):
+            order = self._order(epoch)
+            while position < length:
+                yield epoch, order[position]
+                position += self.world_size
+            position -= length
+
+    def _order(self, epoch):
+        if not self.shuffle:
+            return range(len(self.dataset))
+        generator = torch.Generator().manual_seed(self.seed + epoch)
+        return torch.randperm(len(self.dataset), generator=generator).tolist()
 
     def skip(self, num_samples):
-        """Start after ``num_samples`` samples of this rank, counted from the very first one."""
+        """Start after ``num_samples`` samples of this process, the next time only.
+
+        Counted from the beginning of the epoch, or with ``is_infinite`` from the very first one.
+        """
         self.start = num_samples

@@ -13,12 +13,13 @@ from mmpretrain.datasets import RandomResizedCrop
 from PIL import Image
 
 from ..registry import TRANSFORMS
+from .damage import DamagedImage, read_bytes, read_header, require_checksums
 from .part_store import PartStore
 
 MAPS = ('part_ids', 'foreground')
 RANDOM = ('FlipWithParts', 'RandomResizedCropWithParts')  # they move image and parts together
 IN_ONE = ('LoadCenterCrop', 'LoadPacked')  # load, resize, crop to the short side, mirror with parts
-SAME_PLACE = ('LoadImageFromFile', 'LoadPartTruth', 'PackImage')
+SAME_PLACE = ('LoadImage', 'LoadImageFromFile', 'LoadPartTruth', 'PackImage')
 
 
 def kind_of(step) -> str:
@@ -56,7 +57,7 @@ def view_of(pipeline) -> list:
         elif kind not in (*SAME_PLACE, *RANDOM):
             raise ValueError(
                 f'{kind} would move images away from their part maps. With a part store or true '
-                'parts, the steps may be LoadImageFromFile, mmpretrain.ResizeEdge, '
+                'parts, the steps may be semmae.LoadImage, mmpretrain.ResizeEdge, '
                 'mmpretrain.CenterCrop, semmae.RandomResizedCropWithParts (in place of '
                 'RandomResizedCrop), semmae.FlipWithParts (in place of RandomFlip) or '
                 'semmae.LoadPartTruth, and semmae.PackImage, in this order')
@@ -292,11 +293,16 @@ def require_upright(path):
 
 def read_labels(path):
     """(H, W) uint8 of a label map; palette images give their indices."""
-    with Image.open(path) as image:
+    content = read_bytes(str(path))
+    require_checksums(content, path)
+    with read_header(content, path) as image:
         if image.mode not in ('L', 'P'):
             raise ValueError(f'{path} is an image of mode {image.mode}, expected a label map with '
                              'one channel of 8 bits (mode L or P). Write it again as such')
-        return np.array(image)
+        try:
+            return np.array(image)
+        except Exception as error:      # pillow raises what it likes
+            raise DamagedImage(f'{path} cannot be decoded: {error}. Replace it') from None
 
 
 @TRANSFORMS.register_module()

@@ -1,25 +1,19 @@
 """Weights in, strictly: what does not load is an error, and nothing in a file is ever executed.
 
-One loader for every stage. It reads tensors only, finds the backbone whatever the file calls it,
-translates other projects' names into mmpretrain's (`layouts`), interpolates positions where the
-grid differs, and refuses everything else that does not fit.
+One loader for every stage. It reads tensors only (`reading`), finds the backbone whatever the file
+calls it, translates other projects' names into mmpretrain's (`layouts`), interpolates positions
+where the grid differs, and refuses everything else that does not fit.
 """
-import argparse
 import math
-import pickle
 import re
-import struct
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.fileio import LocalBackend, register_backend
-from mmengine.logging import HistoryBuffer, MMLogger
-from mmengine.runner import CheckpointLoader
-from safetensors import SafetensorError
+from mmengine.logging import MMLogger
 
-from ..files import sha256, write_atomically
+from ..files import digest_file, sha256, writable_file, write_atomically
 from .layouts import OURS_TO_TIMM as OURS_TO_TIMM  # models take it from here
 from .layouts import (
     TABLE,
@@ -37,28 +31,8 @@ from .layouts import (
     whole,
     window_of,
 )
-
-
-def _statistics_of_history(owner, name):
-    """``getattr`` for what mmengine's log buffers need it for, and for nothing else."""
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
-        raise pickle.UnpicklingError(f'the file asks for getattr({owner!r}, {name!r})')
-    return getattr(owner, name)
-
-
-# Plain containers of numbers that stand beside the weights: mmengine's log, the options (MAE, DINO,
-# iBOT) and the learning rates, which are numpy's. A file names numpy's functions as the numpy that
-# wrote it did: numpy.core is 1, numpy._core is 2.
-_numpy = np._core if hasattr(np, '_core') else np.core
-SAFE = [HistoryBuffer, (_statistics_of_history, 'builtins.getattr'), argparse.Namespace,
-        np.ndarray, np.dtype,
-        *((function, f'numpy.{core}.multiarray.{function.__name__}') for core in ('core', '_core')
-          for function in (_numpy.multiarray._reconstruct, _numpy.multiarray.scalar)),
-        *{type(np.dtype(t)) for t in ('f8', 'f4', 'f2', 'i8', 'i4', 'i2', 'i1', 'u1', 'b1')}]
-
-# What reading a file that is damaged, cut, something else or malicious ends in.
-UNREADABLE = (pickle.UnpicklingError, SafetensorError, struct.error, RuntimeError, EOFError,
-              OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError)
+from .reading import local_file, read_checkpoint
+from .saving import latest as latest
 
 STATE_DICTS = ('state_dict', 'model', 'teacher')  # mmengine, lightning; MAE, DeiT; DINO, iBOT
 
@@ -85,52 +59,12 @@ class AtomicBackend(LocalBackend):
     def put_text(self, obj, filepath, encoding='utf-8'):
         self.put(obj.encode(encoding), filepath)
 
+    def remove(self, filepath):
+        super().remove(filepath)
+        digest_file(filepath).unlink(missing_ok=True)
+
 
 register_backend('local', AtomicBackend, force=True, prefixes='')
-
-
-def read_checkpoint(path, map_location='cpu') -> dict:
-    """A checkpoint's content as tensors and plain values; never runs code from the file.
-
-    Reads what torch.save (new and old format) and safetensors write. Raises FileNotFoundError, and
-    ValueError for a file that is damaged, holds no dict or asks for anything but the classes in
-    `SAFE`; of those, argparse.Namespace holds the options of MAE, DINO and iBOT.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'no checkpoint at {path}; train it first, or give another path')
-    try:
-        if path.suffix == '.safetensors':
-            from safetensors.torch import load_file
-            content = load_file(path)
-        else:
-            with torch.serialization.safe_globals(SAFE):
-                content = torch.load(path, map_location=map_location, weights_only=True)
-        if not isinstance(content, dict):
-            raise ValueError(f'it holds a {type(content).__name__} instead of a dict')
-    except UNREADABLE as error:
-        raise ValueError(
-            f'{path} ({path.stat().st_size} bytes) is not a checkpoint that can be read as plain '
-            f'tensors: {reason(error)}. Expected a file written by torch.save or safetensors with '
-            'weights only, in full length; it was not executed.') from error
-    return content
-
-
-def reason(error) -> str:
-    """What torch says is wrong with a file, without its advice to trust it."""
-    lines = (str(error).rpartition('WeightsUnpickler error:')[2].strip().splitlines()
-             or [type(error).__name__])
-    said = next((line for line in lines if 'GLOBAL' in line), lines[0])
-    return said.partition('. Please')[0].strip(' .')
-
-
-def for_mmengine(filename, map_location=None, logger=None):
-    """mmengine's loader for local files: ours, without its fallback to unsafe unpickling."""
-    return read_checkpoint(filename, map_location or 'cpu')
-
-
-# prefixes='' is every path without a scheme.
-CheckpointLoader.register_scheme(prefixes='', loader=for_mmengine, force=True)
 
 
 def backbone_state(content: dict, checkpoint_key=None, source='the checkpoint') -> dict:
@@ -190,13 +124,6 @@ def resize_position_embedding(pos_embed, old, new, num_extra=1, offset=0., mode=
           if offset else dict(size=tuple(new)))
     grid = torch.nn.functional.interpolate(grid, mode=mode, align_corners=False, **to)
     return torch.cat([extra, grid.flatten(2).transpose(1, 2).to(extra)], 1)
-
-
-def latest(work_dir):
-    """The checkpoint with the highest number in a work directory, or None."""
-    found = [p for kind in ('epoch', 'iter') for p in Path(work_dir).glob(f'{kind}_*.pth')
-             if p.stem.split('_')[1].isdigit()]
-    return max(found, key=lambda p: int(p.stem.split('_')[1]), default=None)
 
 
 def misfits(state, own, may_be_new=None, may_be_left=None) -> list:
@@ -269,7 +196,7 @@ def fit_positions(state, own, model) -> list:
 
 
 def load_backbone(model, path, names=(), checkpoint_key=None) -> dict:
-    """Fill ``model`` from ``path`` and return the load report.
+    """Fill ``model`` from ``path`` (or an http(s) address) and return the load report.
 
     model: ``semmae.ViT`` or timm's VisionTransformer; weights are cast to its dtype.
     names: renames mmpretrain's names into the model's (`OURS_TO_TIMM` for a timm ViT).
@@ -301,8 +228,9 @@ def load_backbone(model, path, names=(), checkpoint_key=None) -> dict:
     model.load_state_dict({k: state[k] for k in matched}, strict=False)
     zeros = [k for k in matched if k in zeros]
     meta = content.get('meta')
-    report = dict(path=str(path), sha256=sha256(path), matched=len(matched) - len(zeros),
-                  new=sorted({*own} - {*matched} | {*zeros}), zeros=zeros,
+    report = dict(path=str(path), sha256=sha256(local_file(path)),
+                  matched=len(matched) - len(zeros), zeros=zeros,
+                  new=sorted({*own} - {*matched} | {*zeros}),
                   left=len(set(state) - set(own)), resized=resized,
                   recipe=meta.get('semmae') if isinstance(meta, dict) else None)
     MMLogger.get_current_instance().info(
@@ -338,9 +266,7 @@ def convert(src, dst, to) -> int:
     Raises ValueError, and writes nothing, if a tensor of the ViT is missing, unknown, of a shape
     that does not go with the others or not finite, and for a network that ``to`` cannot be.
     """
-    dst = Path(dst)
-    if dst.suffix not in ('.pth', '.safetensors'):
-        raise ValueError(f'{dst}: expected a name that ends in .pth or .safetensors')
+    dst = writable_file(dst, ('.pth', '.safetensors'), 'DST')
     state = {k: v.contiguous() for k, v in backbone_state(
         read_checkpoint(src), source=str(src)).items()
         if k.startswith(('ln1.', 'ln2.')) or not MAY_BE_LEFT.search(k)}

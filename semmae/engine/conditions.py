@@ -2,6 +2,7 @@
 import hashlib
 from pathlib import Path
 
+import numpy as np
 from mmengine.dist import get_world_size
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -52,11 +53,45 @@ def run_identity(runner):
     """What a resumed run must have in common with the one that was stopped."""
     size = run_size(runner)
     shared = ('batch_size', 'norm_batch', 'num_train', 'epochs', 'iters')
+    loader = getattr(getattr(runner, '_train_loop', None), 'dataloader', None)
     return dict(
         seed=runner.seed, **{k: size.get(k) for k in shared},
         # mmengine counts iterations and schedules in accumulated steps.
         accumulated_steps=accumulated_steps(runner.cfg), schedule=schedule_of(runner.cfg),
-        parts=parts_behind(runner))
+        parts=parts_behind(runner), world_size=get_world_size(),
+        epoch_length=loader and len(loader), data=loader and data_fingerprint(loader))
+
+
+def changes(before, now, allow_elastic=False):
+    """What keeps a run from being resumed, a short text for each field; [] if nothing does.
+
+    Fields that ``before``, of an older checkpoint, does not have are not compared.
+    allow_elastic: another number of processes is no reason. The global batch still has to be the
+    same, made of batches of another size: batches, samples and masks then are those of before.
+    Numbers that are drawn in the model (drop path, mixup) are not; MAE's pre-training has none.
+    """
+    wrong = [f'{k} {before[k]}, now {now[k]}' for k in now if k in before and before[k] != now[k]
+             and not (k == 'world_size' and allow_elastic)]
+    if len(wrong) == 1 and wrong[0].startswith('world_size'):
+        wrong[-1] += ' (at the same global batch; --allow-elastic accepts that)'
+    return wrong
+
+
+def data_fingerprint(loader, num=1000):
+    """A short hash of the folder, name and label of ``num`` training images, evenly spaced.
+
+    Of few, since it is taken at each checkpoint; an image more or less moves all that follow.
+    """
+    data = loader.dataset
+    data = data.dataset if isinstance(data, Seeded) else data
+    if not hasattr(data, 'get_data_info'):
+        return None
+    found = hashlib.sha256()
+    for i in np.linspace(0, len(data) - 1, min(num, len(data))).round().astype(int):
+        info = data.get_data_info(int(i))
+        name = Path(info.get('img_path', '')).parts[-2:]
+        found.update(f'{"/".join(name)} {info.get("gt_label")}\n'.encode())
+    return found.hexdigest()[:12]
 
 
 def schedule_of(cfg):
@@ -135,7 +170,7 @@ def protocol_of(runner, weights, size):
         **{k: v for k, v in size.items() if k not in ('num_train', 'pixels')},
         optimizer=optimizer.pop('type', None), **optimizer,
         paramwise={k: v for k, v in (optim.get('paramwise_cfg') or {}).items()},
-        precision=optim.get('dtype', 'float32') if optim.get('type') == 'AmpOptimWrapper'
+        precision=optim.get('dtype', 'float32') if 'Amp' in optim.get('type', '')
         else 'float32', clip_grad=optim.get('clip_grad'), drop_path=vit.get('drop_path_rate', 0.),
         frozen=vit.get('is_frozen', False), rel_pos_bias=vit.get('rel_pos_bias', False),
         pooling=vit.get('out_type'), out_indices=vit.get('out_indices'),

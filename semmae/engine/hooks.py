@@ -3,7 +3,7 @@ import json
 from pathlib import Path
 
 import torch
-from mmengine.dist import all_reduce, get_rank, is_main_process
+from mmengine.dist import all_reduce, gather, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
@@ -16,6 +16,12 @@ from ..registry import HOOKS
 def unwrapped(model):
     """The model itself, with or without DistributedDataParallel around it."""
     return model.module if is_model_wrapper(model) else model
+
+
+def stack_ranks(value):
+    """A tensor of all processes, (processes, ...) on the CPU of the first; None on the others."""
+    values = gather(value.detach().contiguous())
+    return torch.stack([v.cpu() for v in values]) if is_main_process() else None
 
 
 @HOOKS.register_module()
@@ -57,8 +63,8 @@ class PartHealthHook(Hook):
     SIGNS = ('off_diagonal_cosine', 'largest_share', 'num_empty', 'entropy', 'logit_std',
              'explained')
 
-    def before_train_epoch(self, runner):
-        self.sum, self.steps = None, 0
+    def __init__(self):
+        self.sum, self.steps = None, 0  # of the epoch so far
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         values = torch.cat([torch.stack([outputs[k].float() for k in self.SIGNS]),
@@ -75,6 +81,7 @@ class PartHealthHook(Hook):
         health['collapsed'] = signs_of_collapse(
             *(health[k] for k in ('coverage', 'off_diagonal_cosine', 'largest_share', 'explained')))
         self.health = health
+        self.sum, self.steps = None, 0
         shares = ' '.join(f'{share:.0%}' for share in health['coverage'])
         runner.logger.info(f'parts cover {shares}')
         if is_main_process():
@@ -87,9 +94,15 @@ class PartHealthHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint):
         self.health = checkpoint.get('meta', {}).get('part_health') or {}
+        so_far = checkpoint.pop('part_health_so_far', None)
+        if so_far and runner._resume:  # of another number of processes: their mean, as good
+            rows, self.steps = so_far['sum'], so_far['steps']
+            self.sum = rows[get_rank()] if len(rows) == get_world_size() else rows.mean(0)
 
     def before_save_checkpoint(self, runner, checkpoint):
         checkpoint['meta']['part_health'] = getattr(self, 'health', None)
+        if self.steps:
+            checkpoint['part_health_so_far'] = dict(sum=stack_ranks(self.sum), steps=self.steps)
 
     def after_train(self, runner):
         said = getattr(self, 'health', {}).get('collapsed')

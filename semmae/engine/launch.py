@@ -8,13 +8,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 from mmengine.runner import Runner
 
 from .. import registry  # noqa: F401  registers everything, and checks the stack first
+from ..files import writable_folder
+from .allocator import keep_freed_memory
 from .checkpoint import latest, load_whole, read_checkpoint
+from .config import read_config
+from .guards import only_run, train_until_stopped
 from .hooks import unwrapped
+from .optim import multiplies_bfloat16
+from .sanity import built_from, require_numbers
+from .saving import is_first_process
 
 # How mmcv and mmpretrain begin what is a user's mistake and not theirs.
 FOREIGN_MISTAKES = ('failed to load image', 'dataset is incorrectly organized')
@@ -26,8 +32,9 @@ def fail_clearly():
     """A user's mistake ends in one line on stderr and exit status 2; our own in a traceback."""
     try:
         yield
-    except (ValueError, FileNotFoundError, RuntimeError, AssertionError) as error:
-        known = isinstance(error, (ValueError, FileNotFoundError)) or any(
+    except (ValueError, FileNotFoundError, FloatingPointError, RuntimeError,
+            AssertionError) as error:
+        known = isinstance(error, (ValueError, FileNotFoundError, FloatingPointError)) or any(
             text in str(error) for text in FOREIGN_MISTAKES)
         if os.environ.get('SEMMAE_TRACEBACK') or not known:
             raise
@@ -36,50 +43,13 @@ def fail_clearly():
         sys.exit(2)
 
 
-def read_config(path, options=None):
-    """A config with overrides; a key that it does not have is an error."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'no config at {path}; the shipped ones are in mm_configs/')
-    cfg = Config.fromfile(path)
-    for key in options or {}:
-        node = cfg._cfg_dict
-        *parents, last = key.split('.')
-        for part in parents:
-            node = _step(node, part)
-        if not _has(node, last) and key not in OPTIONAL:
-            known = sorted(node) if isinstance(node, dict) else []
-            raise ValueError(f'--cfg-options {key}: {path} has no such key; at that place it has '
-                             f'{", ".join(known) or "no keys"}')
-    cfg.merge_from_dict(dict(options or {}))
-    return cfg
-
-
-def _step(node, part):
-    if isinstance(node, (list, tuple)) and part.isdigit() and int(part) < len(node):
-        return node[int(part)]
-    return node.get(part) if isinstance(node, dict) else None
-
-
-def _has(node, key):
-    if isinstance(node, (list, tuple)):
-        return key.isdigit() and int(key) < len(node)
-    return isinstance(node, dict) and key in node
-
-
-# Keys that a config may leave out.
-OPTIONAL = ('model.backbone.init_cfg', 'model.backbone.init_cfg.checkpoint',
-            'model.backbone.layer_scale_init_value', 'model.backbone.rel_pos_bias',
-            'model.backbone.is_pos_embed_fixed', 'model.backbone.interpolate_offset',
-            'result.recipe', 'result.method',
-            'optim_wrapper.accumulative_counts')
-
-
 def prepare(config, work_dir=None, launcher='none', options=None):
     """The config as the runner takes it: work directory, launcher, CPU processes."""
     warnings.filterwarnings('ignore', category=UserWarning, module='mm.*')
     cfg = read_config(config, options)
     cfg.launcher = launcher
-    cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(config).stem)
+    cfg.work_dir = str(writable_folder(
+        work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(config).stem))
     if launcher != 'none' and not torch.cuda.is_available():
         # mmengine would ask for a GPU: start gloo first, and tell DDP that there is no device.
         if not torch.distributed.is_initialized():
@@ -111,10 +81,11 @@ def add_tensorboard(cfg):
 
 
 def train(config, work_dir=None, resume=False, amp=False, launcher='none', options=None,
-          seed=None, keep_batch=False):
+          seed=None, keep_batch=False, allow_elastic=False):
     """Train ``config``; returns the runner.
 
     keep_batch: accumulate gradients to the recipe's global batch.
+    allow_elastic: resume on another number of processes with the same global batch.
     """
     cfg = prepare(config, work_dir, launcher, options)
     add_tensorboard(cfg)
@@ -123,12 +94,11 @@ def train(config, work_dir=None, resume=False, amp=False, launcher='none', optio
                          f'found none. Run one process: python tools/train.py {config}')
     if keep_batch:
         said = accumulate(cfg, world_size_of(launcher))
-        if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
+        if is_first_process():
             print(said, file=sys.stderr)
-    cfg.resume = False
-    if resume and latest(cfg.work_dir):
-        # mmengine's last_checkpoint holds an absolute path, which a moved folder would betray.
-        cfg.update(resume=True, load_from=str(latest(cfg.work_dir)))
+    if allow_elastic:
+        cfg.allow_elastic = True  # `ResultRecorder` compares
+    require_numbers(cfg)
     if seed is not None:
         cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
     if cfg.get('randomness', {}).get('seed') is None:
@@ -143,13 +113,21 @@ def train(config, work_dir=None, resume=False, amp=False, launcher='none', optio
     def to_the_result(runner):
         if how:
             compile_parts(runner, how)
-        model = runner.train()
+        with built_from(cfg, lambda: getattr(runner, 'is_consistent', False)):
+            model = train_until_stopped(runner)
         missing = ['result' in cfg and not (Path(runner.work_dir) / 'results.jsonl').is_file()]
         broadcast_object_list(missing)  # the first process wrote it, so it knows
         if missing[0]:
             runner.val_loop.run()  # it was stopped after the last step, before its evaluation
         return model
-    return run(cfg, to_the_result)
+    with only_run(cfg.work_dir):
+        cfg.resume = False
+        if resume and (newest := latest(cfg.work_dir)):
+            # mmengine's last_checkpoint holds an absolute path, which a moved folder would betray.
+            cfg.update(resume=True, load_from=str(newest))
+        elif resume and is_first_process():
+            print(f'--resume: no checkpoint in {cfg.work_dir}, starting anew', file=sys.stderr)
+        return run(cfg, to_the_result)
 
 
 def compile_parts(runner, how):
@@ -212,7 +190,7 @@ def scale(node, steps, *keys):
 
 
 def mixed_precision(optim_wrapper, asked):
-    """AMP where there is a GPU; without one, an error if it was asked for, else full precision."""
+    """AMP where there is a GPU; without one bfloat16 if it was asked for, else float32."""
     dtype, loss_scale = optim_wrapper.get('dtype'), optim_wrapper.get('loss_scale', 'dynamic')
     if dtype not in (None, 'bfloat16', 'float16'):
         raise ValueError(f'optim_wrapper.dtype is {dtype!r}, expected bfloat16 or float16; for '
@@ -223,7 +201,11 @@ def mixed_precision(optim_wrapper, asked):
     if torch.cuda.is_available():
         return dict(optim_wrapper, type='AmpOptimWrapper')
     if asked:
-        raise ValueError('--amp needs a GPU, found none; leave it out to train in float32')
+        if dtype == 'float16' or not multiplies_bfloat16():
+            raise ValueError('--amp needs a GPU, or for bfloat16 a CPU that multiplies it '
+                             '(AVX512-BF16, AMX); found neither. Leave it out to train in float32')
+        return dict({k: v for k, v in optim_wrapper.items() if k != 'loss_scale'},
+                    type='semmae.CPUAmpOptimWrapper', dtype='bfloat16')
     print('no GPU: float32 instead of mixed precision', file=sys.stderr)
     return dict({k: v for k, v in optim_wrapper.items() if k not in ('dtype', 'loss_scale')},
                 type='OptimWrapper')
@@ -247,6 +229,8 @@ def test(config, checkpoint, work_dir=None, launcher='none', options=None):
     if launcher != 'none' and not torch.cuda.is_available():
         without_sync_bn(cfg.model)
 
+    with only_run(cfg.work_dir):
+        pass  # no training is at it; several tests may be
     return evaluate(cfg, checkpoint)
 
 
@@ -268,11 +252,13 @@ def run(cfg, action):
 
     Runner writes ``work_dir/<name of the config>``, and mim looks for configs by that name.
     """
+    keep_freed_memory()
     filename = cfg.filename
     # mmengine keeps log, scalars and pictures of a run under its name and the second of its start:
     # the next run of a process within that second would write into the folder of the one before.
     cfg.experiment_name = f'{Path(filename).stem}_{next(RUNS)}'
-    runner = Runner.from_cfg(cfg)
+    with built_from(cfg):
+        runner = Runner.from_cfg(cfg)
     copy = Path(runner.work_dir) / Path(filename).name
     if is_main_process() and copy.is_file() and copy.resolve() != Path(filename).resolve():
         copy.rename(copy.with_name('config.py'))

@@ -1,7 +1,11 @@
-"""Parameter groups: layer-wise learning-rate decay and no decay where MAE has none."""
+"""Parameter groups, with MAE's layer decay and weight decay, and bfloat16 on a CPU."""
+from contextlib import contextmanager
+
+import torch
+from mmengine.optim import OptimWrapper
 from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
 
-from ..registry import OPTIM_WRAPPER_CONSTRUCTORS
+from ..registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -30,7 +34,31 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
         super().add_params(single, module, prefix, depth, **kwargs)
         groups = {}
         for one in single:
-            one.pop('param_name')
+            for name in ('param_name', 'layer_id'):
+                one.pop(name)
             key = tuple(sorted((k, v) for k, v in one.items() if k != 'params'))
             groups.setdefault(key, dict(one, params=[]))['params'] += one['params']
         params += groups.values()
+
+
+@OPTIM_WRAPPERS.register_module()
+class CPUAmpOptimWrapper(OptimWrapper):
+    """What mmengine's AmpOptimWrapper is on a GPU: matrix products in bfloat16, weights in float32.
+
+    dtype: bfloat16; no other is of use on a CPU.
+    """
+
+    def __init__(self, dtype='bfloat16', **kwargs):
+        super().__init__(**kwargs)
+        self.dtype = getattr(torch, dtype)
+
+    @contextmanager
+    def optim_context(self, model):
+        with super().optim_context(model), torch.autocast('cpu', self.dtype):
+            yield
+
+
+def multiplies_bfloat16():
+    """Whether this CPU has instructions for bfloat16; without them it is slower than float32."""
+    can = torch.cpu.get_capabilities()
+    return bool(can.get('avx512_bf16') or can.get('amx_bf16') or can.get('bf16'))

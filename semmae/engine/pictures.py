@@ -22,8 +22,8 @@ from ..models.masking import Candidates
 from ..registry import DATASETS, MODELS
 from ..reporting import figures
 from .checkpoint import load_whole
+from .config import read_config, read_dumped
 from .extract import infer, load_learner, without_random_steps
-from .launch import read_config
 
 
 @torch.no_grad()
@@ -188,7 +188,7 @@ def draw_segmentations(work_dirs, out, num=4):
     are pale. FileNotFoundError where predictions, images or label maps are missing.
     """
     folders = {title: predictions_of(folder) for title, folder in work_dirs.items()}
-    cfg = read_config(next(iter(work_dirs.values())) / 'config.py')
+    cfg = read_dumped(Path(next(iter(work_dirs.values())), 'config.py'))
     bare = cfg.test_dataloader.dataset
     root = Path(bare.data_root, bare.data_prefix.img_path)
     if not root.is_dir():

@@ -15,10 +15,11 @@ from ..evaluation.protocol import metric_name
 from ..evaluation.results import append_result
 from ..files import sha256
 from ..registry import HOOKS
-from .checkpoint import latest
+from .checkpoint import latest, listed, misfits
 from .conditions import (
     TESTED,
     accumulated_steps,
+    changes,
     parts_behind,
     plain,
     protocol_of,
@@ -27,8 +28,10 @@ from .conditions import (
     split_of,
     why_reduced,
 )
+from .config import dotted
 from .hooks import unwrapped
 from .predictions import Predictions
+from .sanity import require_consistent
 
 
 @HOOKS.register_module()
@@ -66,6 +69,7 @@ class ResultRecorder(Hook):
                 f'{len(loader.dataset)} training images do not fill one batch of '
                 f'{run_size(runner)["batch_size"]}; lower train_dataloader.batch_size, or repeat '
                 'them: train_dataloader.dataset.min_length')
+        require_consistent(runner)
         self.describe(runner)  # names that contradict the checkpoint are refused now
         stated = runner.cfg.get('recipe') or runner.cfg.get('result') or {}
         wanted, found = stated.get('full', {}).get('batch_size'), run_size(runner)['batch_size']
@@ -77,6 +81,8 @@ class ResultRecorder(Hook):
 
     # -- what a checkpoint says about itself
     def before_save_checkpoint(self, runner, checkpoint):
+        if not is_main_process():  # called for what others gather; nothing is saved here
+            return
         meta = checkpoint['meta']
         size = run_size(runner)
         done = dict(epochs=meta['epoch'], iters=meta['iter'] // accumulated_steps(runner.cfg))
@@ -87,22 +93,22 @@ class ResultRecorder(Hook):
             meta['semmae_result'] = dict(size=size, protocol=plain(
                 protocol_of(runner, meta['semmae'], size)))
         meta['semmae_run'] = run_identity(runner)
+        meta['semmae_config'] = trained_config(runner.cfg)
 
     def after_load_checkpoint(self, runner, checkpoint):
         meta = checkpoint.get('meta') or {}
         meta.pop('config', None)  # mmengine would execute it when it resumes
         self.meta = meta
-        own, state = unwrapped(runner.model).state_dict(), checkpoint.get('state_dict', {})
-        if set(own) != set(state):
-            odd = sorted(set(own) ^ set(state))
+        state = checkpoint.get('state_dict', {})
+        if odd := misfits({k: v for k, v in state.items() if torch.is_tensor(v)},
+                          unwrapped(runner.model).state_dict()):
             raise ValueError(
-                f'the checkpoint does not fit this config: {len(odd)} tensors are only in one of '
-                f'the two (first: {odd[0]}). For a backbone alone use '
-                'model.backbone.init_cfg.checkpoint')
+                f'the checkpoint does not fit this config: {len(odd)} tensors differ:'
+                f'{listed(odd)}\nFor a backbone alone use model.backbone.init_cfg.checkpoint')
         if runner._resume and 'semmae_run' in meta:
-            before, now = meta['semmae_run'], run_identity(runner)
-            wrong = [f'{k} {before[k]}, now {now[k]}' for k in now
-                     if k in before and before[k] != now[k]]
+            wrong = changes(meta['semmae_run'], run_identity(runner),
+                            runner.cfg.get('allow_elastic'))
+            wrong += config_changes(meta.get('semmae_config'), trained_config(runner.cfg))
             if wrong:
                 raise ValueError(f'this run cannot be resumed as it was: {"; ".join(wrong)}. '
                                  'Restore them, or start in another --work-dir')
@@ -208,6 +214,30 @@ class ResultRecorder(Hook):
             line = append_result(path, dict(record, metric=metric, unit=unit,
                                             value=float(metrics[metric])))
             runner.logger.info(f"result {line['row']}: {metric} {metrics[metric]:.2f} -> {path}")
+
+
+# Where things lie, and what a resumed run takes from its checkpoint.
+PLACES = ('init_cfg', 'checkpoint', 'store', 'root', 'data_root', 'part_store', 'label_root',
+          'num_workers', 'accumulative_counts')
+
+
+def trained_config(cfg):
+    """{key: value} of all that decides what a training does to weights, as plain values."""
+    data = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in data:
+        data = data['dataset']
+    groups = dict(model=cfg.get('model'), optim_wrapper=cfg.get('optim_wrapper'),
+                  pipeline=data.get('pipeline'))
+    found = dotted({k: plain(v) for k, v in groups.items() if v})
+    return {key: value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
+            for key, value in found if not isinstance(value, (dict, list))
+            and not {*PLACES} & {*key.split('.')}}
+
+
+def config_changes(before, now):
+    """'key: old -> new' for what differs; [] for a checkpoint that has no such dict."""
+    return [f'{k}: {before.get(k, "absent")} -> {now.get(k, "absent")}'
+            for k in sorted({*before, *now}) if before.get(k) != now.get(k)] if before else []
 
 
 def selection(cfg, checkpoint):

@@ -1,4 +1,6 @@
 """A sample is a function of (seed, epoch, index): workers, ranks and restarts change nothing."""
+from itertools import chain, islice
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +61,45 @@ def test_an_endless_sampler_resumed_goes_on_as_if_never_stopped():
         return [next(it) for _ in range(n)]
     assert stream(0, 37)[13:] == stream(13, 24)
     assert {e for e, _ in stream(0, 37)} == {0, 1, 2, 3}
+
+
+def on_ranks(world, **kwargs):
+    """A sampler for each of ``world`` processes, over 12 samples."""
+    class Twelve(Draws):
+        def __len__(self):
+            return 12
+    for rank in range(world):
+        sampler = SeededSampler(Seeded(Twelve()), seed=1, **kwargs)
+        sampler.rank, sampler.world_size = rank, world
+        sampler.num_samples, sampler.total_size = 12 // world, 12
+        yield sampler
+
+
+def test_an_epoch_is_entered_after_the_samples_that_were_read_and_once_only():
+    (sampler,) = on_ranks(1)
+    whole = list(sampler)
+    sampler.skip(5)
+    assert list(sampler) == whole[5:] and list(sampler) == whole
+    sampler.skip(12)
+    assert list(sampler) == []
+
+
+@pytest.mark.parametrize('is_infinite', [False, True])
+def test_a_global_batch_is_the_same_however_many_processes_share_it(is_infinite):
+    def batches(world, start=0):
+        streams = []
+        for sampler in on_ranks(world, is_infinite=is_infinite):
+            sampler.skip(start // world)
+            streams.append(list(islice(sampler, (12 - start) // world)))
+        return list(chain(*zip(*streams)))  # row by row, process by process
+    assert batches(1) == batches(2) == batches(3)
+    assert batches(1)[6:] == batches(2, start=6) == batches(3, start=6)
+
+
+def test_endless_epochs_hold_every_sample_once_also_on_processes_that_do_not_divide_them():
+    streams = [list(islice(sampler, 12)) for sampler in on_ranks(5, is_infinite=True)]
+    read = list(chain(*zip(*streams)))
+    assert sorted(read) == sorted((e, i) for e in range(5) for i in range(12))
 
 
 def test_a_small_data_set_is_repeated_with_new_numbers():

@@ -2,7 +2,7 @@
 _train = dict(
     type='mmpretrain.CustomDataset', data_root='data/imagenet/train', with_label=True,
     pipeline=[
-        dict(type='LoadImageFromFile'),
+        dict(type='semmae.LoadImage'),
         dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
         dict(type='RandomFlip', prob=0.5, direction='horizontal'),
         dict(type='RandAugment', policies='timm_increasing', num_policies=2, total_level=10,
@@ -16,7 +16,7 @@ train_dataloader = dict(
     batch_size=128, num_workers=8, persistent_workers=True, pin_memory=True, drop_last=True,
     sampler=dict(type='semmae.SeededSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(type='semmae.Seeded', dataset=_train))
+    dataset=dict(type='semmae.SeededOrNext', dataset=_train))
 val_dataloader = dict(
     batch_size=128, num_workers=8, persistent_workers=True, pin_memory=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
@@ -24,7 +24,7 @@ val_dataloader = dict(
     dataset=dict(
         type='mmpretrain.CustomDataset', data_root='data/imagenet/val', with_label=True,
         pipeline=[
-            dict(type='LoadImageFromFile'),
+            dict(type='semmae.LoadImage'),
             dict(type='ResizeEdge', scale=256, edge='short', backend='pillow',
                  interpolation='bicubic'),
             dict(type='CenterCrop', crop_size=224),

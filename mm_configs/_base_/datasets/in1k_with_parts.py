@@ -7,11 +7,11 @@ train_dataloader = dict(
     sampler=dict(type='semmae.SeededSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='semmae.Seeded',
+        type='semmae.SeededOrNext',
         dataset=dict(
             type='semmae.PartDataset', data_root='data/imagenet/train',
             pipeline=[
-                dict(type='LoadImageFromFile'),
+                dict(type='semmae.LoadImage'),
                 dict(type='mmpretrain.ResizeEdge', scale=224, edge='short', backend='pillow',
                      interpolation='bicubic'),
                 dict(type='mmpretrain.CenterCrop', crop_size=224),

@@ -11,4 +11,4 @@ param_scheduler = [
          convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', T_max=95, by_epoch=True, begin=5, end=100, eta_min=1e-6,
          convert_to_iter_based=True)]
-train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=5)
+train_cfg = dict(type='semmae.ResumableEpochLoop', max_epochs=100, val_interval=5)

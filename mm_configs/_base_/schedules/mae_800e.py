@@ -11,4 +11,4 @@ param_scheduler = [
          convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', T_max=760, by_epoch=True, begin=40, end=800,
          convert_to_iter_based=True)]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=800)
+train_cfg = dict(type='semmae.ResumableEpochLoop', max_epochs=800)

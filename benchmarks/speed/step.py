@@ -1,0 +1,189 @@
+"""A pre-training step against mmpretrain's MAE of the same sizes, on whatever device is there.
+
+python benchmarks/speed/step.py --out benchmarks/results/speed_step.json
+
+One step is what `train_step` does: bytes to normalised images, mask, forward, backward, update.
+Both sides have the same sizes, batch and images, and the optimiser of their own shipped configs;
+masks are random where nothing else is said. They run in alternation, each side in a process set up
+as its own train.py does. mmpretrain has no mixed precision on a CPU. Prints a Markdown table, also
+written beside OUT; about five minutes on two CPU cores.
+"""
+import argparse
+import multiprocessing
+import statistics
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.speed.masking import alternate
+from benchmarks.speed.record import flops_of, where, write
+from semmae.engine.allocator import keep_freed_memory
+from semmae.engine.costs import quiet
+from semmae.engine.extract import own_device
+from semmae.engine.launch import mixed_precision
+from semmae.engine.optim import multiplies_bfloat16
+from semmae.registry import MODELS
+
+REPO = Path(__file__).resolve().parents[2]
+OURS = 'mm_configs/ablations/mae_vit-base-p16.py'
+SEMMAE = 'mm_configs/ablations/semmae_vit-base-p16.py'
+MINI = dict(embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=384)
+# name: images a side, patch size, encoder, width, decoder's width, depth and heads, batch on a CPU
+SIZES = {'ViT-B/16': (224, 16, 'base', 768, 512, 8, 16, 16),
+         'ViT-B/8': (224, 8, 'base', 768, 512, 8, 16, 4),
+         'mini': (64, 8, MINI, 96, 64, 1, 2, 64)}
+
+
+def theirs(size, is_half):
+    """mmpretrain's MAE and the optimiser of its ``mae_vit-base-p16_8xb512-amp-coslr-*`` configs."""
+    side, patch, arch, width, dec_width, dec_depth, dec_heads, _ = SIZES[size]
+    model = MODELS.build(dict(
+        type='mmpretrain.MAE',
+        data_preprocessor=dict(type='mmpretrain.SelfSupDataPreprocessor',
+                               mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
+                               to_rgb=True),
+        backbone=dict(type='mmpretrain.MAEViT', arch=arch, img_size=side, patch_size=patch,
+                      mask_ratio=.75),
+        neck=dict(type='mmpretrain.MAEPretrainDecoder', patch_size=patch, in_chans=3,
+                  embed_dim=width, decoder_embed_dim=dec_width, decoder_depth=dec_depth,
+                  decoder_num_heads=dec_heads, mlp_ratio=4., num_patches=(side // patch) ** 2),
+        head=dict(type='mmpretrain.MAEPretrainHead', norm_pix=True, patch_size=patch,
+                  loss=dict(type='mmpretrain.PixelReconstructionLoss', criterion='L2'))))
+    model = model.to(own_device()).train()
+    precision = dict(type='AmpOptimWrapper', loss_scale='dynamic') if is_half else dict(
+        type='OptimWrapper')
+    no_decay = dict(decay_mult=0.)
+    return model, build_optim_wrapper(model, dict(
+        optimizer=dict(type='AdamW', lr=2.4e-3, betas=(.9, .95), weight_decay=.05), **precision,
+        paramwise_cfg=dict(custom_keys={key: no_decay for key in (
+            'ln', 'bias', 'pos_embed', 'mask_token', 'cls_token')})))
+
+
+def ours(size, dtype, config=OURS, compiled=False):
+    """Our model and optimiser, as tools/train.py would build them. dtype: None is float32."""
+    side, patch, arch, width, dec_width, dec_depth, dec_heads, _ = SIZES[size]
+    cfg = Config.fromfile(REPO / config)
+    cfg.model.backbone.update(img_size=side, patch_size=patch)
+    cfg.model.backbone.arch = arch
+    cfg.model.decoder.update(grid=side // patch, patch_size=patch, embed_dim=width,
+                             decoder_embed_dim=dec_width, decoder_depth=dec_depth,
+                             decoder_num_heads=dec_heads)
+    model = MODELS.build(cfg.model).to(own_device()).train()
+    if compiled:
+        model.backbone.compile()
+        model.decoder.compile()
+    wrapper = cfg.optim_wrapper
+    if dtype is None:
+        wrapper = {k: v for k, v in wrapper.items() if k not in ('dtype', 'loss_scale')}
+        wrapper['type'] = 'OptimWrapper'
+    else:
+        wrapper = mixed_precision(dict(wrapper, dtype=dtype), asked=True)
+    return model, build_optim_wrapper(model, wrapper)
+
+
+def step_of(model, optim, size, batch):
+    """``step()``: one `train_step` on the same images each time."""
+    side, patch = SIZES[size][:2]
+    length = (side // patch) ** 2
+    g = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (batch, 3, side, side), dtype=torch.uint8, generator=g)
+    data = dict(inputs=images, part_ids=torch.randint(6, (batch, length), generator=g),
+                noise=torch.rand(batch, length + 6, generator=g))
+    if hasattr(model, 'neck'):
+        data = dict(inputs=images, data_samples=None)
+
+    def step():
+        model.train_step(data, optim)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    return step
+
+
+def built(is_ours, size):
+    """{name: (model, optimiser)} of one side, in the precisions that this device has."""
+    is_gpu = own_device() != 'cpu'
+    if not is_ours:
+        return {f'mmpretrain, {"AMP" if is_gpu else "float32"}': theirs(size, is_gpu)}
+    ways = {'ours, float32': ours(size, None)}
+    if is_gpu or multiplies_bfloat16():
+        ways |= {'ours, bfloat16': ours(size, 'bfloat16'),
+                 'ours, bfloat16, part-guided masks': ours(size, 'bfloat16', SEMMAE)}
+    if is_gpu:
+        ways['ours, bfloat16, compiled'] = ours(size, 'bfloat16', compiled=True)
+    return ways
+
+
+def serve(pipe, is_ours, size, batch):
+    """One side in a process of its own, set up as its own train.py does; steps when it is told."""
+    if is_ours:
+        keep_freed_memory()
+    torch.manual_seed(0)
+    with quiet():
+        steps = {name: step_of(*pair, size, batch) for name, pair in built(is_ours, size).items()}
+    pipe.send({name: flops_of(step) / batch for name, step in steps.items()
+               if 'compiled' not in name})
+    pipe.send(list(steps))
+    while name := pipe.recv():
+        steps[name]()
+        pipe.send(name)
+
+
+def measure(size, repeats, batch=None):
+    """Rows of one size."""
+    count = batch or SIZES[size][-1] * (16 if own_device() != 'cpu' else 1)
+    actions, flops, sides = {}, {}, []
+    for is_ours in (False, True):
+        here, there = multiprocessing.get_context('spawn').Pipe()
+        side = multiprocessing.get_context('spawn').Process(
+            target=serve, args=(there, is_ours, size, count), daemon=True)
+        side.start()
+        there.close()
+        flops |= here.recv()
+        actions |= {name: lambda name=name, here=here: (here.send(name), here.recv())
+                    for name in here.recv()}
+        sides.append((side, here))
+    base = next(iter(actions))
+    few = SIZES[size][2] != MINI  # the smaller, the more repeats
+    seconds = alternate(actions, repeats if few else 12 * repeats, warm_up=1 if few else 8)
+    for side, here in sides:
+        here.send(None)
+        side.join()
+    middle = {name: statistics.median(s) for name, s in seconds.items()}
+    return [dict(size=size, name=name, batch=count, ms=1e3 * middle[name], lowest=1e3 * min(s),
+                 highest=1e3 * max(s), repeats=len(s), images_per_s=count / middle[name],
+                 gflops_per_image=flops.get(name, flops['ours, float32']) / 1e9,
+                 tflops=flops.get(name, flops['ours, float32']) * count / middle[name] / 1e12,
+                 times_faster=middle[base] / middle[name]) for name, s in seconds.items()]
+
+
+def table(record):
+    """The record as Markdown."""
+    lines = ['| size | | batch | ms, median | lowest to highest | images/s | GFLOP an image | '
+             'TFLOP/s | times as fast |', '|---|---|---|---|---|---|---|---|---|']
+    for row in record['rows']:
+        lines.append(
+            f'| {row["size"]} | {row["name"]} | {row["batch"]} | {row["ms"]:,.1f} | '
+            f'{row["lowest"]:,.1f} to {row["highest"]:,.1f} | {row["images_per_s"]:,.1f} | '
+            f'{row["gflops_per_image"]:.3g} | {row["tflops"]:.3g} | {row["times_faster"]:.2f} |')
+    return '\n'.join([*lines, '', where(record)])
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    parser.add_argument('--out', required=True, help='JSON file of the measurements')
+    parser.add_argument('--sizes', nargs='+', choices=SIZES, default=list(SIZES))
+    parser.add_argument('--batch-size', type=int, help='default 16, 4 and 64, GPU 16 times that')
+    parser.add_argument('--repeats', type=int, default=5, help='of a step; mini: 12 times that')
+    args = parser.parse_args(arguments)
+    rows = [row for size in args.sizes for row in measure(size, args.repeats, args.batch_size)]
+    given = sys.argv[1:] if arguments is None else arguments
+    write(args.out, ['benchmarks/speed/step.py', *given], table, rows=rows)
+
+
+if __name__ == '__main__':
+    main()

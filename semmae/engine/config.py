@@ -1,0 +1,149 @@
+"""Configs and their overrides, with a mistake in either found before anything is built."""
+import difflib
+from argparse import ArgumentError
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+from ..evaluation import dumped_config
+
+# Keys that a config may leave out.
+OPTIONAL = ('model.backbone.init_cfg', 'model.backbone.init_cfg.checkpoint',
+            'model.backbone.layer_scale_init_value', 'model.backbone.rel_pos_bias',
+            'model.backbone.is_pos_embed_fixed', 'model.backbone.interpolate_offset',
+            'result.recipe', 'result.method',
+            'optim_wrapper.accumulative_counts')
+
+# Numbers that may also be a word: 'dynamic'.
+ALSO_WORDS = ('loss_scale',)
+
+
+class Options(DictAction):
+    """argparse's action for ``--cfg-options KEY=VALUE ...``: numbers, True, False, None, text,
+    ``[a,b]`` and ``(a,b)`` and ``a,b``.
+
+    As mmengine's, but for spaces, which stay where they are inside of a value (a path), and quotes:
+    what stands in them is text, commas and digits too.
+    """
+
+    @staticmethod
+    def _parse_iterable(val):
+        val = val.strip()
+        if len(val) > 1 and val[0] == val[-1] and val[0] in '\'"':
+            return val[1:-1]
+        is_tuple = val.startswith('(') and val.endswith(')')
+        inner = val[1:-1] if is_tuple or val.startswith('[') and val.endswith(']') else val
+        pieces = split(inner)
+        if inner == val and len(pieces) == 1:
+            return DictAction._parse_int_float_bool(val)
+        values = [Options._parse_iterable(piece) for piece in pieces if piece.strip()]
+        return tuple(values) if is_tuple else values
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        for text in values or ():
+            if '=' not in text:
+                raise ArgumentError(self, f'found {text!r}, expected KEY=VALUE')
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except ValueError as error:
+            raise ArgumentError(self, str(error)) from error
+
+
+def split(text):
+    """The pieces of ``text`` between commas that are in no bracket."""
+    pieces, depth = [''], 0
+    for char in text:
+        depth += (char in '([') - (char in ')]')
+        if char == ',' and not depth:
+            pieces.append('')
+        else:
+            pieces[-1] += char
+        if depth < 0:
+            break
+    if depth:
+        raise ValueError(f'found {text!r}, expected brackets that close; text with brackets '
+                         "stands in quotes: KEY=\"'a(b'\"")
+    return pieces
+
+
+def read_config(path, options=None):
+    """A config with overrides; a key that it does not have is an error, unless ``+`` adds it.
+
+    options: {'model.backbone.img_size': 448, '+model.backbone.new': 1}. Raises FileNotFoundError,
+    and ValueError for a file that is no config and for overrides that do not fit in.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'no config at {path}; the shipped ones are in mm_configs/')
+    if Path(path).suffix != '.py':
+        raise ValueError(f'{path}: a config of mmengine is a .py file, found '
+                         f'{Path(path).suffix or "no suffix"}; the shipped ones are in mm_configs/')
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # it is a program, of the user
+        raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: '
+                         f'{error}') from error
+    plain = {}
+    for key, value in (options or {}).items():
+        plain[key.removeprefix('+')] = value
+        check_option(cfg, path, key, value)
+    try:
+        cfg.merge_from_dict(plain)
+    except (TypeError, KeyError, IndexError, AssertionError) as error:
+        raise ValueError(f'--cfg-options {" ".join(plain)}: they do not fit into {path}: '
+                         f'{error}') from error
+    return cfg
+
+
+def read_dumped(path) -> Config:
+    """The config that a run left in its work directory, as data: nothing in it is executed.
+
+    Raises FileNotFoundError, and ValueError for a file that is damaged.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'no config at {path}; expected a work directory of tools/train.py')
+    problems = []
+    values = dumped_config.read_config(path, problems)
+    if problems:
+        raise ValueError(problems[0])
+    return Config(values)
+
+
+def check_option(cfg, path, key, value):
+    """ValueError for a key that is not there, or a number that would become something else."""
+    if key.startswith('+') or key in OPTIONAL:
+        return
+    node = cfg._cfg_dict
+    *parents, last = key.split('.')
+    for part in parents:
+        node = step(node, part)
+    if not (last in map(str, range(len(node))) if isinstance(node, (list, tuple)) else
+            isinstance(node, dict) and last in node):
+        near = difflib.get_close_matches(key, [k for k, _ in dotted(cfg._cfg_dict)], n=1)
+        raise ValueError(
+            f'--cfg-options {key}: {path} has no such key. '
+            + (f'Did you mean {near[0]}? ' if near else f'At that place it has {names(node)}. ')
+            + f'A new one is added by +{key}=VALUE')
+    was = step(node, last)
+    kind = next((kind for kind in (bool, (int, float)) if isinstance(was, kind)), None)
+    if kind and isinstance(value, str) and last not in ALSO_WORDS:
+        raise ValueError(f'--cfg-options {key}: found the text {value!r}, expected '
+                         f'{"True or False" if kind is bool else "a number"}, as {was} in {path}')
+
+
+def names(node):
+    return ', '.join(sorted(node)) if isinstance(node, dict) and node else 'no keys'
+
+
+def step(node, part):
+    if isinstance(node, (list, tuple)) and part.isdigit() and int(part) < len(node):
+        return node[int(part)]
+    return node.get(part) if isinstance(node, dict) else None
+
+
+def dotted(node, prefix=''):
+    """(key, value) of a config at any depth, keys as --cfg-options takes them."""
+    pairs = node.items() if isinstance(node, dict) else (
+        enumerate(node) if isinstance(node, (list, tuple)) else ())
+    for key, value in pairs:
+        yield f'{prefix}{key}', value
+        yield from dotted(value, f'{prefix}{key}.')

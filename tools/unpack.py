@@ -1,0 +1,29 @@
+"""Unpack a downloaded data set.   python tools/unpack.py CUB_200_2011.tgz --out data/cub
+
+Takes .tar (.gz, .bz2, .xz) and .zip. Writes nothing outside of the new folder --out, and leaves no
+folder if the archive is damaged, is not the one of --sha256, or holds links, devices or more than
+any data set.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    parser.add_argument('archive')
+    parser.add_argument('--out', required=True, help='the new folder')
+    parser.add_argument('--sha256', help='hex digest that the archive has to have')
+    args = parser.parse_args()
+    from semmae.files import unpack
+    try:
+        print(f'{unpack(args.archive, args.out, args.sha256)} files -> {args.out}')
+    except (ValueError, FileNotFoundError) as error:
+        print(f'{type(error).__name__}: {error}', file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == '__main__':
+    main()
