@@ -6,14 +6,13 @@ Copies every line that a table counts into OUT/results.jsonl, the predictions be
 labels, no label maps; git ignores them), and writes OUT/tables.md. No weights and no images.
 """
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from semmae.evaluation.results import read_results
+from semmae.evaluation.results import as_line, read_results
 from semmae.files import write_atomically
 from semmae.reporting.part_tables import part_tables, render_parts
 from semmae.reporting.render import render
@@ -34,7 +33,7 @@ def collect(folders, out):
             copy = out / record['predictions']
             copy.parent.mkdir(exist_ok=True)
             shutil.copyfile(source / record['predictions'], copy)
-        lines.append(json.dumps(record, sort_keys=True) + '\n')
+        lines.append(as_line(record).decode())
     write_text(out / 'results.jsonl', ''.join(lines))
     records, _ = read_results(out)
     text = render(measured(build_tables(records)))

@@ -17,18 +17,19 @@ def main():
     parser.add_argument('images', help='folder of images, at any depth')
     parser.add_argument('--out', required=True, help='folder of the cache')
     parser.add_argument('--size', type=int, default=224, help='pixels a side')
-    parser.add_argument('--no-draft', action='store_true', help='decode all pixels of all JPEGs')
     parser.add_argument('--verify', action='store_true', help='check hashes and list of images')
     args = parser.parse_args()
     from semmae.engine.launch import fail_clearly
     with fail_clearly():
         from semmae.datasets.image_cache import LoadPacked, pack_images
-        made_with = dict(size=args.size, draft=not args.no_draft)
+        from semmae.files import writable_folder
+        if not args.verify:
+            writable_folder(args.out, '--out')
         if args.verify:
-            cache = LoadPacked(args.out, args.images, **made_with).cache
+            cache = LoadPacked(args.out, args.images, args.size).cache
             cache.verify()
         else:
-            cache = pack_images(args.images, args.out, **made_with)
+            cache = pack_images(args.images, args.out, args.size)
         print(f'{len(cache)} images of {cache.size}x{cache.size} pixels'
               f'{", as they were written" if args.verify else ""} -> {cache.root}')
 

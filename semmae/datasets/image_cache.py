@@ -19,7 +19,14 @@ from .. import __version__
 from ..files import write_atomically
 from ..registry import TRANSFORMS
 from .fast_images import LoadCenterCrop, as_image, mirror
-from .part_store import as_bytes, differences, images_hash, list_images
+from .part_store import (
+    as_bytes,
+    differences,
+    images_hash,
+    list_images,
+    manifest_hash,
+    read_manifest,
+)
 
 FORMAT = 1
 
@@ -28,7 +35,7 @@ def as_json(content):
     return lambda f: f.write(json.dumps(content, indent=1).encode() + b'\n')
 
 
-def pack_images(images, out, size=224, draft=True, shard_size=256):
+def pack_images(images, out, size=224, shard_size=256):
     """Write a cache of all images below a folder, or go on with one; returns it opened.
 
     Shards go straight to their place in ``images.u8``; one counts as soon as its hash is in
@@ -36,7 +43,7 @@ def pack_images(images, out, size=224, draft=True, shard_size=256):
     any moment and started again ends in the same bytes, and needs no more space than the cache.
     """
     root, out, names = Path(images), Path(out), list_images(images)
-    load = LoadCenterCrop(size, draft=draft)
+    load = LoadCenterCrop(size)
     plan = dict(format=FORMAT, count=len(names), size=size, view=load.view(),
                 images_sha256=images_hash(names), shard_size=shard_size)
     if (out / 'manifest.json').exists():
@@ -54,7 +61,7 @@ def pack_images(images, out, size=224, draft=True, shard_size=256):
 def _build(root, out, names, load, plan):
     progress, done = out / 'progress.json', []
     if progress.exists():
-        found = json.loads(progress.read_text())
+        found = read_manifest(progress)
         wrong = differences(found, plan)
         if wrong:
             raise ValueError(f'{out} holds an unfinished image cache made otherwise: {wrong}. '
@@ -74,8 +81,9 @@ def _build(root, out, names, load, plan):
             done.append(hashlib.sha256(content).hexdigest())
             write_atomically(progress, as_json(dict(plan, shards_sha256=done)))
     write_atomically(out / 'images.txt', lambda f: f.write(as_bytes(names) + b'\n'))
-    write_atomically(out / 'manifest.json', as_json(
-        dict(plan, shards_sha256=done, created_by=f'semmae {__version__}')))
+    done = dict(plan, shards_sha256=done, created_by=f'semmae {__version__}')
+    write_atomically(out / 'manifest.json',
+                     as_json(dict(done, manifest_sha256=manifest_hash(done))))
     progress.unlink()
 
 
@@ -87,10 +95,16 @@ class ImageCache:
         if not (self.root / 'manifest.json').is_file():
             state = 'an unfinished' if (self.root / 'progress.json').exists() else 'no'
             raise FileNotFoundError(f'{state} image cache at {root}. {self.command()}')
-        self.manifest = json.loads((self.root / 'manifest.json').read_text())
+        self.manifest = read_manifest(self.root / 'manifest.json')
         if self.manifest.get('format') != FORMAT:
             raise ValueError(f'image cache {root} has format {self.manifest.get("format")}, this '
                              f'version reads {FORMAT}. {self.command()}')
+        # Caches of earlier versions have no hash of the manifest.
+        digest = manifest_hash(self.manifest)
+        if (self.manifest.get('manifest_sha256', digest) != digest or any(
+                type(self.manifest.get(key)) is not int for key in ('count', 'size'))):
+            raise ValueError(f'{self.root}/manifest.json is not as it was written. Remove the '
+                             f'cache. {self.command()}')
         self.size = self.manifest['size']
         path, wanted = self.root / 'images.u8', len(self) * 3 * self.size ** 2
         found = path.stat().st_size if path.is_file() else 0
@@ -150,15 +164,15 @@ class ImageCache:
 class LoadPacked(BaseTransform):
     """An image out of a cache, by its path below ``root``, in place of `LoadCenterCrop`.
 
-    size, draft: what the cache has to be made with. The images below ``root`` have to be those of
-    the cache, all of them. ``ori_shape`` is not known any more and is left out.
+    size: what the cache has to be made with. The images below ``root`` have to be those of the
+    cache, all of them. ``ori_shape`` is not known any more and is left out.
     """
 
-    def __init__(self, cache, root, size=224, draft=True, flip_prob=0.):
+    def __init__(self, cache, root, size=224, flip_prob=0.):
         self.root, self.flip_prob = f'{Path(root)}/', flip_prob
         self.cache = ImageCache(cache)
         names = list_images(root)
-        self.cache.require(dict(size=size, view=LoadCenterCrop(size, draft=draft).view(),
+        self.cache.require(dict(size=size, view=LoadCenterCrop(size).view(),
                                 images_sha256=images_hash(names)))
         self.index = {name: i for i, name in enumerate(names)}
 
@@ -171,7 +185,7 @@ class LoadPacked(BaseTransform):
                              f'{self.cache.command()}')
         image = self.cache[index]
         planes = np.empty((3, *image.shape[:2]), np.uint8)
-        cv2.split(image, list(planes))
+        cv2.split(image, list(planes[::-1]))  # RGB, which `as_image` turns back
         results['img'] = as_image(mirror(torch.from_numpy(planes), results, self.flip_prob))
         results['img_shape'] = image.shape[:2]
         return results

@@ -76,6 +76,25 @@ def differences(found, wanted, skip=()) -> str:
                      for k, v in wanted.items() if k not in skip and found.get(k) != v)
 
 
+def read_manifest(path) -> dict:
+    """The JSON object in a file; ValueError, naming the file, where there is none."""
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{path} is damaged ({type(error).__name__}: {error}). Remove its folder '
+                         'and make it again') from None
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} holds a {type(content).__name__}, expected a JSON object. Remove '
+                         'its folder and make it again')
+    return content
+
+
+def manifest_hash(manifest) -> str:
+    """Identifies a manifest, whatever the order of its fields and without this one."""
+    rest = {key: value for key, value in manifest.items() if key != 'manifest_sha256'}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 class PartStoreWriter:
     """Writes a store in shards; any number of processes may write the same one together.
 
@@ -116,7 +135,7 @@ class PartStoreWriter:
             write_atomically(plan, lambda f: f.write(json.dumps(self.manifest).encode()))
 
     def _require_same(self, path, what, skip=()):
-        wrong = differences(json.loads(path.read_text()), self.manifest, skip)
+        wrong = differences(read_manifest(path), self.manifest, skip)
         if wrong:
             raise ValueError(f'{self.root} holds {what} part store made otherwise: {wrong}. Remove '
                              'the folder, or give another --out')
@@ -199,6 +218,7 @@ class PartStoreWriter:
             path = self.root / f'{name}.npy'
             write_atomically(path, partial(self._join, row))
             done[f'{name}_sha256'] = sha256(path)
+        done['manifest_sha256'] = manifest_hash(done)
         write_atomically(self.root / 'images.txt',
                          lambda f: f.write(as_bytes(self.images) + b'\n'))
         write_atomically(self.root / 'manifest.json',
@@ -208,7 +228,26 @@ class PartStoreWriter:
         np.lib.format.write_array_header_1_0(f, dict(
             descr='|u1', fortran_order=False, shape=(len(self.images), self.manifest['grid'] ** 2)))
         for start in range(0, len(self.images), self.shard_size):
-            f.write(np.load(self._shard(start))[row].tobytes())
+            f.write(self._read_shard(start)[row].tobytes())
+
+    def _read_shard(self, start):
+        path, (start, stop) = self._shard(start), self.shard_of(start)
+        shard, wanted = open_array(path), (2, stop - start, self.manifest['grid'] ** 2)
+        if shard.shape != wanted or shard.dtype != np.uint8:
+            raise ValueError(f'{path} holds {shard.dtype} of shape {shard.shape}, expected uint8 '
+                             f'of shape {wanted}. Remove the file and run the command again')
+        return shard
+
+
+def open_array(path):
+    """The array of a .npy file, memory-mapped; ValueError, naming the file, if it holds none."""
+    try:
+        return np.lib.format.open_memmap(path, mode='r')
+    except Exception as error:  # numpy's reader of headers lets through what Python's parser raises
+        raise ValueError(f'{path} cannot be read: {error}') from None
+
+
+_verified = set()  # files whose hashes this process has checked: (path, size, time of change)
 
 
 class PartStore:
@@ -219,10 +258,16 @@ class PartStore:
         if not (self.root / 'manifest.json').is_file():
             state = 'an unfinished' if (self.root / 'shards').exists() else 'no'
             raise FileNotFoundError(f'{state} part store at {root}. {self.command()}')
-        self.manifest = json.loads((self.root / 'manifest.json').read_text())
+        path = self.root / 'manifest.json'
+        self.manifest = read_manifest(path)
         if self.manifest.get('format') != FORMAT:
-            raise ValueError(f'part store {root} has format {self.manifest.get("format")}, this '
+            raise ValueError(f'part store {path} has format {self.manifest.get("format")}, this '
                              f'version reads {FORMAT}. {self.command()}')
+        # Stores of earlier versions have no hash of the manifest.
+        digest = manifest_hash(self.manifest)
+        if (self.manifest.get('manifest_sha256', digest) != digest or any(
+                type(self.manifest.get(key)) is not int for key in ('count', 'grid', 'num_parts'))):
+            raise ValueError(f'{path} is not as it was written. Remove the store. {self.command()}')
         self.grid, self.num_parts = self.manifest['grid'], self.manifest['num_parts']
         self._arrays = None
         shape = (self.manifest['count'], self.grid ** 2)
@@ -230,6 +275,9 @@ class PartStore:
             if array.shape != shape:
                 raise ValueError(f'{self.root / name}.npy has shape {array.shape}, the manifest '
                                  f'says {shape}. {self.command()}')
+            if array.dtype != np.uint8 or not array.flags.c_contiguous:
+                raise ValueError(f'{self.root / name}.npy holds {array.dtype} in another order, '
+                                 f'expected uint8, image by image. {self.command()}')
 
     def command(self):
         """What makes the store that is missing."""
@@ -244,16 +292,19 @@ class PartStore:
 
     def _open(self, path):
         try:
-            return np.asarray(np.load(path, mmap_mode='r'))  # rows of a np.memmap are slow to make
-        except (OSError, ValueError) as error:
-            raise ValueError(f'{path} cannot be read: {error}. {self.command()}') from None
+            return np.asarray(open_array(path))  # rows of a np.memmap are slow to make
+        except ValueError as error:
+            raise ValueError(f'{error}. {self.command()}') from None
 
     def __getstate__(self):
         return dict(self.__dict__, _arrays=None)
 
     def images(self):
-        text = (self.root / 'images.txt').read_bytes().decode(errors='surrogateescape')
-        return text.split('\n')[:-1]
+        """The relative paths; ValueError if they are not those that the store was made of."""
+        path = self.root / 'images.txt'
+        names = path.read_bytes().decode(errors='surrogateescape').split('\n')[:-1]
+        self._require_hash(path, images_hash(names))
+        return names
 
     def __len__(self):
         return self.manifest['count']
@@ -264,17 +315,32 @@ class PartStore:
 
     def verify(self):
         """Read everything and raise ValueError, naming the file, if it is not as it was written."""
-        found = {f'{name}.npy': sha256(self.root / f'{name}.npy') for name in ARRAYS}
-        found['images.txt'] = images_hash(self.images())
-        for name, digest in found.items():
-            wanted = self.manifest.get(f'{name.split(".")[0]}_sha256')
-            if digest != wanted:
-                raise ValueError(
-                    f'{self.root / name} is not as it was written: sha256 {digest[:12]}, the '
-                    f'manifest says {wanted and wanted[:12]}. Remove the store. {self.command()}')
+        for name in ARRAYS:
+            path = self.root / f'{name}.npy'
+            self._require_hash(path, sha256(path))
+        self.images()
+
+    def verify_once(self):
+        """`verify`, but for files that this process has found whole and that are as they were.
+
+        For the start of a training: half a second for a GB in memory.
+        """
+        paths = [self.root / f'{name}.npy' for name in ARRAYS] + [self.root / 'images.txt']
+        state = {(str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns,
+                  self.manifest.get(f'{path.stem}_sha256')) for path in paths}
+        if not state <= _verified:
+            self.verify()
+            _verified.update(state)
+
+    def _require_hash(self, path, digest):
+        wanted = self.manifest.get(f'{path.stem}_sha256')
+        if digest != wanted:
+            raise ValueError(f'{path} is not as it was written: sha256 {digest[:12]}, the manifest '
+                             f'says {wanted and str(wanted)[:12]}. Remove the store. '
+                             f'{self.command()}')
 
     def require(self, images=None, grid=None, num_parts=None, view=None, foreground=None):
-        """Raise ValueError if this store was made for something else.
+        """Raise ValueError if this store was made for something else, or is damaged.
 
         view: of the images, as `semmae.datasets.transforms.view_of` gives it. foreground: what its
         scores are, for example 'attention'.
@@ -286,3 +352,4 @@ class PartStore:
                             {k: v for k, v in wanted.items() if v is not None})
         if wrong:
             raise ValueError(f'part store {self.root} does not fit: {wrong}. {self.command()}')
+        self.verify_once()

@@ -10,8 +10,6 @@ below the folder of the data set, and
 same name holds the label maps, ``NAME.png`` for each image, values 0 to C - 1. Imports neither
 torch nor the OpenMMLab libraries.
 """
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +23,10 @@ def read_predictions(path) -> dict:
     try:
         with np.load(path, allow_pickle=False) as stored:
             found = dict(stored)
-    except (ValueError, OSError, EOFError, LookupError, TypeError, MemoryError,
-            zipfile.BadZipFile, zlib.error) as error:
+        # numpy hands out the bytes of what is no array.
+        if other := [name for name, array in found.items() if not isinstance(array, np.ndarray)]:
+            raise ValueError(f'{other[0]} is no array')
+    except Exception as error:  # of zip, zlib, numpy's header and Python's parser
         raise ValueError(f'{path} holds no predictions: {error}') from error
     if not any(_fits(found, wanted) for wanted in (CLASSIFICATION, SEGMENTATION)):
         raise ValueError(f'{path} holds the arrays {sorted(found)}, expected images and, for each, '

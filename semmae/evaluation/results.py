@@ -6,6 +6,7 @@ Reading never fails because of a damaged line: what could not be used is skipped
 import json
 import math
 import os
+import zlib
 from collections import defaultdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -42,7 +43,8 @@ def append_result(path, record: dict) -> dict:
 
     Fills ``status`` ('ok'), ``time``, ``fingerprint`` (of the protocol) and absent documentary
     fields. A value that is NaN or infinite is written as null with status 'non-finite'. A record
-    that lacks a required field raises ValueError and writes nothing.
+    that lacks a required field raises ValueError and writes nothing. The line also gets a checksum
+    of itself, ``crc``, which reading checks and leaves out.
     """
     record = {**dict.fromkeys(DOCUMENTARY), 'tables': [], 'status': 'ok',
               'time': datetime.now(timezone.utc).isoformat(timespec='milliseconds'),
@@ -59,8 +61,19 @@ def append_result(path, record: dict) -> dict:
     if complaint:
         raise ValueError(f"result {record.get('row')!r} for {path}: {complaint}. Required: "
                          f"{', '.join(REQUIRED)}.")
-    _append_line(Path(path), json.dumps(record, allow_nan=False).encode() + b'\n')
+    _append_line(Path(path), as_line(record))
     return record
+
+
+def as_line(record) -> bytes:
+    """A record as one line of results.jsonl, with its checksum."""
+    return json.dumps({**record, 'crc': checksum(record)}, allow_nan=False).encode() + b'\n'
+
+
+def checksum(record) -> str:
+    """CRC-32 of a record without ``crc``, eight hex digits; the order of keys does not count."""
+    rest = {name: value for name, value in record.items() if name != 'crc'}
+    return f'{zlib.crc32(json.dumps(rest, sort_keys=True).encode()):08x}'
 
 
 def read_results(paths) -> tuple[list, list]:
@@ -187,9 +200,12 @@ def _parse(line):
     """(record or None, problem or ''); a NaN or Infinity token makes the status 'non-finite'."""
     try:
         record = json.loads(line.decode('utf-8'))
+        if not isinstance(record, dict):
+            return None, 'damaged and skipped'
+        # Lines of earlier versions and other writers have no checksum.
+        if 'crc' in record and record.pop('crc') != checksum(record):
+            return None, 'changed since they were written (crc) and skipped'
     except (ValueError, RecursionError):
-        return None, 'damaged and skipped'
-    if not isinstance(record, dict):
         return None, 'damaged and skipped'
     complaint = _complaint(record)
     if complaint:

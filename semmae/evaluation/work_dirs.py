@@ -203,7 +203,7 @@ def _read_scalars(file, problems):
                 if not line.strip():
                     continue
                 lines += 1
-                scalars = _object(line)
+                scalars = json_object(line)
                 if scalars is None or int_or_none(step := scalars.get('step')) is None:
                     damaged.append(number)
                 elif 'iter' in scalars:
@@ -225,7 +225,7 @@ def _read_test(file, problems):
     """The metrics of a finished test, or None."""
     try:
         with open(file, 'rb') as stream:
-            scalars = _object(stream.read())
+            scalars = json_object(stream.read())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -236,7 +236,8 @@ def _read_test(file, problems):
     return _metrics(scalars or {})
 
 
-def _object(line):
+def json_object(line):
+    """The object in a line of bytes, or None."""
     try:
         value = json.loads(line.decode('utf-8-sig'))
     except (ValueError, RecursionError):

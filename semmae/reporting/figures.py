@@ -6,8 +6,8 @@ images in their own pixels. The same call writes the same bytes.
 N images, H W pixels, h w patch grid. Images are (N, H, W, 3) uint8 RGB; label maps, heat maps and
 masks are (N, h, w), where H is best a multiple of h. A mask is True where a patch is removed.
 """
-import json
 import math
+import warnings
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +18,9 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageDraw, ImageFont
+
+from ..evaluation.results import finite
+from ..evaluation.work_dirs import json_object
 
 # Twelve colours for colour-blind readers (M. Krzywinski, "Color palettes for color blindness"), in
 # an order of ours in which the first six differ most for every kind of colour vision.
@@ -307,7 +310,7 @@ def read_scalars(work_dir) -> dict:
     Every (re)start has its own folder, named by its time; they are joined, and the last value of a
     step wins. Steps are iterations for training and, in epoch-based runs, epochs for validation;
     the times of validations are left out, since they share their keys with those of training. Lines
-    that a killed run left half written are skipped.
+    that a killed run left half written are skipped, with a warning that counts them.
     """
     files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
     if not files:
@@ -315,17 +318,21 @@ def read_scalars(work_dir) -> dict:
                                 'directory of a training (tools/train.py --work-dir)')
     found = {}
     for file in files:
-        for line in file.read_text(encoding='utf-8', errors='replace').splitlines():
-            try:
-                scalars = json.loads(line)
-            except ValueError:
-                continue
-            if not isinstance(scalars, dict) or not isinstance(scalars.get('step'), int):
+        damaged, lines = 0, file.read_bytes().splitlines()
+        for line in lines:
+            scalars = json_object(line)
+            step = scalars and scalars.get('step')
+            if not isinstance(step, int) or finite(step) is None:
+                damaged += bool(line.strip())
                 continue
             is_validation = 'iter' not in scalars
             for key, value in scalars.items():
                 if key == 'step' or is_validation and key in ('time', 'data_time'):
                     continue
                 if isinstance(value, (int, float)):
-                    found.setdefault(key, {})[scalars['step']] = float(value)
+                    number = finite(value)  # NaN leaves a gap in the curve
+                    found.setdefault(key, {})[step] = math.nan if number is None else number
+        if damaged:
+            warnings.warn(f'{file}: {damaged} of {len(lines)} lines damaged and skipped',
+                          stacklevel=2)
     return {key: sorted(points.items()) for key, points in found.items()}

@@ -113,7 +113,16 @@ def _plain(key, frame):
 
 def health_of(path):
     """(what a part learner's part_health.jsonl says of its end, DataFrame with a row an epoch)."""
-    lines = [json.loads(text) for text in Path(path).read_text().splitlines()]
+    try:
+        return _health(Path(path).read_text(encoding='utf-8').splitlines())
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError,
+            RecursionError) as error:
+        raise ValueError(f'{path} is not as a training of parts writes it '
+                         f'({type(error).__name__}: {error}). Train again') from None
+
+
+def _health(texts):
+    lines = [json.loads(text) for text in texts]
     frame = pd.DataFrame([{
         'epoch': h['epoch'], 'share of each part': ' '.join(f'{c:.0%}' for c in h['coverage']),
         "largest in its image": f'{h["largest_share"]:.0%}',

@@ -65,9 +65,13 @@ def figure(heading, caption, path, alt=''):
     if not content.startswith(PNG):
         raise ValueError(f'{path} is no PNG file; the report takes the pictures of '
                          'semmae.reporting.figures')
-    with Image.open(io.BytesIO(content)) as image:
-        scale = 96 / image.info.get('dpi', (96,))[0]
-        width, height = (round(side * scale) for side in image.size)
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            scale = 96 / image.info.get('dpi', (96,))[0]
+            width, height = (round(side * scale) for side in image.size)
+            image.verify()  # the checksums: a browser shows a damaged picture as far as it can
+    except Exception as error:
+        raise ValueError(f'{path} is damaged: {error}. Make the picture again') from None
     return dict(heading=visible(heading), caption=visible(caption), alt=visible(alt or heading),
                 width=width, height=height, is_wide=width > HALF,
                 data='data:image/png;base64,' + base64.b64encode(content).decode())

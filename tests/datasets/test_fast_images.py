@@ -7,8 +7,8 @@ from mmengine.config import ConfigDict
 from mmengine.dataset import Compose
 from PIL import Image
 
-from semmae.datasets import fast_images, image_cache
-from semmae.datasets.fast_images import LoadCenterCrop, decode, draft_factor
+from semmae.datasets import image_cache
+from semmae.datasets.fast_images import LoadCenterCrop, decode, decode_above, plain_frame
 from semmae.datasets.image_cache import ImageCache, LoadPacked, pack_images
 from semmae.datasets.transforms import view_of
 from semmae.engine.extract import without_random_steps
@@ -24,7 +24,6 @@ VIEW = [LOAD, dict(type='mmpretrain.ResizeEdge', scale=SIZE, edge='short', backe
                    interpolation='bicubic'),
         dict(type='mmpretrain.CenterCrop', crop_size=SIZE),
         dict(type='semmae.FlipWithParts', prob=.5)]
-FULL = dict(draft=False)
 
 
 def fast_crop(**kwargs):
@@ -68,7 +67,7 @@ def test_same_seed_same_pixels_up_to_rounding(tmp_path, fast, slow, height, widt
     path = save(tmp_path / 'a.jpg', height, width, quality=95)
     flips = set()
     for seed in range(8):
-        (ours, image), (theirs, wanted) = run(fast(**FULL), path, seed), run(slow, path, seed)
+        (ours, image), (theirs, wanted) = run(fast(), path, seed), run(slow, path, seed)
         assert np.abs(image - wanted).max() <= 2 and mean_difference(image, wanted) < .3
         assert bool(ours['flip']) == bool(theirs['flip'])
         assert ours['ori_shape'] == theirs['ori_shape'] == (height, width)
@@ -88,37 +87,45 @@ def test_as_many_random_numbers_are_drawn_as_by_mmpretrain(tmp_path):
 
 
 @pytest.mark.parametrize('fast', [fast_crop, fast_view])
-@pytest.mark.parametrize('height, width', [(200, 260), (301, 407), (900, 700)])
-def test_draft_hardly_changes_pixels_and_no_crop(tmp_path, fast, height, width):
-    path = save(tmp_path / 'a.jpg', height, width, quality=95)
-    for seed in range(5):
-        (ours, image), (full, wanted) = run(fast(), path, seed), run(fast(**FULL), path, seed)
-        assert ours.get('crop_box') == full.get('crop_box') and ours['flip'] == full['flip']
-        assert ours['ori_shape'] == (height, width)
-        assert mean_difference(image, wanted) < 1.5  # mirrored or shifted by a pixel: above 3
-        shifted = mean_difference(image[:, :, 1:], wanted[:, :, :-1])
-        assert shifted > 2 * mean_difference(image, wanted)
+def test_packing_copies_no_pixels(tmp_path, fast):
+    path = save(tmp_path / 'a.jpg')
+    for seed in range(4):  # mirrored or not
+        results = run(fast(), path, seed)[0]
+        packed = TRANSFORMS.build(PACK)(dict(results))['inputs']
+        assert np.shares_memory(packed.numpy(), results['img'])
 
 
-def test_draft_is_used_and_leaves_the_crop_its_pixels():
-    for height in range(1, 400, 7):
-        factor = draft_factor(height, 2 * height, SIZE)
-        assert factor == 1 or height / factor >= SIZE
-    assert [draft_factor(n * SIZE, 900, SIZE) for n in (1, 3, 4, 7, 8, 20)] == [1, 1, 4, 4, 8, 8]
-    assert draft_factor(8 * SIZE - 1, 900, SIZE) == 4 and draft_factor(900, 4 * SIZE, SIZE) == 4
+@pytest.mark.parametrize('mode', ['RGB', 'L', 'CMYK'])
+@pytest.mark.parametrize('sampling', [0, 1, 2])  # colour at every, every 2nd, every 2x2nd pixel
+def test_rows_below_the_crop_are_left_out_and_those_above_are_the_same(
+        tmp_path, capfd, mode, sampling):
+    path, kept = save(tmp_path / 'a.jpg', 201, 150, mode, subsampling=sampling), []
+    content = np.fromfile(path, np.uint8)
+    whole, frame = decode(content, path), plain_frame(content)
+    assert frame[1:] == (201, 150)
+    for bottom in (*range(1, 201, 7), 200, 201):
+        rows = decode_above(content.copy(), path, bottom, frame)
+        assert len(rows) >= bottom and (rows[:bottom] == whole[:bottom]).all()
+        kept.append(len(rows))
+    assert kept[0] == 16 and kept[-1] == 201
+    assert capfd.readouterr().err == ''  # where libjpeg says what it finds odd
 
 
-@pytest.mark.parametrize('exif', [False, True])
-def test_jpegs_are_shrunk_while_they_are_decoded(tmp_path, monkeypatch, exif):
-    used, tags = [], Image.Exif()
-    tags[0x010f] = 'a camera'
-    monkeypatch.setattr(fast_images, 'decode', lambda *a: used.append(a[2:]) or decode(*a))
-    for height in (130, 300):
-        path = save(tmp_path / 'a.jpg', height, 400, **(dict(exif=tags) if exif else {}))
-        run(fast_view(), path)
-    run(fast_view(**FULL), path)
-    run(fast_view(), save(tmp_path / 'a.png', 300, 400))
-    assert used == [(4,), (8,), (), ()]
+@pytest.mark.parametrize('options', [
+    dict(progressive=True), dict(restart_marker_blocks=2), dict(exif=b'Exif\0\0')])
+def test_other_jpegs_are_decoded_in_full(tmp_path, options):
+    content = np.fromfile(save(tmp_path / 'a.jpg', **options), np.uint8)
+    assert plain_frame(content) is None
+    plain = np.fromfile(save(tmp_path / 'b.jpg'), np.uint8)
+    assert plain_frame(plain) and not plain_frame(plain[:-1]) and not plain_frame(plain[:90])
+
+
+def test_a_jpeg_that_cannot_be_shortened_is_decoded_in_full(tmp_path):
+    path = save(tmp_path / 'a.jpg', 300, 100)
+    content = np.fromfile(path, np.uint8)
+    frame, whole = plain_frame(content), decode(content, path)
+    at, height, width = frame
+    assert (decode_above(content, path, 20, (at, height, width + 1)) == whole).all()
 
 
 @pytest.mark.parametrize('mode, name', [
@@ -131,7 +138,7 @@ def test_all_colour_modes_look_as_mmpretrain_loads_them(tmp_path, mode, name):
     else:
         save(path, mode=mode)
     for fast, slow in ((fast_crop, CROP), (fast_view, VIEW)):
-        image, wanted = run(fast(**FULL), path)[1], run(slow, path)[1]
+        image, wanted = run(fast(), path)[1], run(slow, path)[1]
         # Hard edges of black and white: both kernels round an overshoot in between.
         assert mean_difference(image, wanted) < .5
 
@@ -140,15 +147,16 @@ def test_all_colour_modes_look_as_mmpretrain_loads_them(tmp_path, mode, name):
 def test_exif_turns_an_image_as_mmpretrain_does(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = save(tmp_path / 'a.jpg', 300, 410, exif=exif)
+    path = save(tmp_path / 'a.jpg', 75, 100, exif=exif)
     for fast, slow in ((fast_crop, CROP), (fast_view, VIEW)):
         (ours, image), (theirs, wanted) = run(fast(), path), run(slow, path)
         assert ours['ori_shape'] == theirs['ori_shape']
-        assert mean_difference(image, wanted) < (1.5 if orientation == 1 else .3)
+        assert mean_difference(image, wanted) < .3
 
 
 @pytest.mark.parametrize('content, reason', [
-    (lambda whole: whole[:len(whole) // 2], 'truncated'), (lambda whole: b'', '0 bytes'),
+    (lambda whole: whole[:len(whole) // 2], 'ends before its end marker'),
+    (lambda whole: b'', '0 bytes'),
     (lambda whole: b'<html>', 'no image')])
 def test_a_broken_file_is_named_with_the_reason(tmp_path, content, reason):
     path = save(tmp_path / 'broken.jpg')
@@ -226,8 +234,6 @@ def test_a_cache_of_something_else_is_refused(folder, tmp_path):
     out = pack_images(folder, tmp_path / 'cache', SIZE).root
     with pytest.raises(ValueError, match='size 32, wanted 64'):
         LoadPacked(out, folder, 64)
-    with pytest.raises(ValueError, match="draft', wanted|draft, wanted"):
-        LoadPacked(out, folder, SIZE, draft=False)
     save(folder / 'new.jpg')
     for make in (lambda: LoadPacked(out, folder, SIZE), lambda: pack_images(folder, out, SIZE)):
         with pytest.raises(ValueError, match='does not fit: .*images_sha256.*pack_images.py'):
@@ -252,13 +258,16 @@ def test_a_short_file_and_another_format_are_refused(folder, tmp_path):
     with pytest.raises(ValueError, match='has 100 bytes'):
         ImageCache(out)
     manifest = json.loads((out / 'manifest.json').read_text())
-    (out / 'manifest.json').write_text(json.dumps(dict(manifest, format=99)))
-    with pytest.raises(ValueError, match='format 99'):
-        ImageCache(out)
+    for text, reason in ((json.dumps(dict(manifest, format=99)), 'format 99'),
+                         (json.dumps(dict(manifest, count=6)), 'not as it was written'),
+                         ('{', 'manifest.json is damaged')):
+        (out / 'manifest.json').write_text(text)
+        with pytest.raises(ValueError, match=reason):
+            ImageCache(out)
 
 
 def test_a_part_store_of_the_replaced_steps_fits_and_parts_are_mirrored_with_the_image(tmp_path):
-    fast = fast_view(draft=False)
+    fast = fast_view()
     assert view_of([*fast, PACK]) == view_of([*VIEW, PACK])
     path, maps = save(tmp_path / 'a.png'), np.arange(16).reshape(4, 4)
     step = TRANSFORMS.build(dict(fast[0], flip_prob=1.))

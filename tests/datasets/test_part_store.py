@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from semmae.datasets import part_store
 from semmae.datasets.part_dataset import PartDataset
 from semmae.datasets.part_store import PartStore, PartStoreWriter, list_images
 from semmae.datasets.transforms import LoadParts, view_of
@@ -333,6 +334,55 @@ def test_a_changed_byte_is_found_and_its_file_named(photos, tmp_path, name):
     (tmp_path / 's' / name).write_bytes(content)
     with pytest.raises(ValueError, match=f'{name} is not as it was written'):
         PartStore(tmp_path / 's').verify()
+
+
+def test_a_training_refuses_a_store_of_which_a_byte_changed_also_after_it_was_found_whole(
+        photos, tmp_path):
+    make(photos, tmp_path / 's')
+    PartStore(tmp_path / 's').require(grid=4)
+    path = tmp_path / 's/foreground.npy'
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match='foreground.npy is not as it was written'):
+        PartStore(tmp_path / 's').require(grid=4)
+
+
+def test_a_store_that_was_found_whole_is_not_read_again(photos, tmp_path, monkeypatch):
+    make(photos, tmp_path / 's')
+    PartStore(tmp_path / 's').require(grid=4)
+    monkeypatch.setattr(part_store, 'sha256', lambda path: pytest.fail(f'{path} is read again'))
+    PartStore(tmp_path / 's').require(grid=4)
+
+
+@pytest.mark.parametrize('damage, complaint', [
+    (lambda text: text.replace('"num_parts": 3', '"num_parts": 2'), 'is not as it was written'),
+    (lambda text: text[:-9], 'is damaged'), (lambda text: '[1]', 'holds a list'),
+    (lambda text: '{"format": 1, "grid": "4"}', 'is not as it was written')])
+def test_a_changed_manifest_is_refused_and_named(photos, tmp_path, damage, complaint):
+    make(photos, tmp_path / 's')
+    path = tmp_path / 's/manifest.json'
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(ValueError, match=f'manifest.json {complaint}'):
+        PartStore(tmp_path / 's')
+
+
+def test_an_array_in_another_order_is_refused(photos, tmp_path):
+    make(photos, tmp_path / 's')
+    path = tmp_path / 's/part_ids.npy'
+    np.save(path, np.asfortranarray(np.load(path)))
+    with pytest.raises(ValueError, match='part_ids.npy holds uint8 in another order'):
+        PartStore(tmp_path / 's')
+
+
+def test_a_damaged_shard_is_named_and_not_joined(photos, tmp_path):
+    writer = PartStoreWriter(tmp_path / 's', list_images(photos), dict(grid=4, num_parts=3))
+    writer.write(0, ZEROS, ZEROS)
+    (shard,) = (tmp_path / 's/shards').glob('*.npy')
+    shard.write_bytes(shard.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=f'{shard.name} cannot be read'):
+        writer.finish()
+    assert not writer.is_complete()
 
 
 def test_a_store_of_another_format_is_refused(photos, tmp_path):

@@ -16,7 +16,7 @@ from mmengine.config import Config
 
 from benchmarks.speed import parts as speed
 from benchmarks.speed.record import machine
-from semmae.datasets.part_store import PartStore, list_images
+from semmae.datasets.part_store import PartStore, list_images, manifest_hash
 from semmae.engine import extract
 from semmae.engine.extract import extract_parts, infer, load_learner, to_bytes, verify_parts
 from semmae.files import sha256
@@ -155,6 +155,7 @@ def set_part_ids(store, ids):
     np.save(store / 'part_ids.npy', ids)
     manifest = json.loads((store / 'manifest.json').read_text())
     manifest['part_ids_sha256'] = sha256(store / 'part_ids.npy')
+    manifest['manifest_sha256'] = manifest_hash(manifest)
     (store / 'manifest.json').write_text(json.dumps(manifest))
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,11 @@ def file_with(tmp_path, *records):
     for record in records:
         append_result(file, record)
     return file
+
+
+def foreign_text(file):
+    """The lines of a file as another writer leaves them: without a checksum."""
+    return re.sub(r', "crc": "[0-9a-f]{8}"', '', file.read_text())
 
 
 def test_a_record_comes_back_as_it_was_appended(tmp_path):
@@ -59,7 +65,7 @@ def test_a_value_that_is_not_finite_is_recorded_as_such_and_not_as_a_number(tmp_
 @pytest.mark.parametrize('token', ['NaN', 'Infinity', '1' + '0' * 400])
 def test_a_foreign_line_with_a_nan_token_is_kept_as_non_finite(tmp_path, token):
     file = file_with(tmp_path, a_record())
-    file.write_text(file.read_text().replace('"value": 65.0', f'"value": {token}'))
+    file.write_text(foreign_text(file).replace('"value": 65.0', f'"value": {token}'))
     records, problems = read_results([file])
     assert [(r['status'], r['value']) for r in records] == [('non-finite', None)] and not problems
 
@@ -77,10 +83,27 @@ def test_a_fingerprint_that_is_not_that_of_the_protocol_is_refused_and_reported(
     with pytest.raises(ValueError, match='fingerprint'):
         append_result(tmp_path / 'results.jsonl', a_record(fingerprint='of something else'))
     file = file_with(tmp_path, a_record())
-    file.write_text(file.read_text().replace('"input_size": 224', '"input_size": 192'))
+    file.write_text(foreign_text(file).replace('"input_size": 224', '"input_size": 192'))
     records, problems = read_results([file])
     assert records[0]['fingerprint'] == fingerprint({'input_size': 192, 'epochs': 90})
     assert 'fingerprint' in problems[0]
+
+
+def test_a_number_that_was_changed_in_its_line_is_skipped_and_told(tmp_path):
+    file = file_with(tmp_path, a_record(), a_record(seed=1, checkpoint_sha256='bb', value=65.5))
+    file.write_text(file.read_text().replace('65.0', '66.0'))
+    records, (problem,) = read_results([file])
+    assert [record['value'] for record in records] == [65.5]
+    assert f'{file}: 1 of 2 lines changed since they were written (crc)' in problem
+
+
+def test_a_line_written_again_with_other_spaces_and_order_is_the_same_line(tmp_path):
+    file = file_with(tmp_path, a_record(why='\ud800 \u202e é'))
+    before = read_results([file])
+    file.write_text(json.dumps(dict(sorted(json.loads(file.read_text()).items())),
+                               separators=(',', ':')))
+    assert read_results([file]) == before and before[0] and not before[1]
+    assert 'crc' not in before[0][0]
 
 
 def test_a_torn_last_line_is_skipped_counted_and_does_not_swallow_the_next_record(tmp_path):
@@ -93,7 +116,7 @@ def test_a_torn_last_line_is_skipped_counted_and_does_not_swallow_the_next_recor
 
 
 def test_damage_of_every_kind_is_skipped_with_its_line_number(tmp_path):
-    good = file_with(tmp_path, a_record()).read_bytes()
+    good = foreign_text(file_with(tmp_path, a_record())).encode()
     half = good[:100].strip()
     bad = [half, half + good.strip(), b'\xff\xfe\x00', b'null', b'[1]', b'\0' * 50, b'[' * 100_000,
            b'{"row": "x"}', good.strip().replace(b'"seed": 0', b'"seed": "zero"')]
@@ -167,7 +190,7 @@ def test_a_percentage_beyond_its_range_is_kept_as_impossible(tmp_path, value):
 def test_a_field_of_a_wrong_kind_is_left_out_and_told(tmp_path, field, value):
     file = tmp_path / 'results.jsonl'
     file_with(tmp_path, a_record())
-    record = json.loads(file.read_text())
+    record = json.loads(foreign_text(file))
     file.write_text(json.dumps({**record, field: value}) + '\n')
     (found,), (problem,) = read_results([file])
     assert found[field] is None and f'left out: {field}' in problem

@@ -379,6 +379,16 @@ def test_read_scalars_joins_restarts_and_the_last_value_of_a_step_wins(tmp_path)
 def test_read_scalars_skips_torn_and_foreign_lines_and_keeps_nan(tmp_path):
     log(tmp_path, '20250101_000000', train_line(1, 9.), b'', b'[1, 2]', b'{"loss": 3}',
         b'\xff\xfe{', train_line(2, math.nan), b'{"loss": 5.0, "iter": 3, "st')
+    with pytest.warns(UserWarning, match='scalars.json: 4 of 7 lines damaged'):
+        (first, second) = read_scalars(tmp_path)['loss']
+    assert first == (1, 9.) and second[0] == 2 and math.isnan(second[1])
+
+
+@pytest.mark.filterwarnings('ignore:.*damaged and skipped')
+def test_read_scalars_survives_numbers_without_bound_and_endless_brackets(tmp_path):
+    huge = b'9' * 400
+    log(tmp_path, '20250101_000000', train_line(1, 9.), b'[' * 100_000,
+        b'{"loss": ' + huge + b', "iter": 2, "step": 2}', b'{"loss": 1.0, "step": ' + huge + b'}')
     (first, second) = read_scalars(tmp_path)['loss']
     assert first == (1, 9.) and second[0] == 2 and math.isnan(second[1])
 

@@ -84,6 +84,15 @@ def test_the_end_of_part_learning_is_said_in_a_sentence(tmp_path):
     assert health_of(path)[0].endswith('collapsed or failed: one part holds 97% of an image.')
 
 
+@pytest.mark.parametrize('content', [
+    b'', b'{"epoch"', b'[1]', b'{"epoch": 1}', b'\xff', b'[' * 100_000])
+def test_a_damaged_record_of_part_learning_is_named(tmp_path, content):
+    path = tmp_path / 'part_health.jsonl'
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match='part_health.jsonl is not as a training of parts'):
+        health_of(path)
+
+
 def test_reduced_and_full_runs_and_other_protocols_stand_apart_and_none_is_lost():
     lines = [line('parts', 50, reduced=True, reduced_why='3 of 400 epochs'),
              line('parts', 90, seed=1), line('parts', 70, seed=2, fingerprint='b')]

@@ -11,7 +11,7 @@ from PIL import Image
 from semmae.evaluation.protocol import anchor, fingerprint
 from semmae.reporting.figures import alpha_curves
 from semmae.reporting.render import render
-from semmae.reporting.report import write_report
+from semmae.reporting.report import figure, write_report
 from semmae.reporting.tables import build_tables
 
 SCRIPT = '<script>alert(1)</script>'
@@ -113,6 +113,14 @@ def test_a_picture_has_its_size_and_says_what_is_seen(tmp_path, picture):
     images = [attrs for _, attrs, _ in Page(html).tags if attrs.get('alt')]
     assert [image['alt'] for image in images] == ['Five curves', 'Beta']
     assert (images[0]['width'], images[0]['height']) == ('614', '384')  # 6.4 by 4 inches
+
+
+def test_a_picture_of_which_a_byte_changed_is_refused_and_named(tmp_path):
+    content = bytearray(alpha_curves(tmp_path / 'x.png', [1.]).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / 'x.png').write_bytes(content)
+    with pytest.raises(ValueError, match=r'x\.png is damaged'):
+        figure('heading', 'caption', tmp_path / 'x.png')
 
 
 def test_a_file_that_is_no_png_is_refused(tmp_path):

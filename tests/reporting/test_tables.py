@@ -291,7 +291,7 @@ def test_predictions_that_are_lost_or_of_another_number_make_no_result_bold(tmp_
         return frame['to the best'][0], frame.attrs['bold']
     assert 'images' in first_line()[0] and first_line()[1] == [1]
     file = tmp_path / 'mae_p160/results.jsonl'
-    text = file.read_text()
+    text = re.sub(', "crc": "[0-9a-f]{8}"', '', file.read_text())
     file.write_text(text.replace('"value": 50.0', '"value": 51.0'))  # its predictions say 50
     assert 'predictions not usable' in first_line()[0] and first_line()[1] == []
     file.write_text(text)
