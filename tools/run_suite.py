@@ -24,6 +24,10 @@ def main():
                         help='print the plan, what it costs and its commands; run nothing')
     parser.add_argument('--tflops', type=float, metavar='N', help='for the times of --dry-run: '
                         'what one device sustains, in TFLOP/s')
+    parser.add_argument('--bandwidth', type=float, metavar='N', help="with --tflops: its memory's, "
+                        'in GB/s; a time is then the longer of computing and moving')
+    parser.add_argument('--probe', action='store_true',
+                        help='measure both on this machine, in a few seconds')
     parser.add_argument('--measured', nargs='+', default=[], metavar='DIR', help='for the times '
                         'of --dry-run: work directories of earlier runs, besides --work-dir')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0])
@@ -39,6 +43,9 @@ def main():
     parser.add_argument('--keep-going', action='store_true',
                         help='after a failure still run what does not need the failed row')
     args = parser.parse_args()
+    if args.bandwidth and not args.tflops or args.probe and args.tflops:
+        parser.error('--bandwidth goes with --tflops, and --probe with neither: found '
+                     f'--tflops {args.tflops}, --bandwidth {args.bandwidth}')
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the running rows are ended too
 
     from rich.console import Console
@@ -60,14 +67,24 @@ def main():
         if args.dry_run:
             from semmae.engine.costs import costs, show
             with console.status('counting what each row costs'):
-                found = costs(runs, args.tflops, [work_dir, *args.measured], known)
-            return show(runs, found, console, args.tflops)
+                device = device_of(args)
+                found = costs(runs, device, [work_dir, *args.measured], known)
+            return show(runs, found, console, device)
         execute(runs, jobs=args.jobs, console=console, keep_going=args.keep_going)
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         print(error, file=sys.stderr)
         sys.exit(2 if not isinstance(error, RuntimeError) else 1)
     print(f'Tables: python tools/make_tables.py {work_dir}' + (
         '' if any('/' in row.id and row.config for row in suite.rows) else ' --parts'))
+
+
+def device_of(args):
+    """The `Device` of the flags, or None."""
+    from semmae.engine.footprint import Device, probe
+    if args.probe:
+        return probe(*(('cuda', 'bfloat16') if count_gpus() else ('cpu', 'float32')))
+    return Device(args.tflops * 1e12, (args.bandwidth or float('inf')) * 1e9) if (
+        args.tflops) else None
 
 
 def count_gpus():

@@ -3,7 +3,8 @@
 python benchmarks/speed/parts.py --out benchmarks/results/speed_parts.json
 
 Prints a Markdown table, also written beside OUT; about three minutes on two CPU cores. Weights are
-random and images generated: neither changes the speed.
+random and images generated: neither changes the speed. The floor is computing and moving what a
+step has to at what this device sustains (benchmarks/speed/floor.py); decoding is not in it.
 """
 import argparse
 import itertools
@@ -23,6 +24,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.speed.floor import IMAGENET, counted, here
 from benchmarks.speed.record import where, write
 from semmae.datasets.part_store import PartStoreWriter
 from semmae.engine.extract import Photos, own_device, precision_of, segment, without_random_steps
@@ -33,7 +35,6 @@ REPO = Path(__file__).resolve().parents[2]
 # name: config, (width, height) of the images, batch on a CPU (on a GPU the config's)
 SIZES = dict(mini=('mm_configs/mini/semmae_parts_mini.py', (64, 64), 32),
              paper=('mm_configs/semmae_parts.py', (500, 375), 4))
-IMAGENET = 1_281_167
 PAPER = '2 hours on one A100'  # part learning, Sec. 4.1
 
 
@@ -111,7 +112,7 @@ def summary(what, size, values, **more):
 
 def measure(sizes, repeats, seconds, num_workers=None):
     """A row for each measurement."""
-    rows, where = [], own_device()
+    rows, where, device = [], own_device(), here(min(seconds, 1))
     for size in sizes:
         path, pixels, batch_size = SIZES[size]
         cfg = Config.fromfile(REPO / path)
@@ -129,8 +130,14 @@ def measure(sizes, repeats, seconds, num_workers=None):
                     ('extraction, from files', extraction_step(
                         model, cfg, Path(folder), batch_size, num_workers), 1)):
                 row = summary(what, size, rates(step, repeats, seconds), epochs=epochs, **about)
+                stage = 'part learning' if what.startswith('learning') else 'part extraction'
+                work, moved = counted(cfg, stage, batch_size, about['precision'] != 'float32')
+                floor = device.floor(work.flops, moved) / batch_size
+                row.update(floor_per_s=1 / floor, times_floor=1 / row['per_s'] / floor,
+                           device=str(device))
                 if size == 'paper':  # hours say nothing of smaller images
-                    row['imagenet_hours'] = IMAGENET * epochs / row['per_s'] / 3600
+                    for name, rate in ('', row['per_s']), ('_floor', 1 / floor):
+                        row[f'imagenet_hours{name}'] = IMAGENET * epochs / rate / 3600
                 rows.append(row)
     with tempfile.TemporaryDirectory() as folder:
         rows.append(summary('random reads', '28x28',
@@ -140,18 +147,27 @@ def measure(sizes, repeats, seconds, num_workers=None):
 
 def table(record):
     """The record as Markdown."""
-    lines = ['| | size | a second | lowest to highest | ImageNet-1k, hours | paper |',
-             '|---|---|---|---|---|---|']
+    lines = ['| | size | a second | lowest to highest | floor, a second | times the floor '
+             '| ImageNet-1k, hours | at the floor | paper |',
+             '|---|---|---|---|---|---|---|---|---|']
     for row in record['rows']:
-        hours, paper = row.get('imagenet_hours', ''), ''
+        hours, least, paper, floor, times = row.get('imagenet_hours', ''), '', '', '', ''
         if hours:
             hours = f'{hours:,.1f} ({row["epochs"]} epoch{"s" * (row["epochs"] > 1)})'
+            least = f'{row["imagenet_hours_floor"]:,.1f}'
             paper = record['paper'] if row['what'].startswith('learning') else ''
-        middle, low, high = (f'{row[key]:,.0f}' if row[key] > 100 else f'{row[key]:.3g}'
-                             for key in ('per_s', 'lowest', 'highest'))
-        lines.append(f'| {row["what"]} | {row["size"]} | {middle} | {low} to {high} | {hours} '
-                     f'| {paper} |')
-    return '\n'.join([*lines, '', where(record)])
+        if 'floor_per_s' in row:
+            floor, times = said(row['floor_per_s']), f'{row["times_floor"]:.2f}'
+        middle, low, high = (said(row[key]) for key in ('per_s', 'lowest', 'highest'))
+        lines.append(f'| {row["what"]} | {row["size"]} | {middle} | {low} to {high} | {floor} '
+                     f'| {times} | {hours} | {least} | {paper} |')
+    device = next((f'The floor is at {row["device"]}. ' for row in record['rows']
+                   if 'device' in row), '')
+    return '\n'.join([*lines, '', device + where(record)])
+
+
+def said(rate):
+    return f'{rate:,.0f}' if rate > 100 else f'{rate:.3g}'
 
 
 def main(arguments=None):

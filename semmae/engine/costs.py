@@ -1,8 +1,8 @@
 """What the rows of a suite cost before they are run: compute, time, memory and disk.
 
 Nothing is guessed. One training step on the config's batch is counted (`engine.footprint`). Time is
-measured (logs of an earlier run of the same training), or compute at a rate that the user gives, or
-not known.
+measured (logs of an earlier run of the same training), or the floor at rates that the user gives or
+that are measured on this device, or not known.
 """
 import argparse
 import json
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import OPTIMIZERS
 from rich.box import SIMPLE
 from rich.console import Console
@@ -25,8 +25,8 @@ from torch import nn
 from ..datasets.part_store import list_images
 from ..registry import DATASETS
 from .conditions import pipeline, plain
-from .footprint import encoder_flops, once, step_of, structure
-from .launch import read_config
+from .config import Options, read_config, read_dumped
+from .footprint import encoding_of, once, step_of, structure
 from .plan import history
 
 
@@ -47,17 +47,18 @@ class Cost:
     disk: float = None
 
 
-def costs(runs, tflops=None, measured=(), known=None):
+def costs(runs, device=None, measured=(), known=None):
     """The `Cost` of each of ``runs`` (`engine.plan.Run`).
 
-    tflops: what one device sustains, 10^12 floating point operations a second; without it only
-    measured times are given. measured: work directories whose logs say how long an iteration of
-    the same model, batch and pipeline took. known: {folder: images} of folders yet to be made.
+    device: what one device sustains (`engine.footprint.Device`); without it only measured times
+    are given, with it also how many times the floor they are. measured: work directories whose
+    logs say how long an iteration of the same model, batch and pipeline took. known: {folder:
+    images} of folders yet to be made.
     """
     speeds = measured_speeds(measured)
     coming = [run.product.parent for run in runs if not (run.config or run.is_done)]
     with quiet():
-        return [cost_of(run, tflops, speeds, known or {}, coming) for run in runs]
+        return [cost_of(run, device, speeds, known or {}, coming) for run in runs]
 
 
 @contextmanager
@@ -71,9 +72,9 @@ def quiet():
         logging.disable(before)
 
 
-def cost_of(run, tflops, speeds, known, coming):
+def cost_of(run, device, speeds, known, coming):
     if any(part.endswith('extract_parts.py') for part in run.command):
-        return extraction(run, tflops, known)
+        return extraction(run, device, known)
     if not run.config:
         return Cost()
     cfg = read_config(run.config, overrides(run.command))
@@ -90,19 +91,20 @@ def cost_of(run, tflops, speeds, known, coming):
         return cost
     cost.flops = step.flops * count * run.processes
     seconds, peak, folder = speeds.get(kind(cfg), (None, None, ''))
+    floor = device and device.floor(step.flops, step.moved(optimizer_states(cfg)))
     if seconds:
         cost.seconds, cost.memory = seconds * count, peak or cost.memory
-        cost.source = f'measured, {seconds:.3g} s an iteration in {folder}'
-    elif tflops:
-        cost.seconds = cost.flops / (tflops * 1e12 * run.processes)
-        cost.source = f'at {tflops:g} TFLOP/s'
+        over = f', {seconds / floor:.3g} times the floor' if floor else ''
+        cost.source = f'measured, {seconds:.3g} s an iteration in {folder}{over}'
+    elif floor:
+        cost.seconds, cost.source = floor * count, f'at {device}'
     return cost
 
 
 def overrides(command):
     """The --cfg-options of a command, as tools/train.py reads them."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    parser.add_argument('--cfg-options', nargs='+', action=Options, default={})
     return parser.parse_known_args(command)[0].cfg_options
 
 
@@ -167,7 +169,10 @@ def checkpoints(cfg, step):
     return kept * (step.state + step.trained * optimizer_states(cfg))
 
 
-def extraction(run, tflops, known):
+EXTRACTED = 64  # images at a time, tools/extract_parts.py's default
+
+
+def extraction(run, device, known):
     """The `Cost` of a part store: the encoder's forward pass, two bytes a patch."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument('config')
@@ -190,9 +195,12 @@ def extraction(run, tflops, known):
         return cost
     cost.disk = 2 * cfg.model.encoder.grid ** 2 * cost.images
     if not args.labels:
-        cost.flops = cost.images * encoder_flops(structure(cfg.model.encoder))
-        if tflops:
-            cost.seconds, cost.source = cost.flops / (tflops * 1e12), f'at {tflops:g} TFLOP/s'
+        step = encoding_of(cfg.model.encoder, EXTRACTED,
+                           cfg.optim_wrapper.type == 'AmpOptimWrapper')
+        cost.flops = cost.images / EXTRACTED * step.flops
+        if device:
+            cost.seconds = cost.images / EXTRACTED * device.floor(step.flops, step.moved(0))
+            cost.source = f'at {device}'
     return cost
 
 
@@ -213,7 +221,7 @@ def measured_speeds(roots):
                  if line.endswith('}')]
         lines = [line for line in lines if 'time' in line and 'loss' in line]
         if lines:
-            found[kind(Config.fromfile(log.with_name('config.py')))].append((lines, log))
+            found[kind(read_dumped(log.with_name('config.py')))].append((lines, log))
     speeds = {}
     for key, logs in found.items():
         lines = [line for some, _ in logs for line in some]
@@ -235,7 +243,7 @@ images   *: the data set was not found, the number is the recipe's. Where a cell
          known: commands are not estimated, and some data are yet to be made"""
 
 
-def show(runs, found, console, tflops=None):
+def show(runs, found, console, device=None):
     """The plan: costs as a table, then the commands as they can be pasted. Nothing is started."""
     table = Table('row', 'state', 'images', 'compute', 'time', 'memory', 'disk', box=SIMPLE)
     for column in table.columns:
@@ -249,8 +257,8 @@ def show(runs, found, console, tflops=None):
         [cost for _, cost in left])))
     console = Console(file=console.file, width=max(console.width, WIDE))
     console.print(table)
-    how = f'at {tflops:g} TFLOP/s on each device' if tflops else (
-        'unknown: give what one device sustains, --tflops N')
+    how = f'the floor, at {device} on each device' if device else (
+        'unknown: give what one device sustains, --tflops N [--bandwidth N], or --probe')
     console.print(NOTES.format(how=f'measured in earlier runs where there are any, else {how}'),
                   style='dim', highlight=False, soft_wrap=True)
     unknown = sum(cost.seconds is None for _, cost in left)

@@ -1,8 +1,11 @@
-"""What one training step of a model takes: operations, and bytes that are alive at a time.
+"""What one training step of a model takes: operations, bytes that are alive, bytes that move.
 
-Nothing is run: the model is built of tensors without memory (`FakeTensorMode`).
+Nothing is run: the model is built of tensors without memory (`FakeTensorMode`). With what a device
+sustains (`probe`, or given) they make the floor: the seconds below which no step of it can be.
 """
 import json
+import math
+import time
 import weakref
 from dataclasses import dataclass
 
@@ -29,6 +32,7 @@ class Step:
 
     flops; in bytes the parameters, those that are trained, a checkpoint without optimiser, and the
     peak of what is alive besides the parameters: batch, features, gradients. width: D of the ViT.
+    features: bytes alive after the forward pass, since the backward pass needs them.
     """
     flops: int
     parameters: int
@@ -36,12 +40,69 @@ class Step:
     state: int
     peak: int
     width: int
+    features: int
+
+    def moved(self, states):
+        """Bytes between memory and processor, at least (ours).
+
+        Everything is touched as seldom as the step allows: weights are read by the forward pass;
+        those that are trained also by the backward pass and the update, which writes them; their
+        gradients and each of the optimiser's ``states`` are written once and read once; so are the
+        features that wait for the backward pass. What is used at once is free.
+        """
+        return self.parameters + self.trained * (5 + 2 * states) + 2 * self.features
 
 
-def step_of(cfg):
-    """The `Step` of a config, counted once for all that differ in no size."""
-    how = (cfg.train_dataloader.batch_size, cfg.optim_wrapper.type == 'AmpOptimWrapper',
-           cfg.get('default_scope'))
+@dataclass(frozen=True)
+class Device:
+    """What one device sustains: operations a second, and bytes to and from its memory."""
+    flops: float
+    bandwidth: float = math.inf
+
+    def floor(self, flops, moved):
+        """Seconds at least: the longer of the two, as if computing and moving overlapped."""
+        return max(flops / self.flops, moved / self.bandwidth)
+
+    def __str__(self):
+        moves = f' and {self.bandwidth / 1e9:.4g} GB/s' if math.isfinite(self.bandwidth) else ''
+        return f'{self.flops / 1e12:.4g} TFLOP/s{moves}'
+
+
+def probe(where='cpu', dtype='float32', seconds=1.):
+    """The `Device` that is there: the fastest of many products of two matrices, and of many copies.
+
+    ``seconds`` for each. A copy counts as one reading and one writing. The fastest, since the
+    floor is what nothing falls below; float32 as torch is set (TF32 or not).
+    """
+    side, size = (8192, 2 ** 29) if where == 'cuda' else (1536, 2 ** 26)
+    a, b = (torch.rand(side, side, device=where).to(getattr(torch, dtype)) for _ in range(2))
+    out = torch.empty_like(a)
+    rate = 2 * side ** 3 / fastest(lambda: torch.mm(a, b, out=out), where, seconds)
+    source = torch.zeros(size, device=where)
+    target = torch.zeros_like(source)
+    return Device(rate, 2 * source.nbytes / fastest(lambda: target.copy_(source), where, seconds))
+
+
+def fastest(action, where, seconds):
+    """Seconds of the fastest call of ``action``, of 3 and all that fit into ``seconds``."""
+    found, started = [], time.perf_counter()
+    while len(found) < 3 or time.perf_counter() - started < seconds:
+        before = time.perf_counter()
+        action()
+        if where == 'cuda':
+            torch.cuda.synchronize()
+        found.append(time.perf_counter() - before)
+    return min(found)
+
+
+def step_of(cfg, batch=None, is_mixed=None):
+    """The `Step` of a config, counted once for all that differ in no size.
+
+    batch, is_mixed: instead of the config's batch size and precision.
+    """
+    if is_mixed is None:
+        is_mixed = cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    how = (batch or cfg.train_dataloader.batch_size, is_mixed, cfg.get('default_scope'))
     model = structure(cfg.model)
     return once(json.dumps([model, how], sort_keys=True), lambda: count_step(model, *how))
 
@@ -87,12 +148,16 @@ def count_step(model, batch, is_mixed, scope):
             with torch.autocast('cpu', torch.bfloat16, enabled=is_mixed), \
                     torch.set_grad_enabled(bool(trained)):
                 loss = loss_of(model, batch)
+            features = alive.now
             if trained:
                 loss.backward()
-    return Step(counter.get_total_flops(), *(
-        sum(t.numel() * t.element_size() for t in tensors) for tensors in (
-            model.parameters(), trained, model.state_dict().values())), alive.peak, getattr(
-                getattr(model, 'backbone', None), 'embed_dims', 0))
+    return Step(counter.get_total_flops(), *map(bytes_of, (
+        model.parameters(), trained, model.state_dict().values())), alive.peak, getattr(
+            getattr(model, 'backbone', None), 'embed_dims', 0), features)
+
+
+def bytes_of(tensors):
+    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 class Alive(TorchDispatchMode):
@@ -167,11 +232,17 @@ def loss_of(model, batch):
     return F.cross_entropy(model.head(features).float(), labels)
 
 
-def encoder_flops(encoder):
-    """FLOPs of a part encoder's forward pass on one image."""
+def encoding_of(encoder, batch, is_mixed):
+    """The `Step` of part extraction: a part encoder's forward pass, images in and tokens out."""
     with FakeTensorMode(allow_non_fake_inputs=True):
-        encoder = MODELS.build(Config(encoder))
+        encoder = MODELS.build(Config(structure(encoder)))
         side = encoder.grid * encoder.patch_size
-        with FlopCounterMode(display=False, custom_mapping=FUSED) as counter:
-            encoder(torch.zeros(1, 3, side, side))
-    return counter.get_total_flops()
+        with FlopCounterMode(display=False, custom_mapping=FUSED) as counter, \
+                Alive(encoder) as alive, torch.no_grad(), \
+                torch.autocast('cpu', torch.bfloat16, enabled=is_mixed):
+            images = torch.zeros(batch, 3, side, side)
+            out = encoder(images)  # kept: it is what is alive after the pass
+            features = alive.now
+            del images, out
+    return Step(counter.get_total_flops(), bytes_of(encoder.parameters()), 0,
+                bytes_of(encoder.state_dict().values()), alive.peak, 0, features)

@@ -14,7 +14,7 @@ from rich.console import Console
 from benchmarks.suite import MINI, PAPER, Row, Suite
 from semmae.engine import costs as module
 from semmae.engine.costs import costs, duration, optimizer_states, scaled, show
-from semmae.engine.footprint import Alive, step_of
+from semmae.engine.footprint import Alive, Device, encoding_of, probe, step_of
 from semmae.engine.launch import prepare
 from semmae.engine.plan import plan
 from semmae.registry import MODELS
@@ -105,9 +105,54 @@ def test_the_states_of_an_optimiser_are_found_by_asking_it(optimizer, states):
 
 def test_time_is_compute_over_a_stated_rate_or_unknown(toy, tmp_path):
     runs = run_of(tmp_path, MAE, **mae_on(toy))
-    (unknown,), (known,) = costs(runs), costs(runs, tflops=2)
+    (unknown,), (known,) = costs(runs), costs(runs, Device(2e12))
     assert unknown.seconds is None and unknown.source == ''
     assert known.seconds == pytest.approx(known.flops / 2e12) and known.source == 'at 2 TFLOP/s'
+
+
+def test_time_is_moving_where_memory_is_slower_than_compute(toy, tmp_path):
+    runs = run_of(tmp_path, MAE, **mae_on(toy))
+    (slow,), (fast,) = costs(runs, Device(2e12, 1e9)), costs(runs, Device(2e12, 1e15))
+    cfg = Config.fromfile(MAE)
+    cfg.train_dataloader.batch_size = 8
+    assert slow.seconds == pytest.approx(step_of(cfg).moved(states=2) / 1e9 * 2 * 3)  # AdamW
+    assert fast.seconds == pytest.approx(fast.flops / 2e12)
+    assert slow.source == 'at 2 TFLOP/s and 1 GB/s'
+
+
+def test_what_a_step_moves_is_weights_gradients_moments_and_what_waits_for_the_backward_pass():
+    cfg = Config.fromfile(PROBE)
+    cfg.model.head.num_classes, batch = 10, 8
+    step = step_of(cfg, batch=batch, is_mixed=False)
+    vit = 4 * sum(p.numel() for p in MODELS.build(dict(cfg.model.backbone, init_cfg=None))
+                  .parameters())
+    head = 4 * (96 * 10 + 10)
+    assert (step.parameters, step.trained) == (vit + head, head)
+    # Below the head nothing waits: its input, its norm's statistics, logits and loss.
+    assert 4 * batch * 96 < step.features < 4 * batch * (96 + 3 * 10)
+    assert step.moved(states=1) == vit + 8 * head + 2 * step.features
+
+
+def test_features_double_with_the_batch_and_weights_do_not():
+    cfg = Config.fromfile(MAE)
+    small, large = (step_of(cfg, batch=batch, is_mixed=False) for batch in (8, 16))
+    assert large.features == pytest.approx(2 * small.features, rel=.01)
+    assert large.parameters == small.parameters and large.flops == 2 * small.flops
+
+
+def test_extraction_reads_images_and_writes_tokens():
+    encoder = Config.fromfile('mm_configs/mini/semmae_parts_mini.py').model.encoder
+    step, one = (encoding_of(encoder, batch, False) for batch in (8, 1))
+    images = 4 * 8 * 3 * 96 * 96
+    assert step.trained == 0 and images < step.features < 2 * images
+    assert step.flops == 8 * one.flops
+    assert step.moved(0) == step.parameters + 2 * step.features
+
+
+def test_a_probe_finds_what_this_machine_sustains():
+    device = probe(seconds=.01)
+    assert 1e9 < device.flops < 1e15 and 1e8 < device.bandwidth < 1e13
+    assert device.floor(device.flops, 0) == device.floor(0, device.bandwidth) == 1.
 
 
 def test_time_of_a_training_that_ran_before_is_measured(toy, tmp_path):
@@ -120,10 +165,12 @@ def test_time_of_a_training_that_ran_before_is_measured(toy, tmp_path):
     (log / 'scalars.json').write_text('\n'.join([
         json.dumps(dict(time=.25, loss=1., memory=300)), json.dumps(dict(time=.75, loss=1.)),
         json.dumps({'accuracy/top1': 5., 'time': 9.}), '{"time": 9']))
-    (cost,) = costs(runs, tflops=2, measured=[tmp_path / 'old'])
+    (cost,) = costs(runs, Device(2e12), [tmp_path / 'old'])
     assert cost.seconds == .5 * 2 * 3                # two iterations an epoch, three epochs
     assert cost.memory == 300 * 2 ** 20
-    assert cost.source == f'measured, 0.5 s an iteration in {tmp_path / "old/seed0/any"}'
+    floor = cost.flops / 6 / 2e12
+    assert cost.source == (f'measured, 0.5 s an iteration in {tmp_path / "old/seed0/any"}, '
+                           f'{.5 / floor:.3g} times the floor')
     cfg.train_dataloader.batch_size = 4              # another training
     cfg.dump(log / 'config.py')
     assert costs(runs, measured=[tmp_path / 'old'])[0].seconds is None
@@ -144,7 +191,7 @@ def test_images_come_from_the_data_the_recipe_or_are_not_known_yet(tmp_path, mon
 
 
 def test_several_processes_share_the_images_and_hold_buckets_each():
-    one, eight = (costs(plan(PAPER, 'w', ['mae_p16'], gpus=gpus), tflops=100)[-1]
+    one, eight = (costs(plan(PAPER, 'w', ['mae_p16'], gpus=gpus), Device(1e14))[-1]
                   for gpus in (1, 8))
     assert eight.flops == pytest.approx(one.flops, rel=1e-2)
     assert eight.seconds == pytest.approx(one.seconds / 8, rel=1e-2)
@@ -154,9 +201,9 @@ def test_several_processes_share_the_images_and_hold_buckets_each():
 
 def test_a_dry_run_shows_costs_totals_and_commands(toy, tmp_path):
     runs = run_of(tmp_path, MAE, **mae_on(toy))
-    (cost,) = found = costs(runs, tflops=1e-3)
+    (cost,) = found = costs(runs, Device(1e9))
     console = Console(file=io.StringIO(), width=40)
-    show(runs, found, console, tflops=1e-3)
+    show(runs, found, console, Device(1e9))
     said = console.file.getvalue()
     for text in (scaled(cost.flops, 'FLOP'), duration(cost.seconds), scaled(cost.memory, 'B'),
                  scaled(cost.disk, 'B')):

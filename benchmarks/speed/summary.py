@@ -1,0 +1,79 @@
+"""The figures of speed that the README quotes, out of the records in benchmarks/results.
+
+python benchmarks/speed/summary.py
+
+A test holds the README to these lines.
+"""
+import json
+from pathlib import Path
+
+RESULTS = Path(__file__).resolve().parents[1] / 'results'
+
+
+def rows_of(name, folder=RESULTS, **wanted):
+    """The rows of ``speed_<name>.json`` that hold these values."""
+    record = json.loads((Path(folder) / f'speed_{name}.json').read_text())
+    found = [row for row in record['rows'] if all(row[k] == v for k, v in wanted.items())]
+    if not found:
+        raise ValueError(f'speed_{name}.json has no row with {wanted}; measure it again: '
+                         f'python benchmarks/speed/{name}.py')
+    return found
+
+
+def only(name, folder, **wanted):
+    row, = rows_of(name, folder, **wanted)
+    return row
+
+
+def number(value):
+    return f'{value:,.0f}' if value >= 100 else f'{value:.3g}'
+
+
+def table(folder=RESULTS) -> str:
+    """Markdown lines: what, how fast, against what."""
+    lines = ['| | two CPU cores | against |', '|---|---|---|']
+
+    def say(what, rate, against):
+        lines.append(f'| {what} | {rate} | {against} |')
+
+    for size in ('ViT-B/16', 'ViT-B/8', 'mini'):
+        for row in rows_of('step', folder, size=size):
+            if row['name'] in ('ours, float32', 'ours, bfloat16'):
+                say(f'pre-training step, {size}, {row["name"][6:]}',
+                    f'{number(row["images_per_s"])} images/s',
+                    f"{row['times_faster']:.2f} times mmpretrain's `MAE` in float32")
+    for name, what in (('LoadRandomResizedCrop', 'random crops, `LoadRandomResizedCrop`'),
+                       ('LoadCenterCrop', 'centre crops, `LoadCenterCrop`'),
+                       ('LoadPacked', 'the same from a packed file, `LoadPacked`')):
+        row = only('data', folder, name=f'{name}, PackImage')
+        say(f'{what}, one core', f'{number(row["images_per_s"])} images/s',
+            f"{row['times_baseline']:.3g} times mmpretrain's load, random crop, flip and pack; "
+            f'pixels differ by {row["mean_difference"]:.3f} of 255')
+    for grid in ('14x14', '28x28'):
+        row = only('masking', folder, name='part-guided, α = 0.5', size=grid)
+        say(f'part-guided masks of 256 images, {grid}', f'{row["ms"]:.2f} ms',
+            f"{row['times_baseline']:.2f} times MAE's two sorts")
+    row = only('masking', folder, name='ViT-B/8, 196 of 784')
+    say('step with 196 of 784 patches of 8x8', f'{row["gflops_per_image"]:.1f} GFLOP an image',
+        f'{row["times_baseline"]:.2f} times the time of 196 patches of 16x16')
+    for what in ('learning, images in memory', 'extraction, from files'):
+        row = only('parts', folder, what=what, size='paper')
+        epochs = f', {row["epochs"]} epochs' if row['epochs'] > 1 else ''
+        say(f'part {what}, 28x28', f'{number(row["per_s"])} images/s',
+            f'{row["times_floor"]:.2f} times the floor; ImageNet-1k{epochs}: '
+            f'{number(row["imagenet_hours"])} hours')
+    row = only('parts', folder, what='random reads')
+    say('part store, 28x28', f'{number(row["per_s"])} reads/s', '')
+    for row in rows_of('downstream', folder):
+        say(f'{row["name"]}, {row["patches"]} patches', f'{row["images_per_s"]:.3g} images/s', '')
+    for row in rows_of('backbones', folder, size='paper'):
+        if row['times_ours'] != 1:
+            say(f'{row["task"]}, ViT-B/16, step', '', f'{row["backbone"]} takes '
+                f'{row["times_ours"]:.2f} times as long as `semmae.ViT`')
+    row = only('tables', folder, what='results to tables', runs=10_000)
+    say('tables of 10,000 runs', f'{row["s"]:.1f} s', '')
+    return '\n'.join(lines)
+
+
+if __name__ == '__main__':
+    print(table())

@@ -1,0 +1,108 @@
+"""Seconds from the results of many runs to Tables 1-7: what tools/make_tables.py does.
+
+python benchmarks/speed/tables.py --out benchmarks/results/speed_tables.json
+
+As many runs as the row of results says, in a work directory each, spread over all rows of the
+paper's tables, several seeds to a cell; results are drawn, without stored predictions (whose
+bootstrap is not timed). Sizes alternate in one process, and with them the share of reading. Prints
+a Markdown table, also written beside OUT; about a minute on two CPU cores.
+"""
+import argparse
+import contextlib
+import importlib.util
+import io
+import json
+import math
+import random
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.speed.masking import alternate
+from benchmarks.speed.record import where, write
+from semmae.evaluation.protocol import fingerprint
+from semmae.evaluation.work_dirs import read_everything
+from semmae.reporting.tables import DATASETS, load_numbers
+
+TOOL = Path(__file__).resolve().parents[2] / 'tools/make_tables.py'
+
+
+def write_runs(root, count):
+    """``count`` work directories below ``root``, each with the one line of a finished run."""
+    rows = [row for row in load_numbers()['row'].unique() if '/' in row]
+    draw, protocol = random.Random(0), dict(input_size=224, epochs=100)
+    for i in range(count):
+        row, seed = rows[i % len(rows)], i // len(rows)
+        task, recipe = row.split('/', 1)
+        record = dict(
+            row=row, method='SemMAE' if 'semmae' in recipe else 'MAE', recipe=recipe, task=task,
+            dataset=DATASETS.get(task, 'ImageNet-1k'), split='val', metric='accuracy/top1',
+            value=60 + draw.random(), unit='%', seed=seed, protocol=protocol,
+            fingerprint=fingerprint(protocol), config='c.py', checkpoint='c.pth',
+            checkpoint_sha256=f'{i:064x}', reduced=False, status='ok',
+            time='2025-01-01T00:00:00+00:00')
+        folder = root / f'seed{seed}' / row
+        folder.mkdir(parents=True)
+        (folder / 'results.jsonl').write_text(json.dumps(record) + '\n')
+
+
+def tool():
+    """``main`` of tools/make_tables.py."""
+    spec = importlib.util.spec_from_file_location('make_tables', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def measure(sizes, repeats):
+    """A row for each number of runs, and one for the part of it that is reading."""
+    with tempfile.TemporaryDirectory() as folder:
+        make, actions = tool(), {}
+        for count in sizes:
+            root, out = Path(folder) / str(count), Path(folder) / f'{count}.md'
+            write_runs(root, count)
+
+            def tables(root=root, out=out):
+                if make([str(root), '--out', str(out)]):
+                    raise RuntimeError(f'{TOOL} failed on {root}; what it said is above')
+            actions['results to tables', count] = tables
+            actions['of it, reading', count] = lambda root=root: read_everything([str(root)])
+        with contextlib.redirect_stdout(io.StringIO()):
+            seconds = alternate(actions, repeats, warm_up=1)
+    middle = {key: statistics.median(found) for key, found in seconds.items()}
+    return [dict(what=what, runs=count, s=middle[what, count], lowest=min(found),
+                 highest=max(found), repeats=repeats, times_first=middle[what, count] / middle[
+                     what, sizes[0]], expected=count / sizes[0],
+                 exponent=None if count == sizes[0] else math.log(
+                     middle[what, count] / middle[what, sizes[0]]) / math.log(count / sizes[0]))
+            for (what, count), found in seconds.items()]
+
+
+def table(record):
+    """The record as Markdown."""
+    lines = ['| | runs | s, median | lowest to highest | times the first | expected | exponent |',
+             '|---|---|---|---|---|---|---|']
+    for row in sorted(record['rows'], key=lambda row: row['what'], reverse=True):
+        power = '' if row['exponent'] is None else f'{row["exponent"]:.2f}'
+        lines.append(f'| {row["what"]} | {row["runs"]:,} | {row["s"]:.2f} | {row["lowest"]:.2f} to '
+                     f'{row["highest"]:.2f} | {row["times_first"]:.1f} | {row["expected"]:.0f} | '
+                     f'{power} |')
+    return '\n'.join([*lines, '', where(record)])
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    parser.add_argument('--out', required=True, help='JSON file of the measurements')
+    parser.add_argument('--runs', nargs='+', type=int, default=[100, 1000, 10_000])
+    parser.add_argument('--repeats', type=int, default=3)
+    args = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    write(args.out, ['benchmarks/speed/tables.py', *given], table,
+          rows=measure(args.runs, args.repeats))
+
+
+if __name__ == '__main__':
+    main()
