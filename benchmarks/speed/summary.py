@@ -10,18 +10,18 @@ from pathlib import Path
 RESULTS = Path(__file__).resolve().parents[1] / 'results'
 
 
-def rows_of(name, folder=RESULTS, **wanted):
-    """The rows of ``speed_<name>.json`` that hold these values."""
-    record = json.loads((Path(folder) / f'speed_{name}.json').read_text())
+def rows_of(script, folder=RESULTS, **wanted):
+    """The rows of ``speed_<script>.json`` that hold these values."""
+    record = json.loads((Path(folder) / f'speed_{script}.json').read_text())
     found = [row for row in record['rows'] if all(row[k] == v for k, v in wanted.items())]
     if not found:
-        raise ValueError(f'speed_{name}.json has no row with {wanted}; measure it again: '
-                         f'python benchmarks/speed/{name}.py')
+        raise ValueError(f'speed_{script}.json has no row with {wanted}; measure it again: '
+                         f'python benchmarks/speed/{script}.py')
     return found
 
 
-def only(name, folder, **wanted):
-    row, = rows_of(name, folder, **wanted)
+def only(script, folder, **wanted):
+    row, = rows_of(script, folder, **wanted)
     return row
 
 
@@ -42,13 +42,16 @@ def table(folder=RESULTS) -> str:
                 say(f'pre-training step, {size}, {row["name"][6:]}',
                     f'{number(row["images_per_s"])} images/s',
                     f"{row['times_faster']:.2f} times mmpretrain's `MAE` in float32")
-    for name, what in (('LoadRandomResizedCrop', 'random crops, `LoadRandomResizedCrop`'),
-                       ('LoadCenterCrop', 'centre crops, `LoadCenterCrop`'),
-                       ('LoadPacked', 'the same from a packed file, `LoadPacked`')):
+    base = 'mmpretrain: load, crop, flip, pack'
+    for name, what, other, steps in (
+            ('LoadRandomResizedCrop', 'random crops', base, "mmpretrain's load, crop, flip, pack"),
+            ('LoadCenterCrop', 'flip-only recipe', 'ResizeEdge, CenterCrop, FlipWithParts, '
+             'PackImage', 'the steps it replaces'),
+            ('LoadPacked', 'the same', base, "mmpretrain's load, crop, flip, pack")):
         row = only('data', folder, name=f'{name}, PackImage')
-        say(f'{what}, one core', f'{number(row["images_per_s"])} images/s',
-            f"{row['times_baseline']:.3g} times mmpretrain's load, random crop, flip and pack; "
-            f'pixels differ by {row["mean_difference"]:.3f} of 255')
+        times = row['images_per_s'] / only('data', folder, name=other)['images_per_s']
+        say(f'{what}, `{name}`, one core', f'{number(row["images_per_s"])} images/s',
+            f'{times:.3g} times {steps}; pixels differ by {row["mean_difference"]:.3f} of 255')
     for grid in ('14x14', '28x28'):
         row = only('masking', folder, name='part-guided, α = 0.5', size=grid)
         say(f'part-guided masks of 256 images, {grid}', f'{row["ms"]:.2f} ms',

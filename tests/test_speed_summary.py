@@ -1,0 +1,29 @@
+"""Figures of speed in the README are those of the records, word for word."""
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.speed.summary import RESULTS, rows_of, table
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+def test_the_readme_quotes_the_records_of_the_benchmarks():
+    found = re.search('<!-- speed -->\n(.*?)\n<!-- /speed -->', (REPO / 'README.md').read_text(),
+                      re.DOTALL)
+    assert found and found[1] == table(), 'python benchmarks/speed/summary.py prints the lines'
+
+
+def test_no_other_line_of_the_readme_has_a_figure_of_speed():
+    text = re.sub('<!-- speed -->.*?<!-- /speed -->', '', (REPO / 'README.md').read_text(),
+                  flags=re.DOTALL)
+    assert not re.findall(r'\d[\d.,]* ?(?:ms|images/s|images a second|seconds|minutes|hours)\b', text)
+
+
+def test_a_record_without_the_row_says_what_to_run(tmp_path):
+    row = json.loads((RESULTS / 'speed_tables.json').read_text())['rows'][0]
+    (tmp_path / 'speed_tables.json').write_text(json.dumps(dict(rows=[row])))
+    with pytest.raises(ValueError, match='measure it again: python benchmarks/speed/tables.py'):
+        rows_of('tables', tmp_path, runs=7)
