@@ -1,4 +1,5 @@
 """Files that are whole or absent, places that can be written, archives that stay in a folder."""
+import contextlib
 import functools
 import hashlib
 import lzma
@@ -114,22 +115,24 @@ MOST_GROWTH = 200  # times the size of the archive; images hardly shrink, texts 
 
 
 def unpack(archive, folder, sha256_wanted=None, most_members=MOST_MEMBERS, most_bytes=MOST_BYTES):
-    """Unpack a .tar (.gz, .bz2, .xz) or .zip into a new ``folder``; returns how many files.
+    """Unpack a .tar (.gz, .bz2, .xz) or .zip into ``folder``, new or not; returns how many files.
 
-    ValueError, and no folder, for another hash, for a member that would lie outside or is neither
-    file nor folder (links, devices), and for more members or bytes than allowed, or so many for the
-    size of the archive that it is a bomb: told by what is unpacked, not by what the archive says.
+    What stands at the top of the archive is put there whole, once everything is unpacked.
+    ValueError, and nothing new in the folder, for another hash, for a member that is there already,
+    that would lie outside or is neither file nor folder (links, devices), and for more members or
+    bytes than allowed, or so many for the size of the archive that it is a bomb: told by what is
+    unpacked, not by what the archive says.
     """
     archive, folder = Path(archive), Path(folder)
     if not archive.is_file():
         raise FileNotFoundError(f'no archive at {archive}')
-    if folder.exists():
-        raise ValueError(f'{folder} is there already; expected the name of a new folder')
     if sha256_wanted and (found := sha256(archive)) != sha256_wanted.lower():
         raise ValueError(f'{archive}: found sha256 {found}, expected {sha256_wanted}; get it again')
-    writable_folder(folder.parent, '--out')
+    is_new = not folder.exists()
+    writable_folder(folder, '--out')
+    there = {*os.listdir(folder)}
     most_bytes = min(most_bytes, max(MOST_GROWTH * archive.stat().st_size, 1 << 20))
-    partial = Path(tempfile.mkdtemp(prefix=f'{folder.name}.partial', dir=folder.parent))
+    partial = Path(tempfile.mkdtemp(prefix=f'{archive.name}.partial', dir=folder))
     count = done = members = 0
     try:
         for name, source in members_of(archive):
@@ -139,6 +142,9 @@ def unpack(archive, folder, sha256_wanted=None, most_members=MOST_MEMBERS, most_
             pure = PurePosixPath(name.replace('\\', '/'))
             if pure.is_absolute() or '..' in pure.parts or {*name.partition('/')[0]} & {*':\0'}:
                 raise ValueError(f'member {name!r} would lie outside of the folder')
+            if there.intersection(pure.parts[:1]):
+                raise ValueError(f'{folder / pure.parts[0]} is there already; remove it, or give '
+                                 'another --out')
             target = partial / pure
             if source is None:
                 target.mkdir(parents=True, exist_ok=True)
@@ -151,13 +157,16 @@ def unpack(archive, folder, sha256_wanted=None, most_members=MOST_MEMBERS, most_
                         raise ValueError(f'it unpacks to more than {most_bytes / 1e6:.0f} MB')
                     f.write(block)
             count += 1
-        os.chmod(partial, 0o777 & ~current_umask())  # mkdtemp's is for the owner only
-        os.rename(partial, folder)
+        for name in os.listdir(partial):
+            os.rename(partial / name, folder / name)
     except (ValueError, OSError, EOFError, RuntimeError, tarfile.TarError,
             zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f'{archive} is not unpacked: {error}') from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if is_new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # which it is if nothing came into it
     return count
 
 
@@ -176,9 +185,3 @@ def members_of(archive):
             if not (member.isfile() or member.isdir()):
                 raise ValueError(f'member {member.name!r} is a link or a device')
             yield member.name, None if member.isdir() else f.extractfile(member)
-
-
-def current_umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -2,8 +2,8 @@
 
 One row for each data set: what was found, what was expected, how to mend it. Nothing is downloaded.
 DATASET: imagenet inat19 cub cars ade20k toy; with none named, all are looked at and an absent one
-is no fault. --decode also reads every image to the end. Exit code 1 where something is missing or
-wrong. Imports neither torch nor mm*.
+is no fault. --decode also reads every image to the end, and refuses what a training would. Exit
+code 1 where something is missing or wrong. Imports neither torch nor mm*.
 """
 import argparse
 import json
@@ -22,10 +22,18 @@ from rich.progress import track
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from semmae.datasets.image_files import (
+    TURNED,
+    decoding,
+    orientation,
+    read_header,
+    read_label_header,
+    require_beside,
+    require_checksums,
+)
 from semmae.datasets.toy import ADE_CLASSES, CUB_LISTS, PARTS, read_record
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
-MAX_PIXELS = 178_956_970  # as semmae.LoadImage
 
 
 class Report:
@@ -52,19 +60,24 @@ class Report:
         return self.need(not missing, f'no {folder}/{missing[0]}{more}' if missing else '',
                          f'all {len(names):,} files' if len(names) > 1 else names[0], mend)
 
-    def maps(self, paths, highest, mend):
-        """Label maps (about 50 of them, or all) have one 8-bit channel and no other label."""
+    def maps(self, pairs, highest, mend):
+        """Label maps (about 50 of them, or all) are such, lie on their photos and have no other
+        label. pairs: (label map, photo)."""
         wrong = []
-        for path in paths if self.reads_all else paths[::max(1, len(paths) // 50)]:
+        for path, photo in pairs if self.reads_all else pairs[::max(1, len(pairs) // 50)]:
             try:
-                with Image.open(path) as image:
-                    top = int(np.asarray(image).max()) if image.mode in ('L', 'P') else image.mode
-            except Exception as error:      # pillow and libpng raise what they like
-                top = repr(error)
-            if top not in range(highest + 1):
-                wrong.append(f'{path.name} ({top})')
+                labels = read_label_header(path.read_bytes(), path)
+                with decoding(photo), Image.open(photo) as image:
+                    size, is_turned = image.size, orientation(image) in TURNED
+                require_beside(labels.size, path, size, photo, is_turned)
+                with decoding(path):
+                    top = int(np.asarray(labels).max())
+                if top > highest:
+                    wrong.append(f'{path.name} ({top})')
+            except (OSError, ValueError) as error:
+                wrong.append(f'{path.name} ({error})')
         self.need(not wrong, f'{len(wrong)} wrong label maps, first {wrong[:1]}',
-                  f'one 8-bit channel of labels 0..{highest}', mend)
+                  f'one 8-bit channel of labels 0..{highest}, of the size of the photo', mend)
 
 
 def names_in(folder, want_folders=False):
@@ -210,13 +223,15 @@ def check_ade20k(folder, report):
     """images/ and annotations/ of training and validation; one 8-bit label a pixel."""
     again = 'unpack ADEChallengeData2016.zip again'
     for split, number in (('training', 20_210), ('validation', 2_000)):
-        images = {os.path.splitext(n)[0] for n in names_in(folder / 'images' / split)}
-        maps = names_in(folder / 'annotations' / split)
+        images = {os.path.splitext(n)[0]: folder / 'images' / split / n
+                  for n in names_in(folder / 'images' / split)}
+        maps = {os.path.splitext(n)[0]: folder / 'annotations' / split / n
+                for n in names_in(folder / 'annotations' / split)}
         report.count(len(images), number, f'{split} images', again)
-        pairs = images == {os.path.splitext(n)[0] for n in maps}
-        report.need(pairs, f'{len(maps):,} annotations for {len(images):,} {split} images',
+        report.need(images.keys() == maps.keys(),
+                    f'{len(maps):,} annotations for {len(images):,} {split} images',
                     'one .png for each image, of the same name', again)
-        report.maps([folder / 'annotations' / split / n for n in maps], 150, again)
+        report.maps([(path, images[n]) for n, path in maps.items() if n in images], 150, again)
 
 
 def check_toy(folder, report):
@@ -227,14 +242,17 @@ def check_toy(folder, report):
                        'toy.json and all files of its lists', again):
         return
     report.found += [f"{v['count']:,} {k}" for k, v in record['files'].items()]
-    for maps, highest in (('imagenet/part_labels', len(PARTS) - 1),
-                          ('ADEChallengeData2016/annotations', len(ADE_CLASSES))):
-        report.maps(sorted((folder / maps).rglob('*.png')), highest,
+    for maps, photos, suffix, highest in (
+            ('imagenet/part_labels', 'imagenet', '.JPEG', len(PARTS) - 1),
+            ('ADEChallengeData2016/annotations', 'ADEChallengeData2016/images', '.jpg',
+             len(ADE_CLASSES))):
+        report.maps([(path, folder / photos / path.relative_to(folder / maps).with_suffix(suffix))
+                     for path in sorted((folder / maps).rglob('*.png'))], highest,
                     f'rm -r {folder} && {again}')
 
 
 def unreadable(folder):
-    """[(path, reason)] of the images below ``folder`` that cannot be read to the end."""
+    """What is wrong with the images below ``folder`` that cannot be read to the end, by name."""
     paths = [Path(at, n) for at, _, names in os.walk(folder) for n in names
              if n.lower().endswith(SUFFIXES)]
 
@@ -242,39 +260,37 @@ def unreadable(folder):
         reasons = list(track(pool.map(unreadable_because, paths, chunksize=16), total=len(paths),
                              description=folder.name, transient=True,
                              console=Console(stderr=True)))
-    return sorted((p, r) for p, r in zip(paths, reasons) if r)
+    return sorted(filter(None, reasons))
 
 
 def unreadable_because(path):
-    """Why an image cannot be used, or None. In a process of its own: stderr is redirected.
+    """Why an image cannot be used, with its path, or None. Redirects stderr: in its own process.
 
     libjpeg decodes damaged bytes to wrong pixels and says so on the C library's stderr only.
     """
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                return f'{image.width}x{image.height} pixels, expected at most {MAX_PIXELS:,}'
-            if image.mode in ('I', 'F'):
-                return f'pixels of mode {image.mode}, expected 8 bits or 16-bit gray'
-            if image.format != 'JPEG':
+        content = path.read_bytes()
+        image = read_header(content, path)
+        if image.format != 'JPEG':
+            require_checksums(content, path)
+            with decoding(path):
                 image.load()
-                return None
         with tempfile.TemporaryFile() as said:
             before = os.dup(2)
             os.dup2(said.fileno(), 2)
             try:
-                is_read = cv2.imread(str(path)) is not None
+                is_read = cv2.imdecode(np.frombuffer(content, np.uint8), 1) is not None
             finally:
                 os.dup2(before, 2)
                 os.close(before)
             said.seek(0)
             warning = ' '.join(said.read().decode(errors='replace').split())
         if 'orrupt' in warning or 'remature' in warning or not is_read:
-            with Image.open(path) as image:
+            with decoding(path):
                 image.load()    # which has the better words for most
-            return warning or 'OpenCV does not read it'
-    except Exception as error:      # pillow and libpng raise what they like
-        return str(error).replace(f"'{path}'", 'file') or repr(error)
+            return f'{path} cannot be decoded: {warning or "OpenCV does not read it"}'
+    except Exception as error:      # of the system, of pillow and libpng
+        return str(error) if str(path) in str(error) else f'{path} cannot be read: {error!r}'
 
 
 CHECKS = dict(imagenet=(check_imagenet, 'imagenet'), inat19=(check_inat19, 'inat2019'),
@@ -297,7 +313,7 @@ def check(name, root, decode=False):
     if is_there and decode:
         bad = unreadable(folder)
         report.need(not bad, f'{len(bad):,} unreadable images', 'none', 'unpack these files again:'
-                    + ''.join(f'\n    {path}: {why}' for path, why in bad))
+                    + ''.join(f'\n    {why}' for why in bad))
     state = 'missing' if not is_there else 'wrong' if report.problems else 'ok'
     if state == 'ok':
         return state, f"found: {', '.join(report.found)}"

@@ -1,9 +1,11 @@
 """Train any stage.   python tools/train.py mm_configs/semmae_pretrain.py
 
 Part learning, pre-training, linear probing, fine-tuning and UPerNet are all configs. Started again
-with --resume it goes on from the last checkpoint of its work directory.
-Exit status: 0 done; 2 a mistake in config or command, said in one line before the first step;
-130 or 143 stopped by SIGINT or SIGTERM, with a checkpoint saved; 1 our own, with traceback.
+with --resume it goes on from the last checkpoint of its work directory; without, a directory that
+has checkpoints is refused.
+Exit status: 0 done; 2 a mistake in config or command, said in one line before the first step, and
+in the middle of a run a loss that is NaN, a full disk, or data that nobody can read; 130, 143 or
+129 stopped by SIGINT, SIGTERM or SIGHUP, with a checkpoint saved; 1 our own, with traceback.
 """
 import argparse
 import sys
@@ -18,7 +20,8 @@ def parse(argv=None):
     parser.add_argument('config')
     parser.add_argument('--work-dir', help='default: work_dirs/<name of the config>')
     parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint')
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
+    parser.add_argument('--amp', action='store_true', help='mixed precision also where the '
+                        'config has none; without a GPU in bfloat16, if the CPU multiplies it')
     parser.add_argument('--keep-batch', action='store_true',
                         help="accumulate gradients to the recipe's global batch")
     parser.add_argument('--allow-elastic', action='store_true',

@@ -1,8 +1,8 @@
-"""Unpack a downloaded data set.   python tools/unpack.py CUB_200_2011.tgz --out data/cub
+"""Unpack a downloaded data set.   python tools/unpack.py CUB_200_2011.tgz --out data
 
-Takes .tar (.gz, .bz2, .xz) and .zip. Writes nothing outside of the new folder --out, and leaves no
-folder if the archive is damaged, is not the one of --sha256, or holds links, devices or more than
-any data set.
+Takes .tar (.gz, .bz2, .xz) and .zip. Writes nothing outside of the folder --out and over nothing in
+it (here data/CUB_200_2011 is made), and leaves nothing there if the archive is damaged, is not the
+one of --sha256, or holds links, devices or more than any data set.
 """
 import argparse
 import sys
@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     parser.add_argument('archive')
-    parser.add_argument('--out', required=True, help='the new folder')
+    parser.add_argument('--out', required=True, help='the folder, new or not')
     parser.add_argument('--sha256', help='hex digest that the archive has to have')
     args = parser.parse_args()
     from semmae.files import unpack

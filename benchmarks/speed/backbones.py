@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.speed.floor import action
 from benchmarks.speed.masking import alternate
 from benchmarks.speed.record import where, write
+from semmae.engine.allocator import keep_freed_memory
 from semmae.engine.extract import own_device
 from semmae.engine.footprint import step_of
 
@@ -98,6 +99,7 @@ def main(arguments=None):
     parser.add_argument('--batch-size', type=int, help='default 2, GPU 32')
     parser.add_argument('--repeats', type=int, default=3)
     args = parser.parse_args(arguments)
+    keep_freed_memory()  # as a training does
     batch = args.batch_size or (32 if own_device() == 'cuda' else 2)
     given = sys.argv[1:] if arguments is None else arguments
     write(args.out, ['benchmarks/speed/backbones.py', *given], table,

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.speed.masking import alternate
 from benchmarks.speed.record import flops_of, where, write
+from semmae.engine.allocator import keep_freed_memory
 from semmae.engine.extract import own_device
 from semmae.registry import MODELS
 
@@ -85,6 +86,7 @@ def main(arguments=None):
     parser.add_argument('--batch-size', type=int, help='default 2, GPU 128')
     parser.add_argument('--repeats', type=int, default=5)
     args = parser.parse_args(arguments)
+    keep_freed_memory()  # as a training does
     batch = args.batch_size or (128 if torch.cuda.is_available() else 2)
     given = sys.argv[1:] if arguments is None else arguments
     write(args.out, ['benchmarks/speed/downstream.py', *given], table,

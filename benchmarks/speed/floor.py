@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.speed.masking import alternate
 from benchmarks.speed.record import where, write
+from semmae.engine.allocator import keep_freed_memory
 from semmae.engine.costs import optimizer_states
 from semmae.engine.extract import own_device
 from semmae.engine.footprint import Device, encoding_of, loss_of, probe, step_of, structure
@@ -154,6 +155,7 @@ def main(arguments=None):
     parser.add_argument('--tflops', type=float, help='of another device, in mixed precision')
     parser.add_argument('--bandwidth', type=float, help='of its memory, in GB/s')
     args = parser.parse_args(arguments)
+    keep_freed_memory()  # as a training does
     if bool(args.tflops) != bool(args.bandwidth):
         parser.error('another device is --tflops and --bandwidth, found only one of them')
     device = Device(args.tflops * 1e12, args.bandwidth * 1e9) if args.tflops else None

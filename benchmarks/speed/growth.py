@@ -34,6 +34,7 @@ from benchmarks.speed.record import where, write
 from semmae.datasets.part_dataset import PartDataset
 from semmae.datasets.part_store import PartStore, PartStoreWriter, list_images
 from semmae.datasets.seeded import Seeded, SeededSampler
+from semmae.engine.allocator import keep_freed_memory
 from semmae.engine.extract import own_device
 from semmae.engine.footprint import loss_of, step_of, structure
 from semmae.models.masking import Candidates
@@ -184,6 +185,7 @@ class Loss(nn.Module):
 def rank_of(rank, folder, sizes, path, batch, repeats):
     """A process: in each turn the first 1, 2, ... ranks make a step together, the others wait."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     dist.init_process_group('gloo', init_method=f'file://{folder}/meeting', rank=rank,
                             world_size=max(sizes))
     cfg, steps = Config.fromfile(REPO / path), {}
@@ -253,6 +255,7 @@ def main(arguments=None):
     parser.add_argument('--parts', nargs='+', type=int, default=[3, 6, 12])
     parser.add_argument('--ranks', nargs='*', type=int, default=[1, 2, 4], help='none: no ranks')
     args = parser.parse_args(arguments)
+    keep_freed_memory()  # as a training does
     of = SIZES[args.size]
     rows = [*images(args.images, args.repeats),
             *parts(args.parts, of['parts'], of['batches'][0], args.repeats),

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.speed.floor import IMAGENET, counted, here
 from benchmarks.speed.record import where, write
 from semmae.datasets.part_store import PartStoreWriter
+from semmae.engine.allocator import keep_freed_memory
 from semmae.engine.extract import Photos, own_device, precision_of, segment, without_random_steps
 from semmae.engine.launch import mixed_precision
 from semmae.registry import MODELS
@@ -178,6 +179,7 @@ def main(arguments=None):
     parser.add_argument('--seconds', type=float, default=6, help='of each repeat, at least')
     parser.add_argument('--num-workers', type=int, help='processes that decode, in extraction')
     args = parser.parse_args(arguments)
+    keep_freed_memory()  # as a training does
     rows = measure(args.sizes, args.repeats, args.seconds, args.num_workers)
     given = sys.argv[1:] if arguments is None else arguments
     write(args.out, ['benchmarks/speed/parts.py', *given], table, paper=PAPER, rows=rows)

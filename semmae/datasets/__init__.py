@@ -1,1 +1,4 @@
-"""Data sets, part store, transforms. ``part_store`` and ``toy`` work without mm libraries."""
+"""Data sets, part store, transforms.
+
+``image_files``, ``part_store`` and ``toy`` work without mm libraries.
+"""

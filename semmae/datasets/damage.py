@@ -2,9 +2,11 @@
 
 Good files give the pixels of mmcv's and mmseg's own steps. What is not refused but decided here:
 16-bit gray becomes 8 bits by dropping the low byte, with either decoder, and an image turned by its
-EXIF tag is refused where a label map stands beside it, which would not be turned.
+EXIF tag is refused where a label map stands beside it, which would not be turned. Damaged EXIF
+turns nothing and is no reason to refuse.
 """
-import io
+import sys
+import time
 import warnings
 
 import mmcv
@@ -12,60 +14,54 @@ import numpy as np
 import torch
 from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
+from mmengine.dist import get_rank
 from mmengine.logging import print_log
 from mmseg.datasets import LoadAnnotations as MMSegLoadAnnotations
-from PIL import Image
 
 from ..registry import DATASETS, TRANSFORMS
+from .image_files import (
+    MAX_PIXELS,
+    TURNED,
+    DamagedImage,
+    decoding,
+    not_decoded,
+    orientation,
+    read_header,
+    read_label_header,
+    require_beside,
+    why_not,
+)
 from .seeded import Seeded
 
-MAX_PIXELS = 178_956_970  # where Pillow calls it an attack: 512 MiB of 3 channels
-MODES = ('1', 'L', 'LA', 'La', 'P', 'PA', 'RGB', 'RGBA', 'RGBa', 'RGBX', 'CMYK', 'YCbCr', 'LAB',
-         'HSV', 'I;16', 'I;16B', 'I;16L', 'I;16N')
-
-
-class DamagedImage(ValueError):
-    """An image file that cannot be used; the message names it and says why."""
+# What is the fault of the one file. Others are of the disk, the network or the process.
+OF_THE_FILE = FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError
 
 
 def read_bytes(path, backend_args=None) -> bytes:
-    """A file's content. Raises DamagedImage if it is missing, a folder, unreadable or empty."""
-    try:
-        content = fileio.get(path, backend_args=backend_args)
-    except OSError as error:
-        raise DamagedImage(f'{path} cannot be read: {error.strerror or error}. Replace or '
-                           'remove the file') from None
+    """A file's content. Raises DamagedImage if it is missing, a folder, not allowed or empty.
+
+    Any other OSError, such as of a network that is away or of too many open files, is raised if
+    it comes again after a second (ours).
+    """
+    for is_last in (False, True):
+        try:
+            content = fileio.get(path, backend_args=backend_args)
+            break
+        except OF_THE_FILE as error:
+            raise DamagedImage(f'{path} cannot be read: {error.strerror or error}. Replace or '
+                               'remove the file') from None
+        except OSError as error:
+            if is_last:     # reading, unlike opening, does not name the file
+                raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+            time.sleep(1)
     if not content:
         raise DamagedImage(f'{path} cannot be read: it is empty, 0 bytes. Replace or remove it')
     return content
 
 
-def read_header(content, path, max_pixels=MAX_PIXELS):
-    """Pillow's image of the bytes, not decoded. Raises DamagedImage for what should not be."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content))
-    except Image.UnidentifiedImageError:
-        reason = f'{len(content)} bytes that are no image of a known format'
-    except Exception as error:      # pillow raises what it likes
-        reason = str(error) or type(error).__name__
-    else:
-        width, height = image.size
-        if width * height > max_pixels:
-            reason = f'{width}x{height} pixels, expected at most {max_pixels:,} in all'
-        elif image.mode not in MODES:
-            reason = f'pixels of mode {image.mode}, expected 8 bits or 16-bit gray'
-        elif image.format == 'JPEG' and content.rfind(b'\xff\xd9') < content.rfind(b'\xff\xda'):
-            reason = f'a JPEG of {len(content)} bytes that ends before its end marker'
-        else:
-            return image
-    raise DamagedImage(f'{path} cannot be decoded: {reason}. Replace or remove the file')
-
-
 @TRANSFORMS.register_module()
 class LoadImage(LoadImageFromFile):
-    """mmcv's LoadImageFromFile whose every error is a DamagedImage that names the file.
+    """mmcv's LoadImageFromFile, where what is wrong with the file is a DamagedImage that names it.
 
     ``results['img']``: (H, W, 3) uint8 BGR of any colour mode, turned by EXIF, with
     ``results['is_turned']`` where it was. max_pixels: of a file; a larger one is not decoded
@@ -82,44 +78,22 @@ class LoadImage(LoadImageFromFile):
         path = results['img_path']
         content = read_bytes(path, self.backend_args)
         header = read_header(content, path, self.max_pixels)
+        # Pillow decodes a whole PNG to look for EXIF, if it did not see any before the pixels.
+        turn = orientation(header) if 'exif' in header.info or header.format == 'TIFF' else 1
+        flag = self.color_type
+        if turn is None and flag in ('color', 'grayscale'):
+            flag += '_ignore_orientation'       # decoders would guess, or give up
         # Pillow's conversion cuts off all that is above 255 instead of the low byte.
         backend = 'cv2' if header.mode.startswith('I;16') else self.imdecode_backend
-        try:
-            image = mmcv.imfrombytes(content, flag=self.color_type, backend=backend)
-            reason = None if image is not None else why_not(header)
-        except Exception as error:      # each decoder has its own
-            reason = ' '.join(str(error).split()) or type(error).__name__
-        if reason:
-            raise DamagedImage(f'{path} cannot be decoded: {reason}. Replace or remove the file')
+        with decoding(path):
+            image = mmcv.imfrombytes(content, flag=flag, backend=backend)
+        if image is None:
+            raise not_decoded(path, why_not(header))
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
-        # Pillow decodes a whole PNG to look for EXIF, if it did not see any before the pixels.
-        if ('exif' in header.info or header.format == 'TIFF') \
-                and header.getexif().get(0x0112, 1) != 1:
+        if turn in TURNED:
             results['is_turned'] = True
         return results
-
-
-def require_checksums(content, path):
-    """DamagedImage where a checksum inside the file, as each block of a PNG has, does not fit.
-
-    Pillow decodes without looking at those of the pixels.
-    """
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.verify()
-    except Exception as error:      # pillow raises what it likes
-        raise DamagedImage(f'{path} cannot be decoded: {error}. Replace or remove the file'
-                           ) from None
-
-
-def why_not(image):
-    """Pillow's reason for what OpenCV returns nothing for."""
-    try:
-        image.load()
-    except Exception as error:
-        return str(error)
-    return 'OpenCV does not read it'
 
 
 @TRANSFORMS.register_module()
@@ -138,26 +112,11 @@ class LoadAnnotations(MMSegLoadAnnotations):
     def _load_seg_map(self, results):
         path, photo = results['seg_map_path'], results.get('img_path')
         content = read_bytes(path, self.backend_args)
-        image = read_header(content, path)
-        require_checksums(content, path)
-        again = 'Write it as a PNG of one 8-bit channel'
-        if image.format == 'JPEG':
-            raise ValueError(f'{path} is a JPEG, which changes labels; expected a PNG. {again} '
-                             'from the original labels')
-        if image.mode not in ('L', 'P'):
-            raise ValueError(f'{path} is an image of mode {image.mode}, expected a label map with '
-                             f'one channel of 8 bits (mode L or P). {again}')
-        height, width = results.get('ori_shape') or image.size[::-1]
-        if image.size != (width, height):
-            raise ValueError(f'{path} has {image.width}x{image.height} pixels, its image {photo} '
-                             f'has {width}x{height}; expected the same')
-        if results.get('is_turned'):
-            raise ValueError(f'{photo} is turned by its EXIF tag, its label map {path} is not. '
-                             'Write the image again without the tag, as its labels show it')
-        try:
+        labels = read_label_header(content, path)
+        height, width = results.get('ori_shape') or labels.size[::-1]
+        require_beside(labels.size, path, (width, height), photo, results.get('is_turned'))
+        with decoding(path):
             super()._load_seg_map(results)
-        except (OSError, SyntaxError) as error:
-            raise DamagedImage(f'{path} cannot be decoded: {error}. Replace the file') from None
 
 
 @DATASETS.register_module()
@@ -165,21 +124,30 @@ class SeededOrNext(Seeded):
     """`Seeded`, where a damaged image is replaced by the next one that can be read.
 
     The sample is then that of the next index, crop and mask included: still a function of (seed,
-    epoch, index) and of no damage elsewhere. Path and reason are logged once for each worker pool.
+    epoch, index) and of no damage elsewhere. Each process prints path and reason once on stderr.
 
     max_damaged: share of the images that may be damaged, but at least one image (ours); more end
-    the run with a ValueError. Each process counts the damaged images that it has met.
+    the run with a ValueError. A process knows what it has met itself, and what others have by
+    `mark`, which `DataCheckHook` calls.
     """
 
     def __init__(self, dataset, seed=0, min_length=0, max_damaged=0.001):
         super().__init__(dataset, seed, min_length)
         self.max_damaged = max_damaged
+        self.rank = get_rank()      # a worker that was spawned would not know
         # Shared with the workers. Writing a flag twice changes nothing, so it needs no lock.
         self.is_damaged = torch.zeros(len(self.dataset), dtype=torch.bool).share_memory_()
 
     @property
-    def num_damaged(self) -> int:
-        return int(self.is_damaged.sum())
+    def damaged(self) -> list:
+        """Indices of the damaged images."""
+        return self.is_damaged.nonzero().flatten().tolist()
+
+    def mark(self, indices):
+        """Count images as damaged; those that were never there are passed over."""
+        known = [i for i in indices if 0 <= i < len(self.is_damaged)]
+        # Only these are written: workers may be setting others.
+        self.is_damaged[torch.tensor(known, dtype=torch.long)] = True
 
     def __getitem__(self, key):
         epoch, index = key
@@ -191,14 +159,21 @@ class SeededOrNext(Seeded):
             index += 1
 
     def note(self, image, error):
-        """Counts and logs a damaged image; ValueError where there are too many of them."""
+        """Counts and tells a damaged image; ValueError where there are too many of them."""
         if not self.is_damaged[image]:
             self.is_damaged[image] = True
-            print_log(f'damaged image {self.num_damaged}, the next one is taken: {error}',
-                      'current', 30)
-        total, allowed = len(self.dataset), max(1, int(self.max_damaged * len(self.dataset)))
-        if self.num_damaged > min(allowed, total - 1):
+            said = f'damaged image, the next one is taken: {error}'
+            print_log(said, 'current', 30)
+            # The logger is silent on all processes but the first.
+            print(f'rank {self.rank}: {said}', file=sys.stderr, flush=True)
+        self.require_few(f'the last: {error}')
+
+    def require_few(self, which='their names are on stderr'):
+        """ValueError where more images are damaged than ``max_damaged``."""
+        total, found = len(self.dataset), int(self.is_damaged.sum())
+        allowed = max(1, int(self.max_damaged * total))
+        if found > min(allowed, total - 1):
             raise ValueError(
-                f'found {self.num_damaged} damaged images among {total:,}, expected at most '
-                f'{allowed} (max_damaged={self.max_damaged}); the last: {error}. To find all: '
+                f'found {found} damaged images among {total:,}, expected at most {allowed} '
+                f'(max_damaged={self.max_damaged}); {which}. To find all: '
                 'python tools/check_data.py --decode') from None

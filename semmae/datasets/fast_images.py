@@ -9,6 +9,7 @@ out, for it gains little or loses at ImageNet's sizes: torchvision's or Pillow's
 shrunk by libjpeg while they are decoded, which pays for photos of 2,000 pixels and not of 1,000.
 Rows below a crop are not decoded.
 """
+import contextlib
 from types import SimpleNamespace
 
 import cv2
@@ -18,7 +19,8 @@ from mmcv.transforms import BaseTransform
 from mmpretrain.datasets import RandomResizedCrop
 
 from ..registry import TRANSFORMS
-from .damage import DamagedImage, read_header, why_not
+from .damage import read_bytes
+from .image_files import MAX_PIXELS, decoding, not_decoded, orientation, read_header, why_not
 from .transforms import MAPS
 
 PLAIN = {0xe0, 0xe2, 0xee, 0xdb, 0xc4, 0xfe}  # JFIF, ICC, Adobe, tables and comments
@@ -26,24 +28,36 @@ PLAIN = {0xe0, 0xe2, 0xee, 0xdb, 0xc4, 0xfe}  # JFIF, ICC, Adobe, tables and com
 draw_box = vars(RandomResizedCrop)['rand_crop_params'].__wrapped__
 
 
+def content_of(path):
+    """A file as (N,) uint8 that may be written to. Raises DamagedImage as `read_bytes` does."""
+    with contextlib.suppress(OSError):
+        if (content := np.fromfile(path, np.uint8)).size:
+            return content
+    return np.frombuffer(bytearray(read_bytes(path)), np.uint8)  # which says why, or tries again
+
+
 def decode(content, path):
-    """(H, W, 3) uint8 RGB as mmcv decodes it: turned by EXIF, three channels of any colour mode."""
-    try:
-        image = cv2.imdecode(content, cv2.IMREAD_COLOR_RGB)
-    except cv2.error as error:
-        reason = f'{len(content)} bytes, {error.err}'
-    else:
-        reason = None if image is not None else why_not(read_header(bytes(content), path))
-    if reason:
-        raise DamagedImage(f'{path} cannot be decoded: {reason}. Replace or remove the file')
+    """(H, W, 3) uint8 RGB as mmcv decodes it: turned by EXIF, three channels of any colour mode.
+
+    Raises DamagedImage for what `LoadImage` refuses.
+    """
+    header, flag = None, cv2.IMREAD_COLOR_RGB
+    if not plain_frame(content):  # which has told its size, its mode and that nothing turns it
+        header = read_header(content.tobytes(), path)
+        if 'exif' in header.info and orientation(header) is None:
+            flag |= cv2.IMREAD_IGNORE_ORIENTATION  # OpenCV would guess
+    with decoding(path):
+        image = cv2.imdecode(content, flag)
+    if image is None:
+        raise not_decoded(path, why_not(header or read_header(content.tobytes(), path)))
     return image
 
 
 def plain_frame(content):
     """(place of the height in the file, height, width) of a plain JPEG, else None.
 
-    Plain: complete, one scan without restart markers, and no EXIF tag that could turn it. content:
-    (N,) uint8.
+    Plain: complete, one scan without restart markers, at most MAX_PIXELS, and no EXIF tag that
+    could turn it. content: (N,) uint8.
     """
     head, at, frame = content[:4096].tobytes(), 2, None
     if head[:2] != b'\xff\xd8' or content[-2:].tobytes() != b'\xff\xd9':
@@ -52,8 +66,10 @@ def plain_frame(content):
         marker, length = head[at + 1], head[at + 2] << 8 | head[at + 3]
         if marker == 0xc0:  # baseline; what each component is sampled by follows
             count, height = head[at + 9], head[at + 5] << 8 | head[at + 6]
-            if height and max(head[at + 11:at + 11 + 3 * count:3]) & 15 <= 2:
-                frame = at + 5, height, head[at + 7] << 8 | head[at + 8]
+            width = head[at + 7] << 8 | head[at + 8]
+            if (0 < height * width <= MAX_PIXELS
+                    and max(head[at + 11:at + 11 + 3 * count:3], default=3) & 15 <= 2):
+                frame = at + 5, height, width
         elif marker == 0xda:  # scan
             return frame if frame and head[at + 4] == count else None
         elif marker not in PLAIN:
@@ -129,7 +145,7 @@ class LoadRandomResizedCrop(RandomResizedCrop):
         if any(key in results for key in MAPS):
             raise ValueError(f'{path}: found a part map, which covers a view and not the full '
                              'photo. Use semmae.RandomResizedCropWithParts')
-        content = np.fromfile(path, np.uint8)
+        content = content_of(path)
         frame, image = plain_frame(content), None
         if not frame:
             image = decode(content, path)
@@ -159,7 +175,7 @@ class LoadCenterCrop(BaseTransform):
 
     def read(self, path):
         """(planes (3, size, size) uint8 RGB, (height, width) of the file, (height, width))."""
-        image = decode(np.fromfile(path, np.uint8), path)
+        image = decode(content_of(path), path)
         height, width = image.shape[:2]
         # As mmpretrain rounds: the long side down.
         resized = ((int(self.size * height / width), self.size) if width < height else

@@ -13,7 +13,8 @@ from mmpretrain.datasets import RandomResizedCrop
 from PIL import Image
 
 from ..registry import TRANSFORMS
-from .damage import DamagedImage, read_bytes, read_header, require_checksums
+from .damage import read_bytes
+from .image_files import TURNED, decoding, orientation, read_label_header
 from .part_store import PartStore
 
 MAPS = ('part_ids', 'foreground')
@@ -285,8 +286,8 @@ class LoadPartTruth(BaseTransform):
 def require_upright(path):
     """ValueError if reading the image would turn or mirror it; its truth would stay as it is."""
     with Image.open(path) as image:
-        turn = image.getexif().get(0x0112, 1)
-    if turn != 1:
+        turn = orientation(image)
+    if turn in TURNED:
         raise ValueError(f'{path} is turned by its EXIF tag (orientation {turn}), its true parts '
                          'are not. Write the image again without the tag, as its labels show it')
 
@@ -294,15 +295,9 @@ def require_upright(path):
 def read_labels(path):
     """(H, W) uint8 of a label map; palette images give their indices."""
     content = read_bytes(str(path))
-    require_checksums(content, path)
-    with read_header(content, path) as image:
-        if image.mode not in ('L', 'P'):
-            raise ValueError(f'{path} is an image of mode {image.mode}, expected a label map with '
-                             'one channel of 8 bits (mode L or P). Write it again as such')
-        try:
-            return np.array(image)
-        except Exception as error:      # pillow raises what it likes
-            raise DamagedImage(f'{path} cannot be decoded: {error}. Replace it') from None
+    labels = read_label_header(content, path)
+    with decoding(path):
+        return np.array(labels)
 
 
 @TRANSFORMS.register_module()

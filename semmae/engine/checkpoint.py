@@ -240,13 +240,14 @@ def load_backbone(model, path, names=(), checkpoint_key=None) -> dict:
     return report
 
 
-def load_whole(model, path) -> dict:
+def load_whole(model, path, content=None) -> dict:
     """Fill every tensor of ``model`` from an mmengine checkpoint; returns the file's ``meta``.
 
+    content: of the file, where it was read already.
     Raises ValueError with a list of the tensors if any is missing, unknown, of another shape or
     not finite.
     """
-    content = read_checkpoint(path)
+    content = content or read_checkpoint(path)
     state = content.get('state_dict', content)
     wrong = misfits({k: v for k, v in state.items() if torch.is_tensor(v)}, model.state_dict())
     if wrong:

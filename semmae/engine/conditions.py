@@ -7,6 +7,7 @@ from mmengine.dist import get_world_size
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..datasets.seeded import Seeded
+from .config import dotted
 from .hooks import unwrapped
 
 
@@ -75,6 +76,30 @@ def changes(before, now, allow_elastic=False):
     if len(wrong) == 1 and wrong[0].startswith('world_size'):
         wrong[-1] += ' (at the same global batch; --allow-elastic accepts that)'
     return wrong
+
+
+# Where things lie, and what a resumed run takes from its checkpoint.
+PLACES = ('init_cfg', 'checkpoint', 'store', 'root', 'data_root', 'part_store', 'label_root',
+          'num_workers', 'accumulative_counts')
+
+
+def trained_config(cfg):
+    """{key: value} of all that decides what a training does to weights, as plain values."""
+    data = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in data:
+        data = data['dataset']
+    groups = dict(model=cfg.get('model'), optim_wrapper=cfg.get('optim_wrapper'),
+                  pipeline=data.get('pipeline'))
+    found = dotted({k: plain(v) for k, v in groups.items() if v})
+    return {key: value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
+            for key, value in found if not isinstance(value, (dict, list))
+            and not {*PLACES} & {*key.split('.')}}
+
+
+def config_changes(before, now):
+    """'key: old -> new' for what differs; [] for a checkpoint that has no such dict."""
+    return [f'{k}: {before.get(k, "absent")} -> {now.get(k, "absent")}'
+            for k in sorted({*before, *now}) if before.get(k) != now.get(k)] if before else []
 
 
 def data_fingerprint(loader, num=1000):

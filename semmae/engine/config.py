@@ -1,5 +1,6 @@
 """Configs and their overrides, with a mistake in either found before anything is built."""
 import difflib
+import re
 from argparse import ArgumentError
 from pathlib import Path
 
@@ -9,13 +10,19 @@ from ..evaluation import dumped_config
 
 # Keys that a config may leave out.
 OPTIONAL = ('model.backbone.init_cfg', 'model.backbone.init_cfg.checkpoint',
+            'model.backbone.init_cfg.checkpoint_key', 'model.encoder.checkpoint_key',
             'model.backbone.layer_scale_init_value', 'model.backbone.rel_pos_bias',
             'model.backbone.is_pos_embed_fixed', 'model.backbone.interpolate_offset',
-            'result.recipe', 'result.method',
-            'optim_wrapper.accumulative_counts')
+            'result.recipe', 'result.method', 'result.selected_from',
+            'train_dataloader.dataset.min_length', 'train_dataloader.dataset.max_damaged',
+            'optim_wrapper.accumulative_counts', 'optim_wrapper.clip_grad',
+            'optim_wrapper.clip_grad.max_norm')
 
 # Numbers that may also be a word: 'dynamic'.
 ALSO_WORDS = ('loss_scale',)
+
+# From a quote where a value may begin to the next one where it may end.
+QUOTED = re.compile(r'''(?<![^\s,(\[])(['"]).*?\1(?=\s*(?:[,)\]]|$))''', re.DOTALL)
 
 
 class Options(DictAction):
@@ -29,13 +36,11 @@ class Options(DictAction):
     @staticmethod
     def _parse_iterable(val):
         val = val.strip()
-        if len(val) > 1 and val[0] == val[-1] and val[0] in '\'"':
-            return val[1:-1]
         is_tuple = val.startswith('(') and val.endswith(')')
         inner = val[1:-1] if is_tuple or val.startswith('[') and val.endswith(']') else val
         pieces = split(inner)
         if inner == val and len(pieces) == 1:
-            return DictAction._parse_int_float_bool(val)
+            return val[1:-1] if QUOTED.fullmatch(val) else DictAction._parse_int_float_bool(val)
         values = [Options._parse_iterable(piece) for piece in pieces if piece.strip()]
         return tuple(values) if is_tuple else values
 
@@ -50,11 +55,11 @@ class Options(DictAction):
 
 
 def split(text):
-    """The pieces of ``text`` between commas that are in no bracket."""
+    """The pieces of ``text`` between commas that are in no bracket and in no quotes."""
     pieces, depth = [''], 0
-    for char in text:
-        depth += (char in '([') - (char in ')]')
-        if char == ',' and not depth:
+    for char, seen in zip(text, QUOTED.sub(lambda found: '_' * len(found[0]), text)):
+        depth += (seen in '([') - (seen in ')]')
+        if seen == ',' and not depth:
             pieces.append('')
         else:
             pieces[-1] += char

@@ -3,6 +3,7 @@
 Nothing is run: the model is built of tensors without memory (`FakeTensorMode`). With what a device
 sustains (`probe`, or given) they make the floor: the seconds below which no step of it can be.
 """
+import contextlib
 import json
 import math
 import time
@@ -23,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 from torch.utils.weak import WeakIdKeyDictionary
 
+from ..models import layers
 from ..registry import MODELS
 
 
@@ -135,12 +137,22 @@ FUSED = {
         lambda grad, q, k, v, *_, **__: 2 * sdpa_flop(q, k, v)}
 
 
+@contextlib.contextmanager
+def fused_attention():
+    """Our attention takes the fused kernel in bfloat16 too, as on a GPU and not on a CPU."""
+    was, layers.attend = layers.attend, F.scaled_dot_product_attention
+    try:
+        yield
+    finally:
+        layers.attend = was
+
+
 def count_step(model, batch, is_mixed, scope):
     """The `Step` of a model, given as a config, on ``batch`` images.
 
     Left out: the drawing of masks, optimiser, data loading.
     """
-    with FakeTensorMode(allow_non_fake_inputs=True), \
+    with FakeTensorMode(allow_non_fake_inputs=True), fused_attention(), \
             MODELS.switch_scope_and_registry(scope) as models:
         model = revert_sync_batchnorm(without_memory(models, model)).train()
         trained = [p for p in model.parameters() if p.requires_grad]
@@ -234,7 +246,7 @@ def loss_of(model, batch):
 
 def encoding_of(encoder, batch, is_mixed):
     """The `Step` of part extraction: a part encoder's forward pass, images in and tokens out."""
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True), fused_attention():
         encoder = MODELS.build(Config(structure(encoder)))
         side = encoder.grid * encoder.patch_size
         with FlopCounterMode(display=False, custom_mapping=FUSED) as counter, \

@@ -2,6 +2,7 @@
 import contextlib
 import itertools
 import os
+import re
 import sys
 import warnings
 from importlib.util import find_spec
@@ -16,14 +17,15 @@ from ..files import writable_folder
 from .allocator import keep_freed_memory
 from .checkpoint import latest, load_whole, read_checkpoint
 from .config import read_config
-from .guards import only_run, train_until_stopped
+from .guards import only_run, require_new, train_until_stopped, trained_by
 from .hooks import unwrapped
 from .optim import multiplies_bfloat16
 from .sanity import built_from, require_numbers
 from .saving import is_first_process
 
 # How mmcv and mmpretrain begin what is a user's mistake and not theirs.
-FOREIGN_MISTAKES = ('failed to load image', 'dataset is incorrectly organized')
+FOREIGN_MISTAKES = ('failed to load image', 'dataset is incorrectly organized',
+                    'Found 0 files in subfolders of')
 RUNS = itertools.count()  # of this process
 
 
@@ -38,9 +40,19 @@ def fail_clearly():
             text in str(error) for text in FOREIGN_MISTAKES)
         if os.environ.get('SEMMAE_TRACEBACK') or not known:
             raise
-        print(f'{type(error).__name__}: {error}\n(SEMMAE_TRACEBACK=1 shows where)',
-              file=sys.stderr)
+        print(f'{message_of(error)}\n(SEMMAE_TRACEBACK=1 shows where)', file=sys.stderr)
         sys.exit(2)
+
+
+def message_of(error):
+    """'ValueError: what is wrong'; of what a DataLoader's worker met, without its traceback.
+
+    torch makes that traceback the text of an error of the same type.
+    """
+    name, text = type(error).__name__, str(error)
+    if text.startswith(f'Caught {name} in '):
+        text = re.split(rf'^(?:\w+\.)*{name}: ', text, flags=re.MULTILINE)[-1].strip()
+    return f'{name}: {text}'
 
 
 def prepare(config, work_dir=None, launcher='none', options=None):
@@ -94,7 +106,7 @@ def train(config, work_dir=None, resume=False, amp=False, launcher='none', optio
                          f'found none. Run one process: python tools/train.py {config}')
     if keep_batch:
         said = accumulate(cfg, world_size_of(launcher))
-        if is_first_process():
+        if is_first_process(launcher):
             print(said, file=sys.stderr)
     if allow_elastic:
         cfg.allow_elastic = True  # `ResultRecorder` compares
@@ -120,12 +132,14 @@ def train(config, work_dir=None, resume=False, amp=False, launcher='none', optio
         if missing[0]:
             runner.val_loop.run()  # it was stopped after the last step, before its evaluation
         return model
-    with only_run(cfg.work_dir):
+    with only_run(cfg.work_dir, launcher):
         cfg.resume = False
-        if resume and (newest := latest(cfg.work_dir)):
+        if not resume:
+            require_new(cfg.work_dir)
+        elif newest := latest(cfg.work_dir, launcher):
             # mmengine's last_checkpoint holds an absolute path, which a moved folder would betray.
             cfg.update(resume=True, load_from=str(newest))
-        elif resume and is_first_process():
+        elif is_first_process(launcher):
             print(f'--resume: no checkpoint in {cfg.work_dir}, starting anew', file=sys.stderr)
         return run(cfg, to_the_result)
 
@@ -183,10 +197,13 @@ def accumulate(cfg, processes):
 
 
 def scale(node, steps, *keys):
+    """Multiply these counts by ``steps``; what is none (-1: never) stays."""
     for key in keys:
-        if node.get(key):
-            node[key] = ([v * steps for v in node[key]] if isinstance(node[key], (list, tuple))
-                         else node[key] * steps)
+        value = node.get(key)
+        if isinstance(value, (list, tuple)):
+            node[key] = [v * steps for v in value]
+        elif value and value > 0:
+            node[key] = value * steps
 
 
 def mixed_precision(optim_wrapper, asked):
@@ -213,7 +230,7 @@ def mixed_precision(optim_wrapper, asked):
 
 def test(config, checkpoint, work_dir=None, launcher='none', options=None):
     """Evaluate ``checkpoint`` under ``config``; returns the metrics."""
-    read_checkpoint(checkpoint)  # before anything is written
+    content = read_checkpoint(checkpoint)  # before anything is written
     cfg = prepare(config, work_dir, launcher, options)
     if not cfg.get('test_dataloader'):
         if 'result' in cfg:
@@ -229,17 +246,21 @@ def test(config, checkpoint, work_dir=None, launcher='none', options=None):
     if launcher != 'none' and not torch.cuda.is_available():
         without_sync_bn(cfg.model)
 
-    with only_run(cfg.work_dir):
-        pass  # no training is at it; several tests may be
-    return evaluate(cfg, checkpoint)
+    if is_first_process(launcher) and (who := trained_by(cfg.work_dir)):
+        print(f'{cfg.work_dir} is in use by {who}; this test writes its line beside',
+              file=sys.stderr)
+    return evaluate(cfg, checkpoint, content)
 
 
-def evaluate(cfg, checkpoint):
-    """Test a prepared config on a checkpoint that fills every tensor; returns the metrics."""
-    content = read_checkpoint(checkpoint)
+def evaluate(cfg, checkpoint, content=None):
+    """Test a prepared config on a checkpoint that fills every tensor; returns the metrics.
+
+    content: of the checkpoint, where it was read already.
+    """
+    content = content or read_checkpoint(checkpoint)
 
     def load_and_test(runner):
-        load_whole(unwrapped(runner.model), checkpoint)
+        load_whole(unwrapped(runner.model), checkpoint, content)
         runner.call_hook('after_load_checkpoint', checkpoint=content)
         runner._has_loaded = True
         runner.cfg.load_from = str(checkpoint)

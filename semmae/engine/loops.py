@@ -3,7 +3,7 @@
 What is drawn is a function of numbers that a checkpoint has (`datasets.seeded`, `StepSeedHook`);
 here is the place within the epoch, and what each process has for itself.
 """
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 from torch.nn import SyncBatchNorm
@@ -63,9 +63,19 @@ class RankStateHook(Hook):
     """
 
     def before_train(self, runner):
-        if get_world_size() > 1 and not any(hasattr(h, 'join_hooks') for h in runner.hooks):
+        if get_world_size() == 1:
+            return
+        if not any(hasattr(h, 'join_hooks') for h in runner.hooks):
             raise ValueError("RankStateHook on several processes: default_hooks.checkpoint is "
                              "mmengine's, expected dict(type='semmae.CheckpointHook')")
+        # Each process chose its checkpoint, from its own view of a shared file system.
+        begin = all_gather_object(runner.iter)
+        for rank, found in enumerate(begin):
+            if found != begin[0]:
+                raise ValueError(
+                    f'process 0 begins after {begin[0]} iterations and process {rank} after '
+                    f'{found}, expected the same: they see other files in {runner.work_dir}. Wait '
+                    'until its file system shows the same everywhere, and start again')
 
     def before_save_checkpoint(self, runner, checkpoint):
         if 'optimizer' not in checkpoint:

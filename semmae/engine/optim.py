@@ -60,5 +60,5 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
 def multiplies_bfloat16():
     """Whether this CPU has instructions for bfloat16; without them it is slower than float32."""
-    can = torch.cpu.get_capabilities()
+    can = getattr(torch.cpu, 'get_capabilities', dict)()
     return bool(can.get('avx512_bf16') or can.get('amx_bf16') or can.get('bf16'))

@@ -19,11 +19,13 @@ class Predictions:
 
     The file is named by its content, ``predictions/3f2a9c0d1e4b.npz``, so that a line of
     results.jsonl never points at the predictions of another evaluation in the same folder.
+
+    log_dir: a folder below ``work_dir`` that is this run's alone, for what is not finished.
     """
 
-    def __init__(self, work_dir, dataset):
+    def __init__(self, work_dir, dataset, log_dir):
         self.folder, self.rows = Path(work_dir) / FOLDER, []
-        self.unfinished = self.folder / 'unfinished'
+        self.unfinished = Path(log_dir) / FOLDER
         self.dataset, self.root = dataset, root_of(dataset)
         if is_main_process():
             shutil.rmtree(self.unfinished, ignore_errors=True)
@@ -75,10 +77,10 @@ class Predictions:
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)
         name = hashlib.sha256(content.getvalue()).hexdigest()[:12]
+        self.folder.mkdir(parents=True, exist_ok=True)
         if self.unfinished.is_dir():
             shutil.rmtree(self.folder / name, ignore_errors=True)
             self.unfinished.rename(self.folder / name)
-        self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / f'{name}.npz', lambda f: f.write(content.getvalue()))
         return f'{FOLDER}/{name}.npz', arrays
 

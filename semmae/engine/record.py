@@ -8,27 +8,28 @@ from pathlib import Path
 
 import torch
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 
 from ..evaluation.predictions import recount
 from ..evaluation.protocol import metric_name
 from ..evaluation.results import append_result
 from ..files import sha256
 from ..registry import HOOKS
-from .checkpoint import latest, listed, misfits
+from .checkpoint import listed, misfits
 from .conditions import (
     TESTED,
     accumulated_steps,
     changes,
+    config_changes,
     parts_behind,
     plain,
     protocol_of,
     run_identity,
     run_size,
     split_of,
+    trained_config,
     why_reduced,
 )
-from .config import dotted
 from .hooks import unwrapped
 from .predictions import Predictions
 from .sanity import require_consistent
@@ -154,7 +155,8 @@ class ResultRecorder(Hook):
         self.collect(runner, runner.test_dataloader if 'result' in runner.cfg else None)
 
     def collect(self, runner, loader):
-        self.predictions = loader and Predictions(runner.work_dir, loader.dataset)
+        self.predictions = loader and Predictions(
+            runner.work_dir, loader.dataset, runner.log_dir)
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         if self.predictions:
@@ -164,7 +166,7 @@ class ResultRecorder(Hook):
 
     def after_val_epoch(self, runner, metrics=None):
         if self.predictions:
-            self.write(runner, metrics, latest(runner.work_dir))
+            self.write(runner, metrics, own_checkpoint(runner))
 
     def after_test_epoch(self, runner, metrics=None):
         if self.predictions:
@@ -216,28 +218,10 @@ class ResultRecorder(Hook):
             runner.logger.info(f"result {line['row']}: {metric} {metrics[metric]:.2f} -> {path}")
 
 
-# Where things lie, and what a resumed run takes from its checkpoint.
-PLACES = ('init_cfg', 'checkpoint', 'store', 'root', 'data_root', 'part_store', 'label_root',
-          'num_workers', 'accumulative_counts')
-
-
-def trained_config(cfg):
-    """{key: value} of all that decides what a training does to weights, as plain values."""
-    data = (cfg.get('train_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in data:
-        data = data['dataset']
-    groups = dict(model=cfg.get('model'), optim_wrapper=cfg.get('optim_wrapper'),
-                  pipeline=data.get('pipeline'))
-    found = dotted({k: plain(v) for k, v in groups.items() if v})
-    return {key: value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
-            for key, value in found if not isinstance(value, (dict, list))
-            and not {*PLACES} & {*key.split('.')}}
-
-
-def config_changes(before, now):
-    """'key: old -> new' for what differs; [] for a checkpoint that has no such dict."""
-    return [f'{k}: {before.get(k, "absent")} -> {now.get(k, "absent")}'
-            for k in sorted({*before, *now}) if before.get(k) != now.get(k)] if before else []
+def own_checkpoint(runner):
+    """The file with the weights of a training: the last it saved, or what it was resumed from."""
+    hook = next((h for h in runner.hooks if isinstance(h, CheckpointHook)), None)
+    return hook and (hook.last_ckpt or runner.cfg.get('load_from'))
 
 
 def selection(cfg, checkpoint):

@@ -33,12 +33,13 @@ def require_consistent(runner):
     was_training, kept = model.training, dict(vars(model))
     buffers = [(b, b.clone()) for b in model.buffers()]
     try:
-        with undrawn(), torch.no_grad():
+        # Compiled for this batch of one, a model would be compiled for any size with the next.
+        with undrawn(), torch.no_grad(), torch.compiler.set_stance('force_eager'):
             model.eval()
             batch = model.data_preprocessor(batch, True)
             losses = model(**batch, mode='loss')
     except Exception as error:
-        shapes = {k: tuple(v.shape) for k, v in tensors(sample)}
+        shapes = {k: tuple(v.shape) for k, v in named_arrays(sample)}
         raise ValueError(
             f'the first sample does not go through the model: {type(error).__name__}: {error}. '
             f'Found {shapes}; expected what img_size, patch_size, grid, num_parts, widths and '
@@ -60,7 +61,8 @@ def require_consistent(runner):
 def undrawn():
     """Random numbers that are drawn inside come again afterwards."""
     python, numbers = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
         yield
     random.setstate(python)
     np.random.set_state(numbers)
@@ -114,17 +116,17 @@ def first_sample(loader):
     raise ValueError('no training image can be read')
 
 
-def tensors(sample, prefix=''):
+def named_arrays(sample, prefix=''):
     for key, value in sample.items():
         if isinstance(value, dict):
-            yield from tensors(value, f'{prefix}{key}.')
+            yield from named_arrays(value, f'{prefix}{key}.')
         elif hasattr(value, 'shape'):
             yield f'{prefix}{key}', value
 
 
 def require_shapes(model, sample):
     """The commonest mistakes, by their keys: image size, and how many random numbers masks take."""
-    found = dict(tensors(sample))
+    found = dict(named_arrays(sample))
     size = getattr(getattr(model, 'backbone', None), 'img_size', None)
     if 'inputs' in found and size is not None:
         size = (size, size) if isinstance(size, int) else tuple(size)

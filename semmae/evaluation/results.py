@@ -213,7 +213,8 @@ def _parse(line):
     record['value'] = finite(record['value'])
     if record['status'] == 'ok' and record['value'] is None:
         record['status'] = 'non-finite'
-    if record['status'] == 'ok' and is_percent(record) and not 0 <= record['value'] <= 100:
+    lowest = -100 if record['metric'].endswith('ARI') else 0  # 0 is chance
+    if record['status'] == 'ok' and is_percent(record) and not lowest <= record['value'] <= 100:
         record['status'] = 'impossible'
         record['why'] = f"{record['value']:g} percent"
     odd = [name for name, kind in DOCUMENTARY_TYPES.items()

@@ -1,19 +1,28 @@
 """Images and labels as found in the wild: read right, replaced the same way each time, or named."""
+import errno
 import importlib.util
+import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.structures import PixelData
 from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from benchmarks.reliability import images
-from semmae.datasets.damage import DamagedImage, LoadImage, SeededOrNext
+from semmae.datasets.damage import DamagedImage, LoadImage, SeededOrNext, read_bytes
 from semmae.datasets.seeded import Seeded, SeededSampler
+from semmae.datasets.transforms import require_upright
+from semmae.engine import launch
+from semmae.engine.checkpoint import read_checkpoint
 from semmae.engine.data_check import DataCheckHook
 
 REPO = Path(__file__).resolve().parents[2]
@@ -33,6 +42,13 @@ def outcomes(tmp_path_factory):
 def test_every_case_has_the_required_outcome(outcomes, row, at_least):
     assert [name for name, is_right in outcomes[row].items() if not is_right] == []
     assert len(outcomes[row]) >= at_least
+
+
+def load_tool():
+    spec = importlib.util.spec_from_file_location('check_data', REPO / 'tools/check_data.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def folder_of(root, num, **damaged):
@@ -80,16 +96,17 @@ def test_workers_change_nothing_and_their_damage_is_counted_once(tmp_path, caplo
         first, second = epoch_of(one), epoch_of(several, workers=2)
         assert first.keys() == second.keys()
         assert all(first[key].equal(second[key]) for key in first)
-        assert one.num_damaged == several.num_damaged == 2
+        assert one.damaged == several.damaged == [2, 6]
 
 
-def test_path_and_reason_are_logged_once(tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr('semmae.datasets.damage.print_log', lambda text, *_: said.append(text))
+def test_path_and_reason_are_told_once_by_each_process(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr('semmae.datasets.damage.get_rank', lambda: 3)
     data = training_set(folder_of(tmp_path / 'photos', 3, _01=b''))
     for epoch in range(3):
         data[epoch, 1]
-    assert len(said) == 1 and '01.png' in said[0] and '0 bytes' in said[0]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith('rank 3: ')
+    assert '01.png' in said[0] and '0 bytes' in said[0]
 
 
 def test_more_damage_than_allowed_ends_the_run_with_the_number_and_a_name(tmp_path):
@@ -110,7 +127,7 @@ def test_what_is_not_damage_to_an_image_is_not_replaced(tmp_path):
     data.dataset.pipeline.transforms.insert(0, lambda results: int('no number'))
     with pytest.raises(ValueError, match='invalid literal'):
         data[0, 0]
-    assert data.num_damaged == 0
+    assert data.damaged == []
 
 
 @pytest.mark.parametrize('workers', [0, 1])
@@ -128,11 +145,147 @@ def test_an_image_over_the_limit_is_refused_before_it_is_decoded(tmp_path, monke
         LoadImage(max_pixels=1023).transform(dict(img_path=path))
 
 
-def runner_with(num_classes, classes, **head):
-    data = SimpleNamespace(metainfo=dict(classes=classes))
+@pytest.mark.parametrize('code, is_damage', [
+    (errno.ENOENT, True), (errno.EACCES, True), (errno.ENOTDIR, True), (errno.EISDIR, True),
+    (errno.EIO, False), (errno.EMFILE, False), (errno.ESTALE, False)])
+def test_only_what_is_wrong_with_the_file_is_damage(monkeypatch, code, is_damage):
+    def failing(*_, **__):
+        raise OSError(code, 'said by the system')
+    monkeypatch.setattr('mmengine.fileio.get', failing)
+    monkeypatch.setattr('time.sleep', lambda seconds: None)
+    with pytest.raises(DamagedImage if is_damage else OSError, match='x/photo.jpg') as error:
+        read_bytes('x/photo.jpg')
+    assert is_damage or error.value.errno == code
+
+
+def test_an_error_of_the_disk_that_does_not_come_again_changes_nothing(tmp_path, monkeypatch):
+    whole, waits, read = training_set(folder_of(tmp_path / 'photos', 2)), [], open
+
+    def flaky(path, *args, **kwargs):
+        if not waits:
+            raise OSError(errno.EIO, 'Input/output error')
+        return read(path, *args, **kwargs)
+    wanted = whole[0, 0]
+    monkeypatch.setattr('time.sleep', waits.append)
+    monkeypatch.setattr('mmengine.fileio.backends.local_backend.open', flaky, raising=False)
+    assert whole[0, 0]['inputs'].equal(wanted['inputs'])
+    assert waits == [1] and whole.damaged == []
+
+
+@pytest.mark.parametrize('no_memory', [MemoryError(), cv2.error('Insufficient memory')])
+def test_no_memory_is_no_damage(tmp_path, monkeypatch, no_memory):
+    data = training_set(folder_of(tmp_path / 'photos', 2))
+
+    def failing(*_, **__):
+        no_memory.code = cv2.Error.StsNoMem
+        raise no_memory
+    monkeypatch.setattr('mmcv.imfrombytes', failing)
+    with pytest.raises(MemoryError, match='00.png'):
+        data[0, 0]
+    assert data.damaged == []
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_exif_of_any_bytes_keeps_no_image_from_being_read(tmp_path):
+    exif = Image.Exif()
+    exif.update({0x010f: 'Camera', 0x0110: 'Model', 0x0112: 1, 0x011a: 72., 0x0132: '2009:01:01'})
+    image = images.encoded(images.photo(), 'JPEG', exif=exif, dpi=(72, 72))
+    upright = LoadImage().transform(dict(img_path=images.place(tmp_path, 'a.jpg', image)))['img']
+    start = image.index(b'Exif\0\0') + 6
+    length = int.from_bytes(image[start - 8:start - 6], 'big') - 8
+    rng, turned = np.random.default_rng(0), 0
+    for _ in range(200):
+        content = bytearray(image)
+        for place in rng.integers(start, start + length, size=rng.integers(1, 4)):
+            content[place] = rng.integers(256)
+        path = images.place(tmp_path, 'changed.jpg', bytes(content))
+        found = LoadImage().transform(dict(img_path=path))
+        if 'is_turned' in found:
+            turned += 1
+            with pytest.raises(ValueError, match='turned by its EXIF tag'):
+                require_upright(path)
+        else:
+            assert np.array_equal(found['img'], upright)
+            require_upright(path)
+    assert turned < 20
+
+
+# What the hook knows of the whole run
+
+def hooked(data, **more):
+    """(hook, runner) as after a training set was built."""
+    hooks = [SimpleNamespace(join_hooks=None)]
+    return DataCheckHook(), SimpleNamespace(
+        train_dataloader=SimpleNamespace(dataset=data), hooks=hooks, _resume=True, **more)
+
+
+class Numbers:
+    """Six thousand samples, of which those in ``damaged`` cannot be read."""
+
+    def __init__(self, *damaged):
+        self.damaged = damaged
+
+    def __len__(self):
+        return 6000
+
+    def __getitem__(self, index):
+        if index in self.damaged:
+            raise DamagedImage(f'image {index} cannot be read')
+        return index
+
+
+def rank_of_two(rank, folder):
+    """Each process meets damage of its own: 1 and 2 images, then 3 more each; 6 are allowed."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/meet',
+                                         rank=rank, world_size=2)
+    mine = [[7], [1, 4999]][rank]
+    data = SeededOrNext(Numbers(*mine, *range(100 + 10 * rank, 103 + 10 * rank)))
+    hook, runner = hooked(data)
+    for index in mine:
+        data[0, index]
+    first = dict(meta={}, optimizer={})
+    hook.before_save_checkpoint(runner, first)
+    for index in range(100, 120):
+        data[0, index]
+    alone = dict(meta={})       # as for the best weights: the other process is not asked
+    hook.before_save_checkpoint(runner, alone)
+    try:
+        hook.after_train_epoch(runner)
+        said = ''
+    except ValueError as error:
+        said = str(error)
+    torch.save((first['meta'], alone['meta'], said), f'{folder}/rank{rank}.pt')
+    torch.distributed.destroy_process_group()
+
+
+def test_damage_is_counted_over_all_processes_and_too_much_stops_them_all(tmp_path):
+    torch.multiprocessing.start_processes(rank_of_two, (str(tmp_path),), nprocs=2,
+                                          start_method='fork')
+    for rank, own in enumerate((range(100, 103), range(110, 113))):
+        first, alone, said = torch.load(tmp_path / f'rank{rank}.pt')
+        assert first['damaged_images'] == [1, 7, 4999]
+        assert alone['damaged_images'] == [1, 7, *own, 4999]
+        # 6 each, 9 together.
+        assert said.startswith('found 9 damaged images among 6,000, expected at most 6')
+
+
+@pytest.mark.parametrize('resumes, known, wanted', [
+    (True, [1, 7, 9999], [1, 7]), (False, [1, 7], []), (True, 3, []), (True, None, [])])
+def test_a_resumed_run_knows_the_damage_of_before(resumes, known, wanted):
+    hook, runner = hooked(SeededOrNext(Numbers()))
+    runner._resume = resumes
+    hook.after_load_checkpoint(runner, dict(meta=dict(damaged_images=known)))
+    assert runner.train_dataloader.dataset.damaged == wanted
+
+
+def runner_with(num_classes, classes, evaluated=None, **head):
+    def loader(names):
+        return SimpleNamespace(dataset=SimpleNamespace(metainfo=dict(classes=names)))
     return SimpleNamespace(
         model=SimpleNamespace(head=SimpleNamespace(num_classes=num_classes, **head)),
-        train_dataloader=SimpleNamespace(dataset=data))
+        train_dataloader=loader(classes), val_loop=evaluated and object(),
+        val_dataloader=loader(evaluated), test_dataloader=loader(evaluated))
 
 
 @pytest.mark.parametrize('num_classes', [2, 4])
@@ -141,21 +294,41 @@ def test_a_head_with_another_number_of_classes_is_refused_before_training(num_cl
         DataCheckHook().before_train(runner_with(num_classes, ('a', 'b', 'c')))
 
 
+@pytest.mark.parametrize('evaluated, said', [
+    ('ac', 'head.num_classes is 3, the validation set has 2 classes'),
+    ('abd', "label 2 is 'd' in the validation set and 'c' in the training set"),
+    ('bac', "label 0 is 'b' in the validation set and 'a' in the training set")])
+def test_a_validation_set_of_other_classes_is_refused_before_training(evaluated, said):
+    with pytest.raises(ValueError, match=said):
+        DataCheckHook().before_train(runner_with(3, list('abc'), tuple(evaluated)))
+    DataCheckHook().before_train(runner_with(3, list('abc'), tuple('abc')))
+
+
+@pytest.mark.parametrize('mode', ['val', 'test'])
+def test_without_a_training_the_number_of_classes_is_compared(mode):
+    def begin(*args):
+        getattr(DataCheckHook(), f'before_{mode}_epoch')(runner_with(3, *args))
+    begin((), 'xyz')
+    begin((), None)     # a set that tells no classes
+    with pytest.raises(ValueError, match='the (validation|test) set has 2 classes'):
+        begin((), 'ac')
+
+
+@pytest.mark.parametrize('mode', ['train', 'val', 'test'])
 @pytest.mark.parametrize('label, is_right', [(0, True), (2, True), (3, False), (-1, False)])
-def test_a_class_label_out_of_range_is_named_before_the_step(label, is_right):
-    hook, runner = DataCheckHook(), runner_with(3, ('a', 'b', 'c'))
-    hook.before_train(runner)
+def test_a_class_label_out_of_range_is_named_before_the_step(mode, label, is_right):
+    runner = runner_with(3, ('a', 'b', 'c'))
+    step = getattr(DataCheckHook(), f'before_{mode}_iter')
     sample = DataSample(metainfo=dict(img_path='x/photo.jpg')).set_gt_label(label)
     if is_right:
-        return hook.before_train_iter(runner, 0, dict(data_samples=[sample]))
+        return step(runner, 0, dict(data_samples=[sample]))
     with pytest.raises(ValueError, match=f'x/photo.jpg: found label {label}, expected 0 to 2'):
-        hook.before_train_iter(runner, 0, dict(data_samples=[sample]))
+        step(runner, 0, dict(data_samples=[sample]))
 
 
 @pytest.mark.parametrize('ignore_index, is_right', [(255, False), (7, True)])
 def test_a_label_map_with_a_value_that_is_no_class_is_named_before_the_step(ignore_index, is_right):
     hook, runner = DataCheckHook(), runner_with(3, ('a', 'b', 'c'), ignore_index=ignore_index)
-    hook.before_train(runner)
     sample = SegDataSample(metainfo=dict(seg_map_path='x/labels.png'),
                            gt_sem_seg=PixelData(data=torch.tensor([[[0, 1], [2, 7]]])))
     if is_right:
@@ -164,19 +337,87 @@ def test_a_label_map_with_a_value_that_is_no_class_is_named_before_the_step(igno
         hook.before_train_iter(runner, 0, dict(data_samples=[sample]))
 
 
+MINI = REPO / 'mm_configs/mini/semmae_finetune_mini.py'
+
+
+def options(root, val, **more):
+    """Of a fine-tuning of one epoch on copies of the toy set."""
+    return {'model.backbone.init_cfg': None, 'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1,
+            'train_dataloader.batch_size': 8,
+            'train_dataloader.dataset.dataset.data_root': str(root / 'train'),
+            'val_dataloader.dataset.data_root': str(root / val),
+            'test_dataloader.dataset.data_root': str(root / val), **more}
+
+
+def test_a_run_refuses_other_classes_and_keeps_its_damage_in_the_checkpoint(
+        toy, tmp_path, capsys, monkeypatch):
+    # Both take longer than the training.
+    monkeypatch.setattr(Config, 'pretty_text', '')
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+    for name in ('train', 'val', 'other'):
+        shutil.copytree(toy / 'imagenet' / name.replace('other', 'val'), tmp_path / name)
+    first, second = sorted((tmp_path / 'other').iterdir())[:2]
+    second.rename(f'{first}_too')
+    with pytest.raises(ValueError, match="label 1 is '.*_too' in the validation set"):
+        launch.train(MINI, work_dir=tmp_path / 'refused', options=options(tmp_path, 'other'))
+    assert not list((tmp_path / 'refused').glob('*.pth'))
+
+    damaged = sorted((tmp_path / 'train').rglob('*.JPEG'))[3]
+    damaged.write_bytes(b'')
+    launch.train(MINI, work_dir=tmp_path / 'work', options=options(tmp_path, 'val'))
+    assert f'rank 0: damaged image, the next one is taken: {damaged}' in capsys.readouterr().err
+    checkpoint = read_checkpoint(tmp_path / 'work/epoch_1.pth')
+    assert checkpoint['meta']['damaged_images'] == [3]
+    shutil.rmtree(first)
+    with pytest.raises(ValueError, match='the test set has 7 classes'):
+        launch.test(MINI, tmp_path / 'work/epoch_1.pth', work_dir=tmp_path / 'test',
+                    options=options(tmp_path, 'other'))
+
+
 def test_the_tool_finds_beforehand_what_training_would_replace(tmp_path):
-    spec = importlib.util.spec_from_file_location('check_data', REPO / 'tools/check_data.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     bad = {name: content for name, content in images.bad_images().items()
            if isinstance(content, bytes)}
     content = images.encoded(images.photo(256), 'JPEG', quality=90)
     start = content.index(b'\xff\xda') + 600
     bad['marker_inside.jpg'] = content[:start] + b'\xff\xd3' * 20 + content[start + 40:]
+    bad['checksum.png'] = wrong_checksum(images.photo())
     for name, content in {**bad, **images.good_images()}.items():
         images.place(tmp_path, name, content)
+    tool = load_tool()
     found = {path.name: tool.unreadable_because(path) for path in sorted(tmp_path.iterdir())}
     assert {name for name, reason in found.items() if reason} == set(bad)
+    assert all(str(tmp_path / name) in found[name] for name in bad)
+
+
+def wrong_checksum(image):
+    """A PNG whose pixels are whole and whose checksum of them is not."""
+    content = bytearray(images.encoded(image, 'PNG'))
+    end = content.index(b'IEND')
+    content[end - 5] ^= 255
+    return bytes(content)
+
+
+def test_the_tool_finds_label_maps_that_training_would_refuse(tmp_path):
+    labels = Image.fromarray(np.arange(32 * 32, dtype=np.uint8).reshape(32, 32) % 5)
+    cases = {
+        'good': ('', images.encoded(labels, 'PNG'), images.encoded(images.photo(), 'JPEG')),
+        'checksum': ('image file|broken|CRC', wrong_checksum(labels), images.turned(1)),
+        'jpeg': ('is a JPEG', images.encoded(labels, 'JPEG'), images.turned(1)),
+        'size': ('16x32 pixels, its image', images.encoded(labels.crop((0, 0, 16, 32)), 'PNG'),
+                 images.turned(1)),
+        'turned': ('turned by its EXIF', images.encoded(labels, 'PNG'), images.turned(3)),
+        'value': (r'value.png \(9\)', images.encoded(labels.point(lambda v: v + 5), 'PNG'),
+                  images.turned(1))}
+    tool = load_tool()
+    for name, (said, label, photo) in cases.items():
+        pair = tuple(Path(images.place(tmp_path, file, content)) for file, content in (
+            (f'{name}.png', label), (f'{name}.jpg', photo)))
+        report = tool.Report(reads_all=True)
+        report.maps([pair], 4, 'mend')
+        if not said:
+            assert report.problems == []
+        else:
+            assert len(report.problems) == 1 and re.search(said, report.problems[0][0]), name
 
 
 def test_every_shipped_pipeline_reads_images_and_labels_this_way():

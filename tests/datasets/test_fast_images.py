@@ -7,7 +7,9 @@ from mmengine.config import ConfigDict
 from mmengine.dataset import Compose
 from PIL import Image
 
+from benchmarks.reliability import images
 from semmae.datasets import image_cache
+from semmae.datasets.damage import DamagedImage
 from semmae.datasets.fast_images import LoadCenterCrop, decode, decode_above, plain_frame
 from semmae.datasets.image_cache import ImageCache, LoadPacked, pack_images
 from semmae.datasets.transforms import view_of
@@ -155,15 +157,38 @@ def test_exif_turns_an_image_as_mmpretrain_does(tmp_path, orientation):
 
 
 @pytest.mark.parametrize('content, reason', [
-    (lambda whole: whole[:len(whole) // 2], 'ends before its end marker'),
-    (lambda whole: b'', '0 bytes'),
-    (lambda whole: b'<html>', 'no image')])
+    (lambda whole: whole[:len(whole) // 2], 'decoded: .*ends before its end marker'),
+    (lambda whole: b'', 'read: .*0 bytes'),
+    (lambda whole: b'<html>', 'decoded: .*no image'),
+    (lambda whole: of_other_size(whole, 15000, 14000), 'decoded: Image size .210000000 pixels')])
 def test_a_broken_file_is_named_with_the_reason(tmp_path, content, reason):
     path = save(tmp_path / 'broken.jpg')
     path.write_bytes(content(path.read_bytes()))
     for steps in (fast_crop(), fast_view()):
-        with pytest.raises(ValueError, match=f'broken.jpg cannot be decoded: .*{reason}'):
+        with pytest.raises(DamagedImage, match=f'broken.jpg cannot be {reason}'):
             run(steps, path)
+
+
+def of_other_size(content, height, width):
+    """A JPEG whose header tells this size."""
+    at = plain_frame(np.frombuffer(content, np.uint8))[0]
+    return content[:at] + height.to_bytes(2, 'big') + width.to_bytes(2, 'big') + content[at + 4:]
+
+
+@pytest.mark.parametrize('name', images.bad_images())
+def test_what_the_other_loader_refuses_is_a_damaged_image_here_too(tmp_path, name):
+    images.place(tmp_path, name, images.bad_images()[name])
+    for steps in (fast_crop(), fast_view(), [dict(type='semmae.LoadImage')]):
+        with pytest.raises(DamagedImage, match=f'{name} cannot be '):
+            run(steps, tmp_path / name)
+
+
+def test_what_the_other_loader_reads_has_the_same_pixels_here(tmp_path):
+    step = TRANSFORMS.build(dict(type='semmae.LoadImage'))
+    for name, content in images.good_images().items():
+        path = images.place(tmp_path, name, content)
+        bgr = step(dict(img_path=path))['img']
+        assert (decode(np.fromfile(path, np.uint8), path) == bgr[..., ::-1]).all(), name
 
 
 def test_crops_of_the_full_photo_refuse_part_maps(tmp_path):

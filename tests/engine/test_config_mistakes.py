@@ -20,7 +20,10 @@ def parsed(*texts):
     ('1', 1), ('1e-3', 1e-3), ('true', True), ('None', None), ('a', 'a'), ('a,1', ['a', 1]),
     ('[1,2]', [1, 2]), ('(1, 2)', (1, 2)), ('[(1,2),[a]]', [(1, 2), ['a']]), ('[1]', [1]),
     ('my data/a b.pth', 'my data/a b.pth'), ('[my a, b]', ['my a', 'b']), ("'1,2'", '1,2'),
-    ('"a, b"', 'a, b'), ('[]', []), ('x=y', 'x=y'), ('', '')])
+    ('"a, b"', 'a, b'), ('[]', []), ('x=y', 'x=y'), ('', ''),
+    ("['x,y','z']", ['x,y', 'z']), ('"a","b"', ['a', 'b']), ("(['a,1'], '3')", (['a,1'], '3')),
+    ("['a]', \"(\"]", ['a]', '(']), ("'a(b'", 'a(b'), ("'it's, b'", "it's, b"),
+    ("it's, b", ["it's", 'b']), ("'[1,2]'", '[1,2]'), ("''", ''), ("'", "'"), ("['']", [''])])
 def test_a_value_is_read_as_it_is_written(text, value):
     found = parsed(f'k={text}')['k']
     assert found == value and type(found) is type(value)
@@ -51,6 +54,21 @@ def test_a_plus_adds_a_key_and_optional_ones_need_none():
                              'optim_wrapper.loss_scale': 'dynamic'})
     assert cfg.model.new.deep == 1 and cfg.model.backbone.rel_pos_bias
     assert cfg.optim_wrapper.loss_scale == 'dynamic'
+
+
+@pytest.mark.parametrize('config, key, value', [
+    ('semmae_finetune', 'model.backbone.init_cfg.checkpoint_key', 'student'),
+    ('semmae_finetune', 'result.selected_from', 8),
+    ('mini/semmae_parts_mini', 'model.encoder.checkpoint_key', 'student'),
+    ('mini/semmae_finetune_mini', 'train_dataloader.dataset.min_length', 9),
+    ('semmae_pretrain', 'train_dataloader.dataset.max_damaged', .5),
+    ('semmae_pretrain', 'optim_wrapper.clip_grad', {'max_norm': 1.}),
+    ('semmae_pretrain', 'optim_wrapper.clip_grad.max_norm', 1.)])
+def test_a_key_that_messages_tell_to_set_needs_no_plus(config, key, value):
+    node = read_config(f'mm_configs/{config}.py', {key: value})
+    for part in key.split('.'):
+        node = node[part]
+    assert node == value
 
 
 @pytest.mark.parametrize('name, text, said', [

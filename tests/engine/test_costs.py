@@ -140,6 +140,14 @@ def test_features_double_with_the_batch_and_weights_do_not():
     assert large.parameters == small.parameters and large.flops == 2 * small.flops
 
 
+def test_mixed_precision_halves_what_is_alive_and_keeps_no_attention_matrix():
+    """784 patches: in bfloat16 each matrix would be 12 x 785 x 785 x 2 bytes, 15 MB an image."""
+    cfg, batch = Config.fromfile('mm_configs/semmae_finetune.py'), 8
+    plain, mixed = (step_of(cfg, batch, is_mixed) for is_mixed in (False, True))
+    assert .45 * plain.peak < mixed.peak < .7 * plain.peak
+    assert mixed.flops == plain.flops
+
+
 def test_extraction_reads_images_and_writes_tokens():
     encoder = Config.fromfile('mm_configs/mini/semmae_parts_mini.py').model.encoder
     step, one = (encoding_of(encoder, batch, False) for batch in (8, 1))

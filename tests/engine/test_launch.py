@@ -1,4 +1,4 @@
-"""Precision, global batch and compilation of a training, as tools/train.py sets them up."""
+"""Errors, precision, global batch and compilation of a training, as tools/train.py has them."""
 import copy
 from types import SimpleNamespace
 
@@ -7,9 +7,10 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 
+from semmae.datasets.damage import DamagedImage
 from semmae.engine import launch
 from semmae.engine.conditions import run_identity, run_size, schedule_of, why_reduced
-from semmae.registry import MODELS
+from semmae.registry import DATASETS, MODELS
 
 ARCH = dict(embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=48)
 PRETRAIN = 'mm_configs/semmae_pretrain.py'
@@ -40,6 +41,41 @@ def batch(n, seed=1):
 
 def loss_of(model, data):
     return model(**data, mode='loss')['loss']
+
+
+# ------------------------------------------------------------------ errors
+def one_line(capsys, action):
+    """What `fail_clearly` says of an error of ``action()``, without its hint."""
+    with pytest.raises(SystemExit) as ended, launch.fail_clearly():
+        action()
+    text, hint = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and 'SEMMAE_TRACEBACK' in hint
+    return text
+
+
+class Damaged(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        try:
+            raise DamagedImage('a.jpg: the cause')
+        except DamagedImage as error:
+            raise DamagedImage('a.jpg cannot be decoded: ValueError: no image') from error
+
+
+def test_an_error_of_a_worker_is_said_without_its_traceback(capsys):
+    loader = torch.utils.data.DataLoader(Damaged(), num_workers=1)
+    assert one_line(capsys, lambda: next(iter(loader))) == (
+        'DamagedImage: a.jpg cannot be decoded: ValueError: no image')
+
+
+def test_a_folder_without_classes_and_images_is_a_mistake_of_the_user(capsys, tmp_path):
+    def build():
+        DATASETS.build(dict(type='mmpretrain.CustomDataset', data_root=str(tmp_path)))
+    assert one_line(capsys, build).startswith('RuntimeError: Found 0 files in subfolders of')
+    with pytest.raises(RuntimeError, match='of our own'), launch.fail_clearly():
+        raise RuntimeError('of our own')
 
 
 # ------------------------------------------------------------------ mixed precision

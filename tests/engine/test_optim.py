@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
+from semmae.engine.optim import multiplies_bfloat16
 from semmae.registry import MODELS
 
 ARCH = dict(embed_dims=24, num_layers=4, num_heads=2, feedforward_channels=48)
@@ -121,3 +122,10 @@ def test_every_parameter_of_a_vit_b_has_the_rate_and_decay_of_mae(config, block,
         rate, decay = found[name]
         assert rate == pytest.approx(base.lr * scale, rel=1e-12), name
         assert decay == (0.05 if decays else 0.0), name
+
+
+def test_a_torch_that_does_not_tell_what_the_cpu_can_is_no_error(monkeypatch):
+    monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: dict(amx_bf16=True), raising=False)
+    assert multiplies_bfloat16()
+    monkeypatch.delattr(torch.cpu, 'get_capabilities')
+    assert not multiplies_bfloat16()

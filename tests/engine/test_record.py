@@ -1,8 +1,11 @@
 """What a line of results.jsonl says of the choice of its number."""
+from types import SimpleNamespace
+
 import pytest
 from mmengine.config import ConfigDict
+from mmengine.hooks import CheckpointHook
 
-from semmae.engine.record import selection
+from semmae.engine.record import own_checkpoint, selection
 from semmae.evaluation.protocol import fingerprint
 
 
@@ -29,3 +32,15 @@ def test_settings_that_were_tried_are_counted_and_are_another_protocol():
     found = selection(config(dict(selected_from=4), max_epochs=2), 'best_mIoU_iter_9.pth')
     assert found == dict(selection='best of 4 settings, best of 2 validations')
     assert fingerprint(dict(lr=1) | found) != fingerprint(dict(lr=1))
+
+
+@pytest.mark.parametrize('saved, resumed, found', [
+    ('w/epoch_9.pth', 'w/epoch_7.pth', 'w/epoch_9.pth'), (None, 'w/epoch_9.pth', 'w/epoch_9.pth'),
+    ('w/epoch_1.pth', None, 'w/epoch_1.pth'), (None, None, None)])
+def test_a_line_names_the_file_that_its_own_run_saved(saved, resumed, found):
+    hook = CheckpointHook()
+    hook.last_ckpt = saved
+    runner = SimpleNamespace(hooks=[hook], cfg=ConfigDict(load_from=resumed))
+    assert own_checkpoint(runner) == found
+    runner.hooks = []  # nothing is saved, whatever the weights began with
+    assert own_checkpoint(runner) is None

@@ -24,7 +24,17 @@ def test_no_stage_is_faster_than_its_floor(tmp_path, monkeypatch):
         stage: stages[stage] for stage in ('part learning', 'part extraction', 'linear probing')})
     record = record_of(floor, tmp_path, '--size', 'mini', '--repeats', 2, '--seconds', .1)
     learning, extraction, probing = record['rows']
-    assert all(.9 < row['times_floor'] < 100 for row in record['rows'])
+    # On a busy machine a short probe finds less than there is: until it has found enough, again.
+    device = floor.Device(record['tflops'] * 1e12, record['gb_per_s'] * 1e9)
+    for _ in range(40):
+        times = [row['lowest'] / device.floor(row['flops'], row['bytes'])
+                 for row in record['rows']]
+        if min(times) > 1:
+            break
+        again = floor.here(.1)
+        device = floor.Device(max(device.flops, again.flops),
+                              max(device.bandwidth, again.bandwidth))
+    assert 1 < min(times) <= max(times) < 300
     assert learning['flops'] > extraction['flops'], 'it has the same encoder, and a decoder'
     for row in record['rows']:
         assert row['floor_s'] == pytest.approx(max(

@@ -18,6 +18,7 @@ from rich.console import Console
 import benchmarks.suite
 from benchmarks.suite import Row, Suite
 from semmae.engine.plan import execute, launch, plan, stop
+from semmae.engine.saving import latest
 from semmae.registry import MODELS
 from tools.run_suite import main
 
@@ -100,6 +101,19 @@ def test_a_suite_that_was_killed_runs_only_what_is_missing_from_where_it_was(toy
     second = log[log.rindex(' started ===='):]
     assert f'resumed epoch: {saved}' in second and saved >= 2
     assert (tmp_path / 'seed0/long/epoch_8.pth').exists() and (tmp_path / 'seed0/last/out').exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_a_suite_ends_its_training_with_a_checkpoint(toy, tmp_path, start):
+    """The terminal tells both, then the suite tells the training once more."""
+    suite = start((pretraining('long', toy, 500),), '--work-dir', str(tmp_path))
+    wait_for(tmp_path / 'seed0/long/epoch_2.pth')
+    os.killpg(suite.pid, signal.SIGINT)
+    suite.communicate(timeout=100)
+    said = (tmp_path / 'seed0/long/console.log').read_text()
+    (done,) = re.findall(r'stopped by a signal after (\d+) iterations', said)
+    newest = latest(tmp_path / 'seed0/long')
+    assert newest.stem in (f'iter_{done}', f'epoch_{int(done) // 2}'), newest
 
 
 def probe(tmp_path, toy, name, *more, base=f'{REPO}/mm_configs/mini/linprobe_p16_mini.py'):

@@ -184,6 +184,14 @@ def test_a_percentage_beyond_its_range_is_kept_as_impossible(tmp_path, value):
     assert found['status'] == 'ok'
 
 
+@pytest.mark.parametrize('metric, value, status', [
+    ('parts/ARI', -5., 'ok'), ('parts/pooled_ARI', -100., 'ok'), ('parts/ARI', -101., 'impossible'),
+    ('parts/NMI', -5., 'impossible')])
+def test_of_percentages_the_adjusted_rand_index_may_be_negative(tmp_path, metric, value, status):
+    (found,), _ = read_results([file_with(tmp_path, a_record(metric=metric, value=value))])
+    assert found['status'] == status
+
+
 @pytest.mark.parametrize('field, value', [
     ('tables', 5), ('tables', [[1]]), ('versions', '2.1'), ('predictions', ['a']),
     ('reduced_why', ['x']), ('load_report', 'x')])

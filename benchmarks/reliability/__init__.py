@@ -1,0 +1,1 @@
+"""What a run survives, tried on ours and on stock mmengine."""

@@ -1,0 +1,41 @@
+"""What is tried and counted before the first step changes nothing of the training."""
+from types import SimpleNamespace
+
+import torch
+from mmengine.runner import EpochBasedTrainLoop
+from torch.utils.data import DataLoader
+
+from semmae.engine.launch import scale
+from semmae.engine.sanity import require_consistent
+
+from .tiny import TinyData, TinyModel
+
+
+class Doubled(torch.nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+
+def test_a_model_is_compiled_for_its_batches_and_not_for_the_first_sample():
+    sizes = []
+
+    def backend(graph, inputs):
+        sizes.extend(node.meta['example_value'].shape for node in graph.graph.nodes
+                     if node.op == 'placeholder' and torch.is_tensor(node.meta['example_value']))
+        return graph.forward
+    model = TinyModel()
+    model.first = Doubled()
+    model.first.compile(backend=backend)
+    runner = SimpleNamespace(
+        model=model, train_loop=EpochBasedTrainLoop.__new__(EpochBasedTrainLoop),
+        train_dataloader=DataLoader(TinyData(8), batch_size=6))
+    require_consistent(runner)
+    assert runner.is_consistent and not sizes
+    model(torch.rand(6, 4), mode='loss')
+    assert sizes == [(6, 4)], 'of any size it would be (s0, 4)'
+
+
+def test_counts_are_scaled_and_never_stays_never():
+    node = dict(interval=-1, T_max=10, milestones=[1, 2], begin=0)
+    scale(node, 4, 'interval', 'T_max', 'milestones', 'begin', 'end')
+    assert node == dict(interval=-1, T_max=40, milestones=[4, 8], begin=0)
