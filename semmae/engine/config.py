@@ -107,7 +107,7 @@ def read_dumped(path) -> Config:
     if not Path(path).is_file():
         raise FileNotFoundError(f'no config at {path}; expected a work directory of tools/train.py')
     problems = []
-    values = dumped_config.read_config(path, problems)
+    values = dumped_config.read_config(path, problems, tuple)
     if problems:
         raise ValueError(problems[0])
     return Config(values)

@@ -13,11 +13,14 @@ from pathlib import Path
 MOST_CONFIG_NODES = 1_000_000
 
 
-def read_config(file, problems):
-    """The top-level values of a dumped config; {} with a problem if it cannot be read."""
+def read_config(file, problems, sequence=list):
+    """The top-level values of a dumped config; {} with a problem if it cannot be read.
+
+    sequence: what tuples become; lists for those who compare, tuples for those who build.
+    """
     try:
         text = Path(file).read_text(encoding='utf-8-sig', errors='replace')
-        return _Literals().read(ast.parse(text))
+        return _Literals(sequence).read(ast.parse(text))
     except OSError as error:
         problems.append(f'{file}: not read ({error.strerror})')
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -28,7 +31,8 @@ def read_config(file, problems):
 class _Literals:
     """Values of config text without running it: whatever is not a plain value becomes its text."""
 
-    def __init__(self):
+    def __init__(self, sequence=list):
+        self.sequence = sequence
         self.names, self.sizes, self.nodes = {}, {}, 0
 
     def read(self, module):
@@ -52,7 +56,8 @@ class _Literals:
         if isinstance(node, ast.Constant):
             return self.constant(node)
         if isinstance(node, (ast.List, ast.Tuple)):
-            return [self.value(item) for item in node.elts]
+            items = [self.value(item) for item in node.elts]
+            return self.sequence(items) if isinstance(node, ast.Tuple) else items
         if isinstance(node, ast.Set):
             return sorted((self.value(item) for item in node.elts), key=str)
         if isinstance(node, ast.Dict):
