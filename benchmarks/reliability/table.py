@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import torch
@@ -97,6 +97,8 @@ def tried(numbers):
         stock, said = (None, '') if case.stock is None else outcome(case.stock)
         found.append(dict(row=case.row, name=case.name, is_control=is_control, ours=ours,
                           why='' if ours else why, stock=stock, said=said))
+        for child in active_children():  # what a killed launch left; this process would wait for it
+            child.kill()
     gc.collect()
     return found
 

@@ -97,8 +97,8 @@ class ImageCache:
             raise FileNotFoundError(f'{state} image cache at {root}. {self.command()}')
         self.manifest = read_manifest(self.root / 'manifest.json')
         if self.manifest.get('format') != FORMAT:
-            raise ValueError(f'image cache {root} has format {self.manifest.get("format")}, this '
-                             f'version reads {FORMAT}. {self.command()}')
+            raise ValueError(f'image cache {root} has format {self.manifest.get("format")} in '
+                             f'manifest.json, this version reads {FORMAT}. {self.command()}')
         # Caches of earlier versions have no hash of the manifest.
         digest = manifest_hash(self.manifest)
         if (self.manifest.get('manifest_sha256', digest) != digest or any(

@@ -104,8 +104,9 @@ def test_path_and_reason_are_told_once_by_each_process(tmp_path, monkeypatch, ca
     data = training_set(folder_of(tmp_path / 'photos', 3, _01=b''))
     for epoch in range(3):
         data[epoch, 1]
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1 and said[0].startswith('rank 3: ')
+    # The logger, of whichever test made it, may have something to say as well.
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith('rank 3: ')]
+    assert len(said) == 1
     assert '01.png' in said[0] and '0 bytes' in said[0]
 
 
