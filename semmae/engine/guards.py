@@ -3,6 +3,7 @@ import contextlib
 import os
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -152,7 +153,8 @@ class StopHook(Hook):
 class LeavesSignals:
     """A worker_init_fn: the worker of a data loader does not hear what its process is told.
 
-    Of a signal to the whole group it would die, and the batch that it was at with it.
+    Of a signal to the whole group it would die, and the batch that it was at with it. It still ends
+    where its process itself tells it to, by SIGTERM, as Python and torch do when they exit.
     """
 
     def __init__(self, init=None):
@@ -161,8 +163,16 @@ class LeavesSignals:
     def __call__(self, worker):
         if self.init:
             self.init(worker)
-        for number in StopHook.CODES:
+        for number in {*StopHook.CODES} - {signal.SIGTERM}:
             signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=self.wait_for_its_process, daemon=True).start()
+
+    @staticmethod
+    def wait_for_its_process():
+        while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+            pass
+        os._exit(0)
 
 
 def train_until_stopped(runner):

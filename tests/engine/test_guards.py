@@ -1,5 +1,6 @@
 """A training that is told to end ends well, a broken one stops, and none shares its folder."""
 import contextlib
+import multiprocessing
 import os
 import signal
 import socket
@@ -10,9 +11,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
+from torch.utils.data import DataLoader
 
 from semmae.engine import checkpoint, guards, launch, saving
-from semmae.engine.guards import FiniteHook, only_run, trained_by
+from semmae.engine.guards import FiniteHook, LeavesSignals, only_run, trained_by
 from semmae.engine.saving import is_first_process, latest
 from semmae.registry import DATASETS, OPTIM_WRAPPERS
 
@@ -32,11 +34,14 @@ def whole(tmp_path_factory):
 def told(*signals, after, mode='loss', group=False, wait=0.):
     """For a child: it gets the signals in that forward of a step, or of a validation.
 
-    group: so do the workers of its data loaders. wait: seconds later.
+    group: so do the workers of its data loaders, and not from itself. wait: seconds later.
     """
     def tell():
         for number in signals:
-            (os.killpg if group else os.kill)(os.getpgrp() if group else os.getpid(), number)
+            if group:
+                os.system(f'kill -{number:d} -{os.getpgrp()}')
+            else:
+                os.kill(os.getpid(), number)
 
     def before():
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has these tests ignore it
@@ -170,6 +175,22 @@ def test_workers_that_get_the_signal_too_go_on_reading(tmp_path, whole, number):
     code, said = trained(tmp_path, path, resume=True)
     assert code == 0, said
     assert equal(tmp_path / 'work/epoch_3.pth', whole / 'epoch_3.pth')
+
+
+def test_workers_end_with_their_process(tmp_path):
+    """Python tells those that are left when it exits, and waits for them."""
+    def left_behind():
+        data = DataLoader(range(8), num_workers=1, persistent_workers=True,
+                          worker_init_fn=LeavesSignals())
+        list(data)
+        [worker] = multiprocessing.active_children()
+        signal.alarm(20)
+        worker.terminate()
+        worker.join()
+        print('it ended with', worker.exitcode)
+    code = wait(fork(left_behind, tmp_path / 'said.txt'))
+    said = (tmp_path / 'said.txt').read_text()
+    assert code == 0 and 'it ended with 0' in said, said
 
 
 @pytest.mark.parametrize('processes', [1, 2])
