@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from semmae.engine.launch import scale
 from semmae.engine.sanity import require_consistent
 
-from .tiny import TinyData, TinyModel
+from .tiny import TinyData, TinyModel, fork, wait
 
 
 class Doubled(torch.nn.Module):
@@ -16,23 +16,29 @@ class Doubled(torch.nn.Module):
         return 2 * x
 
 
-def test_a_model_is_compiled_for_its_batches_and_not_for_the_first_sample():
-    sizes = []
+def test_a_model_is_compiled_for_its_batches_and_not_for_the_first_sample(tmp_path):
+    """In a child: after torch.compile a process cannot start others that train."""
+    def compiled():
+        sizes = []
 
-    def backend(graph, inputs):
-        sizes.extend(node.meta['example_value'].shape for node in graph.graph.nodes
-                     if node.op == 'placeholder' and torch.is_tensor(node.meta['example_value']))
-        return graph.forward
-    model = TinyModel()
-    model.first = Doubled()
-    model.first.compile(backend=backend)
-    runner = SimpleNamespace(
-        model=model, train_loop=EpochBasedTrainLoop.__new__(EpochBasedTrainLoop),
-        train_dataloader=DataLoader(TinyData(8), batch_size=6))
-    require_consistent(runner)
-    assert runner.is_consistent and not sizes
-    model(torch.rand(6, 4), mode='loss')
-    assert sizes == [(6, 4)], 'of any size it would be (s0, 4)'
+        def backend(graph, inputs):
+            sizes.extend(
+                tuple(node.meta['example_value'].shape) for node in graph.graph.nodes
+                if node.op == 'placeholder' and torch.is_tensor(node.meta['example_value']))
+            return graph.forward
+        model = TinyModel()
+        model.first = Doubled()
+        model.first.compile(backend=backend)
+        runner = SimpleNamespace(
+            model=model, train_loop=EpochBasedTrainLoop.__new__(EpochBasedTrainLoop),
+            train_dataloader=DataLoader(TinyData(8), batch_size=6))
+        require_consistent(runner)
+        print(runner.is_consistent, sizes)
+        model(torch.rand(6, 4), mode='loss')
+        print(sizes)  # of any size it would be (s0, 4)
+    code = wait(fork(compiled, tmp_path / 'said.txt'))
+    said = (tmp_path / 'said.txt').read_text()
+    assert code == 0 and said == 'True []\n[(6, 4)]\n', said
 
 
 def test_counts_are_scaled_and_never_stays_never():
