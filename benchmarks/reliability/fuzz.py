@@ -61,9 +61,11 @@ def verdict_of(kind, files, name, whole):
             found = kind.read(Path(folder))
         except (ValueError, FileNotFoundError) as error:
             is_named = Path(name).name in str(error)
-            return ('refused', str(error)) if is_named else ('traceback', traceback.format_exc())
+            if is_named:
+                return 'refused', str(error).replace(f'{folder}/', '')
+            return 'traceback', traceback.format_exc().replace(f'{folder}/', '')
         except Exception:
-            return 'traceback', traceback.format_exc()
+            return 'traceback', traceback.format_exc().replace(f'{folder}/', '')
     found, problems = found if kind.tells else (found, [])
     told = [text for text in problems if Path(name).name in text]
     if told:

@@ -35,7 +35,7 @@ ROWS = {
     'R3': 'every image once in each epoch, wherever it stops',
     'R4': 'crash, full disk or file size limit in a save: a whole checkpoint at every instant',
     'R5': 'last_checkpoint wrong, newest file damaged, folder moved: the newest whole one is taken',
-    'R6': 'SIGTERM, SIGINT, SIGUSR1 in step, save and validation: saved, exit 143 or 130',
+    'R6': 'SIGTERM, SIGUSR1, SIGINT, SIGHUP in step, save, validation: saved, exit 143, 130, 129',
     'R7': 'two runs in one work directory; what a killed one leaves',
     'R8': 'a place that cannot be written: refused at the start',
     'R9': 'resumed with another seed, batch, model or schedule: refused, naming it',

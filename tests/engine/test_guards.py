@@ -22,15 +22,6 @@ from .test_saving import equal, names, with_digests
 from .tiny import REPO, VALIDATION, TinyData, TinyModel, config, fork, start, trained, wait
 
 
-@pytest.fixture(scope='module')
-def whole(tmp_path_factory):
-    """Three epochs of six iterations, uninterrupted."""
-    folder = tmp_path_factory.mktemp('whole')
-    code, said = trained(folder, config(folder))
-    assert code == 0, said
-    return folder / 'work'
-
-
 def told(*signals, after, mode='loss', group=False, wait=0.):
     """For a child: it gets the signals in that forward of a step, or of a validation.
 

@@ -103,15 +103,6 @@ def test_the_best_of_before_stays_where_none_is_better(tmp_path):
     assert names(tmp_path / 'work') == with_digests('best_score_epoch_2', 'epoch_3')
 
 
-@pytest.fixture(scope='module')
-def whole(tmp_path_factory):
-    """Three epochs, uninterrupted."""
-    folder = tmp_path_factory.mktemp('whole')
-    code, said = trained(folder, config(folder))
-    assert code == 0, said
-    return folder / 'work'
-
-
 def at_byte(act, share, save=2):
     """Calls ``act`` in a save, after that share of what the first one wrote."""
     sizes, write = [], saving.Digesting.write
