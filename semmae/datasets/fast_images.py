@@ -23,7 +23,7 @@ from .damage import read_bytes
 from .image_files import MAX_PIXELS, decoding, not_decoded, orientation, read_header, why_not
 from .transforms import MAPS
 
-PLAIN = {0xe0, 0xe2, 0xee, 0xdb, 0xc4, 0xfe}  # JFIF, ICC, Adobe, tables and comments
+PLAIN = {0xe0, 0xe2, 0xed, 0xee, 0xdb, 0xc4, 0xfe}  # JFIF, ICC, Photoshop, Adobe, tables, comments
 # Without mmcv's cache of random numbers, which is for mixes of images.
 draw_box = vars(RandomResizedCrop)['rand_crop_params'].__wrapped__
 
@@ -37,11 +37,11 @@ def content_of(path):
 
 
 def decode(content, path):
-    """(H, W, 3) uint8 RGB as mmcv decodes it: turned by EXIF, three channels of any colour mode.
+    """(H, W, 3) uint8 BGR as mmcv decodes it: turned by EXIF, three channels of any colour mode.
 
     Raises DamagedImage for what `LoadImage` refuses.
     """
-    header, flag = None, cv2.IMREAD_COLOR_RGB
+    header, flag = None, cv2.IMREAD_COLOR
     if not plain_frame(content):  # which has told its size, its mode and that nothing turns it
         header = read_header(content.tobytes(), path)
         if 'exif' in header.info and orientation(header) is None:
@@ -84,44 +84,47 @@ def decode_above(content, path, bottom, frame):
     libjpeg is told a smaller height and stops there. Without the end marker, it passes over the
     rest without a word.
     """
-    at, height = frame[:2]
+    at, height, width = frame
     # Two rows more, of which libjpeg takes colour for the last one; it decodes 8 or 16 at a time.
-    rows = min(height, -(-(bottom + 2) // 16) * 16)
-    content[at:at + 2] = rows >> 8, rows & 255
-    image = cv2.imdecode(content[:-2], cv2.IMREAD_COLOR_RGB)
-    if image is None or image.shape[:2] != (rows, frame[2]):
+    rows = -(-(bottom + 2) // 16) * 16
+    if rows < height:
+        content[at:at + 2] = rows >> 8, rows & 255
+        image = cv2.imdecode(content[:-2], cv2.IMREAD_COLOR)
+        if image is not None and image.shape[:2] == (rows, width):
+            return image
         content[at:at + 2] = height >> 8, height & 255
-        return decode(content, path)
-    return image
+    return decode(content, path)
 
 
 def resize(image, size):
-    """(3, height, width) of image (H, W, 3) uint8, bicubic with antialiasing. size: (height, width)
+    """(height, width, 3) of image (H, W, 3) uint8, bicubic with antialiasing.
 
-    An image of that size stays as it is. Planes need not be contiguous.
+    An image of that size stays as it is. size: (height, width)
     """
-    planes = torch.from_numpy(image).permute(2, 0, 1)
-    if planes.shape[1:] != size:
-        planes = torch.nn.functional.interpolate(planes[None], size, mode='bicubic',
-                                                 antialias=True)[0]
-    return planes
+    if image.shape[:2] == size:
+        return image
+    batch = torch.from_numpy(image)[None].permute(0, 3, 1, 2)  # whose strides say channels last
+    resized = torch.nn.functional.interpolate(batch, size, mode='bicubic', antialias=True)
+    return resized[0].permute(1, 2, 0).numpy()
 
 
-def mirror(planes, results, prob):
+def mirror(image, results, prob):
     """Image and part maps mirrored with probability ``prob``; draws as `FlipWithParts` does."""
     results['flip'] = bool(np.random.rand() < prob)
     if not results['flip']:
-        return planes
+        return image
     results['flip_direction'] = 'horizontal'
     for key in MAPS:
         if key in results:
             results[key] = np.ascontiguousarray(results[key][:, ::-1])
-    return planes.flip(2)
+    return cv2.flip(image, 1)
 
 
-def as_image(planes):
-    """(H, W, 3) BGR view of RGB planes (3, H, W)."""
-    return planes.numpy()[::-1].transpose(1, 2, 0)
+def planar(image):
+    """(H, W, 3) BGR as it is given, but a view of planar RGB memory (3, H, W)."""
+    planes = np.empty((3, *image.shape[:2]), np.uint8)[::-1]
+    cv2.split(image, list(planes))
+    return planes.transpose(1, 2, 0)
 
 
 @TRANSFORMS.register_module()
@@ -153,9 +156,9 @@ class LoadRandomResizedCrop(RandomResizedCrop):
         top, left, height, width = draw_box(self, SimpleNamespace(shape=shape))
         if frame:
             image = decode_above(content, path, top + height, frame)
-        planes = resize(image[top:top + height, left:left + width], self.scale).contiguous()
+        image = resize(image[top:top + height, left:left + width], self.scale)
         results.update(crop_box=(left, top, width, height), ori_shape=shape, img_shape=self.scale)
-        results['img'] = as_image(mirror(planes, results, self.flip_prob))
+        results['img'] = planar(mirror(image, results, self.flip_prob))
         return results
 
 
@@ -174,7 +177,7 @@ class LoadCenterCrop(BaseTransform):
         return f'short side {self.size}, bicubic, centre crop'
 
     def read(self, path):
-        """(planes (3, size, size) uint8 RGB, (height, width) of the file, (height, width))."""
+        """(view (size, size, 3) uint8 BGR, (height, width) of the file, (height, width))."""
         image = decode(content_of(path), path)
         height, width = image.shape[:2]
         # As mmpretrain rounds: the long side down.
@@ -182,12 +185,12 @@ class LoadCenterCrop(BaseTransform):
                    (self.size, int(self.size * width / height)))
         # As mmcv's CenterCrop rounds: a half to the even number.
         top, left = (round((full - self.size) / 2) for full in resized)
-        planes = resize(image, resized)[:, top:top + self.size, left:left + self.size]
-        return planes.contiguous(), (height, width), resized
+        view = resize(image, resized)[top:top + self.size, left:left + self.size]
+        return view, (height, width), resized
 
     def transform(self, results):
-        planes, (height, width), resized = self.read(results['img_path'])
+        image, (height, width), resized = self.read(results['img_path'])
         results.update(ori_shape=(height, width), img_shape=(self.size, self.size),
                        scale=resized[::-1], scale_factor=(resized[1] / width, resized[0] / height))
-        results['img'] = as_image(mirror(planes, results, self.flip_prob))
+        results['img'] = planar(mirror(image, results, self.flip_prob))
         return results

@@ -9,16 +9,14 @@ import json
 import os
 from pathlib import Path
 
-import cv2
 import numpy as np
-import torch
 from filelock import FileLock
 from mmcv.transforms import BaseTransform
 
 from .. import __version__
 from ..files import write_atomically
 from ..registry import TRANSFORMS
-from .fast_images import LoadCenterCrop, as_image, mirror
+from .fast_images import LoadCenterCrop, mirror, planar
 from .part_store import (
     as_bytes,
     differences,
@@ -72,7 +70,7 @@ def _build(root, out, names, load, plan):
     with open(out / 'images.u8', 'r+b' if done else 'wb') as f:
         f.truncate(len(names) * bytes_of_one)
         for start in range(len(done) * step, len(names), step):
-            shard = [as_image(load.read(root / name)[0]) for name in names[start:start + step]]
+            shard = [load.read(root / name)[0] for name in names[start:start + step]]
             content = np.stack(shard).tobytes()
             f.seek(start * bytes_of_one)
             f.write(content)
@@ -184,8 +182,6 @@ class LoadPacked(BaseTransform):
                              f'{self.cache.root}, which start at {self.root}. '
                              f'{self.cache.command()}')
         image = self.cache[index]
-        planes = np.empty((3, *image.shape[:2]), np.uint8)
-        cv2.split(image, list(planes[::-1]))  # RGB, which `as_image` turns back
-        results['img'] = as_image(mirror(torch.from_numpy(planes), results, self.flip_prob))
+        results['img'] = planar(mirror(image, results, self.flip_prob))
         results['img_shape'] = image.shape[:2]
         return results

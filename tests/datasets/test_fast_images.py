@@ -1,6 +1,8 @@
 """Fast transforms show what the steps show that they replace; caches hold what they show."""
 import json
+from unittest.mock import Mock
 
+import cv2
 import numpy as np
 import pytest
 from mmengine.config import ConfigDict
@@ -100,16 +102,19 @@ def test_packing_copies_no_pixels(tmp_path, fast):
 @pytest.mark.parametrize('mode', ['RGB', 'L', 'CMYK'])
 @pytest.mark.parametrize('sampling', [0, 1, 2])  # colour at every, every 2nd, every 2x2nd pixel
 def test_rows_below_the_crop_are_left_out_and_those_above_are_the_same(
-        tmp_path, capfd, mode, sampling):
+        tmp_path, capfd, monkeypatch, mode, sampling):
     path, kept = save(tmp_path / 'a.jpg', 201, 150, mode, subsampling=sampling), []
     content = np.fromfile(path, np.uint8)
     whole, frame = decode(content, path), plain_frame(content)
     assert frame[1:] == (201, 150)
+    decoder = Mock(wraps=cv2.imdecode)
+    monkeypatch.setattr(cv2, 'imdecode', decoder)
     for bottom in (*range(1, 201, 7), 200, 201):
         rows = decode_above(content.copy(), path, bottom, frame)
         assert len(rows) >= bottom and (rows[:bottom] == whole[:bottom]).all()
         kept.append(len(rows))
     assert kept[0] == 16 and kept[-1] == 201
+    assert decoder.call_count == len(kept)  # once each: not again where all rows are needed
     assert capfd.readouterr().err == ''  # where libjpeg says what it finds odd
 
 
@@ -188,7 +193,7 @@ def test_what_the_other_loader_reads_has_the_same_pixels_here(tmp_path):
     for name, content in images.good_images().items():
         path = images.place(tmp_path, name, content)
         bgr = step(dict(img_path=path))['img']
-        assert (decode(np.fromfile(path, np.uint8), path) == bgr[..., ::-1]).all(), name
+        assert (decode(np.fromfile(path, np.uint8), path) == bgr).all(), name
 
 
 def test_crops_of_the_full_photo_refuse_part_maps(tmp_path):
