@@ -247,9 +247,6 @@ def open_array(path):
         raise ValueError(f'{path} cannot be read: {error}') from None
 
 
-_verified = set()  # files whose hashes this process has checked: (path, size, time of change)
-
-
 class PartStore:
     """A complete store, memory-mapped; ``store[i]`` is (part_ids (L,), foreground (L,)), uint8."""
 
@@ -314,23 +311,14 @@ class PartStore:
         return ids[index].copy(), foreground[index].copy()
 
     def verify(self):
-        """Read everything and raise ValueError, naming the file, if it is not as it was written."""
+        """Read everything and raise ValueError, naming the file, if it is not as it was written.
+
+        Arrays that this process has read and that did not change since are not read again.
+        """
         for name in ARRAYS:
             path = self.root / f'{name}.npy'
             self._require_hash(path, sha256(path))
         self.images()
-
-    def verify_once(self):
-        """`verify`, but for files that this process has found whole and that are as they were.
-
-        For the start of a training: half a second for a GB in memory.
-        """
-        paths = [self.root / f'{name}.npy' for name in ARRAYS] + [self.root / 'images.txt']
-        state = {(str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns,
-                  self.manifest.get(f'{path.stem}_sha256')) for path in paths}
-        if not state <= _verified:
-            self.verify()
-            _verified.update(state)
 
     def _require_hash(self, path, digest):
         wanted = self.manifest.get(f'{path.stem}_sha256')
@@ -352,4 +340,4 @@ class PartStore:
                             {k: v for k, v in wanted.items() if v is not None})
         if wrong:
             raise ValueError(f'part store {self.root} does not fit: {wrong}. {self.command()}')
-        self.verify_once()
+        self.verify()

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from semmae.datasets import part_store
+from semmae import files
 from semmae.datasets.part_dataset import PartDataset
 from semmae.datasets.part_store import PartStore, PartStoreWriter, list_images
 from semmae.datasets.transforms import LoadParts, view_of
@@ -348,11 +348,12 @@ def test_a_training_refuses_a_store_of_which_a_byte_changed_also_after_it_was_fo
         PartStore(tmp_path / 's').require(grid=4)
 
 
-def test_a_store_that_was_found_whole_is_not_read_again(photos, tmp_path, monkeypatch):
+def test_a_store_that_was_found_whole_is_not_read_again(photos, tmp_path):
     make(photos, tmp_path / 's')
     PartStore(tmp_path / 's').require(grid=4)
-    monkeypatch.setattr(part_store, 'sha256', lambda path: pytest.fail(f'{path} is read again'))
+    before = files._sha256.cache_info().misses
     PartStore(tmp_path / 's').require(grid=4)
+    assert files._sha256.cache_info().misses == before
 
 
 @pytest.mark.parametrize('damage, complaint', [
