@@ -28,3 +28,12 @@ def test_a_record_without_the_row_says_what_to_run(tmp_path):
     (tmp_path / 'speed_tables.json').write_text(json.dumps(dict(rows=[row])))
     with pytest.raises(ValueError, match='measure it again: python benchmarks/speed/tables.py'):
         rows_of('tables', tmp_path, runs=7)
+
+
+def test_records_name_no_folder_of_the_machine_they_were_made_on():
+    folder = r'(?<![\w.])/(?:tmp|root|home|work|mnt|Users)/.{,40}'
+    kept = [path for path in RESULTS.rglob('*')
+            if path.suffix in ('.json', '.jsonl', '.md', '.html')]
+    assert len(kept) > 10
+    assert not {path.name: found for path in kept
+                if (found := re.findall(folder, path.read_text(encoding='utf-8')))}
