@@ -10,7 +10,7 @@ turn, and is started five times: how often a process asks the system for memory 
 when it starts. mmpretrain has no mixed precision on a CPU. The matrix rate is that of the fastest
 product of two matrices in the same precision, before and after; days are those of 800 epochs of
 ImageNet-1k at the step's rate, if no time is lost between devices. Prints a Markdown table, also
-written beside OUT; about seven minutes on two CPU cores.
+written beside OUT; about ten minutes on two CPU cores.
 """
 import argparse
 import multiprocessing
