@@ -29,7 +29,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from semmae.datasets.seeded import Seeded, SeededSampler
 from semmae.datasets.toy import write_toy
 from semmae.engine.checkpoint import read_checkpoint
-from semmae.engine.launch import train
+from semmae.engine.launch import missing_of_compiler, train
 
 from .case import Case
 
@@ -52,11 +52,11 @@ def toy(root):
 
 
 def config(task, root, workers=0, persistent=False, accumulate=1, world=1, stock=False, ema=False,
-           edit=None):
+           compile=False, edit=None):
     """Path of the config of a run that saves after every iteration.
 
-    world: of processes that share a batch. stock: mmengine's loop, sampler and hooks, nothing of
-    ours but model and data. edit: changes the config in place.
+    world: of processes that share a batch. compile: with torch's compiler. stock: mmengine's loop,
+    sampler and hooks, nothing of ours but model and data. edit: changes the config in place.
     """
     cfg = Config.fromfile(MINI / f'{TASKS[task]}.py')
     data, images = cfg.train_dataloader.dataset, toy(root)
@@ -97,6 +97,7 @@ def config(task, root, workers=0, persistent=False, accumulate=1, world=1, stock
     if ema:
         cfg.custom_hooks.append(dict(type='EMAHook', momentum=0.1))
     cfg.optim_wrapper.accumulative_counts = accumulate
+    cfg.compile = compile
     if stock:
         unmake(cfg, data.dataset, is_dense)
     if edit:
@@ -187,6 +188,9 @@ def forked(*actions, log):
             continue
         code = 1
         try:
+            # A child mends its pool of threads when that is first asked for; torch's compiler asks
+            # from several threads at once, which torch does not survive.
+            torch.set_num_threads(torch.get_num_threads())
             if len(actions) > 1:
                 os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), MASTER_PORT=str(port),
                                   WORLD_SIZE=str(len(actions)), MASTER_ADDR='127.0.0.1')
@@ -237,11 +241,13 @@ def fingerprint(path):
 class Run:
     """One training that is never stopped, and its variants that are.
 
-    workers, persistent, accumulate, world, stock, ema, edit: see `config`.
+    workers, persistent, accumulate, world, stock, ema, compile, edit: see `config`.
     """
 
     def __init__(self, root, task, world=1, **how):
         self.root, self.task, self.world, self.how = Path(root), task, world, how
+        # After torch.compile a process cannot start others that train.
+        self.is_forked = world > 1 or how.get('compile', False)
 
     def config(self, **how):
         return config(self.task, self.root, world=self.world, **{**self.how, **how})
@@ -250,10 +256,11 @@ class Run:
         return Path(tempfile.mkdtemp(prefix=f'{self.task}_', dir=self.root))
 
     def start(self, path, work, **kwargs):
-        if self.world == 1:
+        if not self.is_forked:
             return run(path, work, **kwargs)
-        codes = forked(*[partial(run, path, work, launcher='pytorch', **kwargs)] * self.world,
-                       log=work / 'error')
+        if self.world > 1:
+            kwargs['launcher'] = 'pytorch'
+        codes = forked(*[partial(run, path, work, **kwargs)] * self.world, log=work / 'error')
         if any(codes):
             raise RuntimeError('\n'.join(p.read_text() for p in work.glob('error.*')) or codes)
 
@@ -369,6 +376,11 @@ def cases(root=None, quick=False):
     for k in (8,) if quick else points:
         yield Case('R1', f'finetune, moving average of weights, stopped after {k}',
                    partial(run.survives, k), tried_on(stock, k) if k in few else None)
+    if not missing_of_compiler():
+        for task in ('pretrain',) if quick else ('pretrain', 'parts', 'finetune'):
+            run = Run(root, task, compile=True)
+            for k in (7,) if quick else few:
+                yield Case('R1', f'{task}, compiled, stopped after {k}', partial(run.survives, k))
     for task, accumulate in ([('finetune', 2), ('linprobe', 1)] if quick else [
             (task, a) for task in TASKS if task != 'upernet' for a in (1, 2)]):  # SyncBN: a GPU
         run, stock = (Run(root, task, world=2, accumulate=accumulate, stock=s)

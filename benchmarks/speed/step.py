@@ -7,19 +7,22 @@ Both sides have the same sizes, batch and images, and the optimiser of their own
 masks are random where nothing else is said. They run in alternation, each side in a process set up
 as its own train.py does. Mini, whose step is over before a core's cache is filled, does ten steps a
 turn, and is started five times: how often a process asks the system for memory is decided by chance
-when it starts. mmpretrain has no mixed precision on a CPU. The matrix rate is that of the fastest
+when it starts. mmpretrain has no mixed precision on a CPU. Compiled: with compile=True, on their
+side what mmengine makes of that. The matrix rate is that of the fastest
 product of two matrices in the same precision, before and after; days are those of 800 epochs of
 ImageNet-1k at the step's rate, if no time is lost between devices. Prints a Markdown table, also
-written beside OUT; about ten minutes on two CPU cores.
+written beside OUT; about half an hour on two CPU cores.
 """
 import argparse
 import multiprocessing
 import statistics
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -30,7 +33,7 @@ from semmae.engine.allocator import keep_freed_memory
 from semmae.engine.costs import quiet
 from semmae.engine.extract import own_device
 from semmae.engine.footprint import probe
-from semmae.engine.launch import mixed_precision
+from semmae.engine.launch import compile_parts, mixed_precision
 from semmae.engine.optim import multiplies_bfloat16
 from semmae.registry import MODELS
 
@@ -45,7 +48,7 @@ SIZES = {'ViT-B/16': (224, 16, 'base', 768, 512, 8, 16, 16),
          'mini': (64, 8, MINI, 96, 64, 1, 2, 64)}
 
 
-def theirs(size, is_half):
+def theirs(size, is_half, compiled=False):
     """mmpretrain's MAE and the optimiser of its ``mae_vit-base-p16_8xb512-amp-coslr-*`` configs."""
     side, patch, arch, width, dec_width, dec_depth, dec_heads, _ = SIZES[size]
     model = MODELS.build(dict(
@@ -61,6 +64,8 @@ def theirs(size, is_half):
         head=dict(type='mmpretrain.MAEPretrainHead', norm_pix=True, patch_size=patch,
                   loss=dict(type='mmpretrain.PixelReconstructionLoss', criterion='L2'))))
     model = model.to(own_device()).train()
+    if compiled:  # as mmengine's runner does with compile=True
+        model.train_step = torch.compile(model.train_step)
     precision = dict(type='AmpOptimWrapper', loss_scale='dynamic') if is_half else dict(
         type='OptimWrapper')
     no_decay = dict(decay_mult=0.)
@@ -81,8 +86,7 @@ def ours(size, dtype, config=OURS, compiled=False):
                              decoder_num_heads=dec_heads)
     model = MODELS.build(cfg.model).to(own_device()).train()
     if compiled:
-        model.backbone.compile()
-        model.decoder.compile()
+        compile_parts(SimpleNamespace(model=model, logger=MMLogger.get_current_instance()), True)
     wrapper = cfg.optim_wrapper
     if dtype is None:
         wrapper = {k: v for k, v in wrapper.items() if k not in ('dtype', 'loss_scale')}
@@ -114,13 +118,15 @@ def built(is_ours, size):
     """{name: (model, optimiser)} of one side, in the precisions that this device has."""
     is_gpu = own_device() != 'cpu'
     if not is_ours:
-        return {f'mmpretrain, {"AMP" if is_gpu else "float32"}': theirs(size, is_gpu)}
-    ways = {'ours, float32': ours(size, None)}
+        name = f'mmpretrain, {"AMP" if is_gpu else "float32"}'
+        return {name: theirs(size, is_gpu),
+                f'{name}, compiled': theirs(size, is_gpu, compiled=True)}
+    ways = {'ours, float32': ours(size, None),
+            'ours, float32, compiled': ours(size, None, compiled=True)}
     if is_gpu or multiplies_bfloat16():
         ways |= {'ours, bfloat16': ours(size, 'bfloat16'),
+                 'ours, bfloat16, compiled': ours(size, 'bfloat16', compiled=True),
                  'ours, bfloat16, part-guided masks': ours(size, 'bfloat16', SEMMAE)}
-    if is_gpu:
-        ways['ours, bfloat16, compiled'] = ours(size, 'bfloat16', compiled=True)
     return ways
 
 
@@ -187,7 +193,7 @@ def measure(size, repeats, batch=None):
     rows = []
     for name, found in seconds.items():
         middle = statistics.median(found)
-        work = flops.get(name, flops['ours, float32'])
+        work = flops[name.removesuffix(', compiled')]
         rows.append(dict(
             size=size, name=name, batch=count, ms=1e3 * middle, lowest=1e3 * min(found),
             highest=1e3 * max(found), repeats=len(found), starts=starts, steps_a_turn=turn,

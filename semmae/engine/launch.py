@@ -3,10 +3,13 @@ import contextlib
 import itertools
 import os
 import re
+import shutil
 import sys
+import sysconfig
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from types import MethodType
 
 import torch
 from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
@@ -145,18 +148,36 @@ def train(config, work_dir=None, resume=False, amp=False, launcher='none', optio
 
 
 def compile_parts(runner, how):
-    """torch.compile encoder and decoder in place; names in checkpoints stay. how: True or options.
+    """torch.compile a model in place; names in checkpoints stay. how: True or options.
 
-    Masks are drawn outside of them, so that nothing compiled depends on the progress.
+    Of `SemMAE` all that comes after the mask, as one graph: nothing in it depends on the progress.
+    Of other models encoder and decoder.
     """
     if how is not True and not isinstance(how, dict):
         raise ValueError(f'compile is {how!r}, expected True, False or a dict of options of '
                          'torch.compile')
-    parts = {name: part for name, part in unwrapped(runner.model).named_children()
-             if name in ('backbone', 'decoder')}
-    for part in parts.values():
-        part.compile(**({} if how is True else how))
-    runner.logger.info(f'compiled: {", ".join(parts)}; the first iterations take longer')
+    model, options = unwrapped(runner.model), {} if how is True else how
+    is_on_cpu = next(model.parameters()).device.type == 'cpu'
+    if is_on_cpu and 'backend' not in options and (missing := missing_of_compiler()):
+        raise ValueError(f'compile={how} on a CPU needs a C++ compiler and the headers of Python, '
+                         f'found no {missing}: install it (Debian, Ubuntu: apt install g++ '
+                         'python3-dev; CXX names another compiler), or leave compile out')
+    if hasattr(model, 'pixel_loss'):
+        # A method of this object, so that a copy of it computes with its own tensors.
+        model.pixel_loss = MethodType(torch.compile(type(model).pixel_loss, **options), model)
+    else:
+        for name, part in model.named_children():
+            if name in ('backbone', 'encoder', 'decoder'):
+                part.compile(**options)
+    runner.logger.info('compiled; the first iterations take longer')
+
+
+def missing_of_compiler():
+    """What torch.compile would need on a CPU and does not find here, or ''."""
+    compiler = os.environ.get('CXX', 'g++')
+    header = Path(sysconfig.get_path('include'), 'Python.h')
+    return next((str(name) for name, is_there in (
+        (compiler, shutil.which(compiler)), (header, header.is_file())) if not is_there), '')
 
 
 def world_size_of(launcher):

@@ -3,6 +3,7 @@
 B images, T tokens, D channels, Q tokens that are asked for.
 """
 import torch.nn.functional as F
+from mmcv.cnn.bricks.drop import DropPath
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from mmpretrain.models.utils.attention import MultiheadAttention
 
@@ -58,6 +59,9 @@ class Layer(TransformerEncoderLayer):
     def of(cls, layer):
         """mmpretrain's ``layer`` itself, with its tensors, as one of ours."""
         layer.__class__, layer.attn.__class__ = cls, Attention
+        for drop in layer.modules():
+            if isinstance(drop, DropPath):  # NumPy's numbers, which torch.compile cannot follow
+                drop.drop_prob = float(drop.drop_prob)
         return layer
 
     def forward(self, x, num_queries=None):

@@ -132,6 +132,17 @@ class SemMAE(BaseModel):
         """(B, M, patch_size**2 * 3): predicted (by default normalised) pixels."""
         return self.decoder(self.backbone(images, ids_keep)[-1], ids_keep, ids_mask)
 
+    def pixel_loss(self, images, ids_keep, ids_mask):
+        """(loss 0-d, predicted (B, M, D), target (B, M, D)), D = patch_size**2 * 3.
+
+        All of a step that has the same shapes whatever the mask: with ``compile=True`` one graph.
+        """
+        target = patches_at(images, self.backbone.patch_size, ids_mask)
+        if self.norm_pix_loss:
+            target = normalize_patches(target)
+        predicted = self.predict(images, ids_keep, ids_mask)
+        return masked_patch_loss(predicted, target), predicted, target
+
     def forward(self, inputs, part_ids=None, foreground=None, noise=None, mode='tensor', **_):
         """mode 'loss': dict(loss=...); mode 'tensor': all tokens (B, 1 + L, D), nothing masked."""
         if mode != 'loss':
@@ -144,11 +155,8 @@ class SemMAE(BaseModel):
         candidates = self.candidates(inputs, part_ids, foreground, noise)
         mask = self.masking(candidates)
         ids_keep, ids_mask = self.split(candidates, mask)
-        target = patches_at(inputs, self.backbone.patch_size, ids_mask)
-        if self.norm_pix_loss:
-            target = normalize_patches(target)
-        predicted = self.predict(inputs, ids_keep, ids_mask)
-        losses = dict(loss=masked_patch_loss(predicted, target))
+        loss, predicted, target = self.pixel_loss(inputs, ids_keep, ids_mask)
+        losses = dict(loss=loss)
         if hasattr(self.masking, 'alpha'):
             losses['alpha'] = inputs.new_full((), self.masking.alpha(self.progress))
         if hasattr(self.masking, 'loss'):
