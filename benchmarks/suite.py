@@ -124,7 +124,7 @@ MINI_TABLES = replace(MINI, rows=(
         {ROOT: '{images}', STORE: '{store_8_heads}', 'recipe.id': _heads,
          'recipe.method': 'SemMAE:heads-as-parts', 'model.masking.num_parts': '3',
          'train_dataloader.dataset.dataset.num_parts': '3',
-         'train_dataloader.dataset.dataset.pipeline.4.num_noise': str(8 ** 2 + 3)},
+         'train_dataloader.dataset.dataset.pipeline.1.num_noise': str(8 ** 2 + 3)},
         needs=('store_8_heads',)),
     *evaluations({'linprobe': _probe}, (_heads,))))
 

@@ -26,8 +26,7 @@ model = dict(
     decoder=dict(type='semmae.PartDecoder', channels=(64, 64, 64, 64, 64), num_upsamplings=2))
 
 train_dataloader = _base_.train_dataloader
-for _step, _key in ((1, 'scale'), (2, 'crop_size')):  # the pixels that the encoder looks at
-    train_dataloader.dataset.dataset.pipeline[_step][_key] = grid * 16
+train_dataloader.dataset.dataset.pipeline[0].size = grid * 16  # pixels that the encoder looks at
 
 optim_wrapper = dict(
     type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.0,

@@ -108,10 +108,8 @@ def shrink_self_supervised(cfg, train, toy, tmp_path):
         patch = cfg.model.backbone.patch_size
         train.grid = cfg.model.decoder.grid = grid
         for step in train.pipeline:
-            if step.type.endswith('CenterCrop'):
-                step.crop_size = grid * patch
-            elif 'scale' in step:
-                step.scale = grid * patch
+            for key in {'size', 'scale'} & {*step}:
+                step[key] = grid * patch
             if step.get('grid'):  # the model's; the store is finer
                 step.grid, train.grid = grid, 2 * grid
         train.pipeline[-1].num_noise = grid ** 2 + cfg.model.masking.get('num_parts', 0)
@@ -140,7 +138,7 @@ def shrink_self_supervised(cfg, train, toy, tmp_path):
         torch.save(MODELS.build(encoder.backbone).state_dict(), weights)
         encoder.update(grid=4, checkpoint=str(weights))
         cfg.model.blur_kernel = 3
-        train.pipeline[1].scale = train.pipeline[2].crop_size = 64
+        train.pipeline[0].size = 64
 
 
 def shrink_labelled(cfg, train, toy, cars, inat):

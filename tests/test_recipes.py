@@ -44,7 +44,8 @@ RECIPES = {
         'model.backbone.patch_size': 8, 'model.num_candidates': 196, 'model.decoder.grid': 28,
         'model.decoder.decoder_embed_dim': 512, 'model.decoder.decoder_depth': 8,
         'model.decoder.decoder_num_heads': 16, 'model.norm_pix_loss': True,
-        'train_dataloader.dataset.dataset.pipeline.3.type': 'semmae.FlipWithParts'},
+        'train_dataloader.dataset.dataset.pipeline.0.type': 'semmae.LoadCenterCrop',
+        'train_dataloader.dataset.dataset.pipeline.0.flip_prob': 0.5},
     'ablations/simmim_vit-base-p16_mask32': {  # microsoft/SimMIM, configs/vit_base__800ep
         **ADAMW, 'optim_wrapper.optimizer.lr': 4e-4, 'optim_wrapper.optimizer.betas': [0.9, 0.999],
         'optim_wrapper.clip_grad.max_norm': 5.0, 'recipe.full.batch_size': 2048,
@@ -59,7 +60,7 @@ RECIPES = {
         'model.num_parts': 6, 'model.blur_kernel': 7, 'model.diversity_weight': 0.03,
         'model.encoder.backbone.arch': 'deit-small', 'model.encoder.grid': 28,
         'model.encoder.backbone.patch_size': 16, 'model.decoder.type': 'semmae.PartDecoder',
-        'train_dataloader.dataset.dataset.pipeline.1.scale': 448},
+        'train_dataloader.dataset.dataset.pipeline.0.size': 448},
     'semmae_linprobe': {  # MAE, A.1
         'optim_wrapper.optimizer.type': 'LARS', 'optim_wrapper.optimizer.lr': 6.4,
         'optim_wrapper.optimizer.weight_decay': 0.0, 'optim_wrapper.optimizer.momentum': 0.9,
@@ -133,7 +134,7 @@ def test_sizes_of_a_pretraining_agree_with_each_other(name):
     grid = vit.img_size // vit.patch_size
     assert cfg.model.decoder.grid == data.grid == grid
     assert cfg.model.decoder.patch_size == vit.patch_size
-    assert data.pipeline[1].scale == data.pipeline[2].crop_size == vit.img_size
+    assert data.pipeline[0].size == vit.img_size
     parts = cfg.model.masking.get('num_parts', 0)
     assert data.pipeline[-1].num_noise >= grid ** 2 + parts
     assert parts in (0, data.num_parts)

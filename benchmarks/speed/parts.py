@@ -55,7 +55,7 @@ def rates(step, repeats, seconds):
 
 def learning_step(model, cfg, batch_size):
     """A training step as the runner does it (loss, backward, optimiser), images in memory."""
-    side = cfg.train_dataloader.dataset.dataset.pipeline[2].crop_size
+    side = cfg.train_dataloader.dataset.dataset.pipeline[0].size
     images = torch.randint(256, (batch_size, 3, side, side), dtype=torch.uint8)
     optim = build_optim_wrapper(model, mixed_precision(cfg.optim_wrapper, asked=False))
     optim.message_hub = MessageHub('speed')  # not that of the last run of this process

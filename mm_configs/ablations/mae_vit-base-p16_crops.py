@@ -10,8 +10,8 @@ Status: not run at full length here.
 _base_ = ['mae_vit-base-p16.py']
 
 train_dataloader = _base_.train_dataloader
-train_dataloader.dataset.dataset.pipeline[1:3] = [
-    dict(type='mmpretrain.RandomResizedCrop', scale=_base_.img_size, crop_ratio_range=(0.2, 1.0),
-         backend='pillow', interpolation='bicubic')]
+train_dataloader.dataset.dataset.pipeline[0] = dict(
+    type='semmae.LoadRandomResizedCrop', scale=_base_.img_size, crop_ratio_range=(0.2, 1.0),
+    flip_prob=0.5)
 
 recipe = dict(id='mae_p16_crops', method='MAE, random crops')

@@ -15,8 +15,8 @@ _view, _store_grid = 448, 28
 train_dataloader = _base_.train_dataloader
 _data = train_dataloader.dataset.dataset
 _data.update(part_store=f'data/parts/imagenet_train_{_store_grid}', grid=_store_grid)
-_data.pipeline[1].scale = _data.pipeline[2].crop_size = _view
-_data.pipeline.insert(3, dict(
+_data.pipeline[0].size = _view
+_data.pipeline.insert(1, dict(
     type='semmae.RandomResizedCropWithParts', scale=_base_.img_size, crop_ratio_range=(0.2, 1.0),
     aspect_ratio_range=(3 / 4, 4 / 3), grid=_base_.grid, backend='pillow',
     interpolation='bicubic'))

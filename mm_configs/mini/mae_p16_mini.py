@@ -17,8 +17,7 @@ train_dataloader = _base_.train_dataloader
 train_dataloader.dataset.min_length = 3000  # smaller folders are repeated
 train_dataloader.update(batch_size=64, num_workers=0, persistent_workers=False, pin_memory=False)
 train_dataloader.dataset.dataset.update(data_root='data/toy/imagenet/train', grid=grid)
-train_dataloader.dataset.dataset.pipeline[1].scale = img_size
-train_dataloader.dataset.dataset.pipeline[2].crop_size = img_size
+train_dataloader.dataset.dataset.pipeline[0].size = img_size
 train_dataloader.dataset.dataset.pipeline[-1].num_noise = grid ** 2
 
 optim_wrapper = dict(optimizer=dict(lr=1.5e-3))

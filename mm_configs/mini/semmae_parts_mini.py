@@ -20,8 +20,7 @@ train_dataloader = _base_.train_dataloader
 train_dataloader.dataset.min_length = 3000  # smaller folders are repeated
 train_dataloader.update(batch_size=32, num_workers=0, persistent_workers=False, pin_memory=False)
 train_dataloader.dataset.dataset.data_root = 'data/toy/imagenet/train'
-train_dataloader.dataset.dataset.pipeline[1].scale = img_size
-train_dataloader.dataset.dataset.pipeline[2].crop_size = img_size
+train_dataloader.dataset.dataset.pipeline[0].size = img_size
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=20),

@@ -43,11 +43,11 @@ def view_of(pipeline) -> list:
                 f'found {kind} after {moved[0]}, which would move images away from their part '
                 f'maps: these start from the whole view. Put semmae.{moved[0]} after '
                 'mmpretrain.ResizeEdge and mmpretrain.CenterCrop')
-        if kind == 'RandomResizedCropWithParts' and 'CenterCrop' not in before:
+        if kind == 'RandomResizedCropWithParts' and not {'CenterCrop', *IN_ONE} & {*before}:
             raise ValueError(
                 'found RandomResizedCropWithParts without a CenterCrop before it, expected crops '
-                'out of the view that part stores cover. Put mmpretrain.ResizeEdge and '
-                f'mmpretrain.CenterCrop before semmae.{kind}')
+                'out of the view that part stores cover. Put semmae.LoadCenterCrop, or '
+                f'mmpretrain.ResizeEdge and mmpretrain.CenterCrop, before semmae.{kind}')
         if kind == 'ResizeEdge':
             scale = step['scale']
             view.append(f'{step.get("edge", "short")} side resized')
@@ -58,10 +58,11 @@ def view_of(pipeline) -> list:
         elif kind not in (*SAME_PLACE, *RANDOM):
             raise ValueError(
                 f'{kind} would move images away from their part maps. With a part store or true '
-                'parts, the steps may be semmae.LoadImage, mmpretrain.ResizeEdge, '
-                'mmpretrain.CenterCrop, semmae.RandomResizedCropWithParts (in place of '
-                'RandomResizedCrop), semmae.FlipWithParts (in place of RandomFlip) or '
-                'semmae.LoadPartTruth, and semmae.PackImage, in this order')
+                'parts, the steps may be semmae.LoadCenterCrop (or semmae.LoadImage, '
+                'mmpretrain.ResizeEdge and mmpretrain.CenterCrop), '
+                'semmae.RandomResizedCropWithParts (in place of RandomResizedCrop), '
+                'semmae.FlipWithParts (in place of RandomFlip) or semmae.LoadPartTruth, and '
+                'semmae.PackImage, in this order')
         before.append(kind)
     return view
 
@@ -99,7 +100,7 @@ class RandomResizedCropWithParts(RandomResizedCrop):
     """Crop image and part map together and resize to (scale, scale). Ours; the paper only flips.
 
     The box is drawn and the image cropped as by mmpretrain, with MAE's ranges. Stands after
-    ResizeEdge and CenterCrop, for a part store covers the view and no more. Against MAE's crops of
+    LoadCenterCrop, for a part store covers the view and no more. Against MAE's crops of
     the full photo, that costs the field of view: what the centre crop cuts off is never seen, and
     boxes have 0.2 to 1 of the view's area. It costs resolution only where the view has fewer
     pixels than the photo: the view does not depend on its size, so make it large (448 for 224).
@@ -215,8 +216,8 @@ class FlattenParts(BaseTransform):
 class LoadPartTruth(BaseTransform):
     """True parts of the view, as ``results['truth']``, which `PackImage` packs.
 
-    Stands after ResizeEdge and CenterCrop and before PackImage. Truth is in pixels of the file, so
-    an image that its EXIF tag would turn is refused.
+    Stands after LoadCenterCrop (or ResizeEdge and CenterCrop) and before PackImage. Truth is in
+    pixels of the file, so an image that its EXIF tag would turn is refused.
 
     From ``label_path`` (`PartDataset`): part_labels (S, S) uint8, the nearest label of the file.
     From ``landmarks`` (`CUBParts`): landmarks (K, 3) float32, x, y in units of the view, visible;
@@ -278,7 +279,8 @@ class LoadPartTruth(BaseTransform):
             raise ValueError(
                 f"{results['img_path']}: found a view of {shape[1]}x{shape[0]} pixels of an image "
                 f'resized to {resized[0]}x{resized[1]}, expected a square inside of it. Put '
-                'mmpretrain.ResizeEdge and mmpretrain.CenterCrop before semmae.LoadPartTruth')
+                'semmae.LoadCenterCrop, or mmpretrain.ResizeEdge and mmpretrain.CenterCrop, before '
+                'semmae.LoadPartTruth')
         # As mmcv's CenterCrop rounds: a half to the even number.
         return [round((full - shape[0]) / 2) for full in resized], resized, shape[0]
 

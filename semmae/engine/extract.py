@@ -43,7 +43,9 @@ def without_random_steps(cfg):
     steps = []
     for step in cfg.train_dataloader.dataset.dataset.pipeline:
         kind = kind_of(step)
-        if kind in ('RandomResizedCropWithParts', 'RandomResizedCrop'):
+        if kind == 'LoadRandomResizedCrop':
+            steps.append(dict(type='semmae.LoadCenterCrop', size=step['scale']))
+        elif kind in ('RandomResizedCropWithParts', 'RandomResizedCrop'):
             steps = at_side(steps, step)
             if step.get('grid'):
                 steps.append(dict(step, crop_ratio_range=(1., 1.), aspect_ratio_range=(1., 1.)))
@@ -59,6 +61,9 @@ def at_side(steps, crop):
         how = {key: crop[key] for key in ('backend', 'interpolation') if key in crop}
         return [*steps, dict(type='mmpretrain.ResizeEdge', scale=side, edge='short', **how),
                 dict(type='mmpretrain.CenterCrop', crop_size=side)]
+    if any(kind_of(s) in IN_ONE for s in steps):  # the same view at any size
+        return [dict(type='semmae.LoadCenterCrop', size=side) if kind_of(s) in IN_ONE else s
+                for s in steps]
     larger = next(s['crop_size'] for s in steps if kind_of(s) == 'CenterCrop')
     keys = dict(ResizeEdge='scale', CenterCrop='crop_size')
     steps = [dict(s, **{keys[kind_of(s)]: round(s[keys[kind_of(s)]] * side / larger)})

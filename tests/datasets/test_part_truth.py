@@ -69,6 +69,17 @@ def test_a_marked_block_ends_under_its_landmark_box_and_label(
     assert (labels[light > .8] == 1).all() and (labels[light < .2] == 0).all()
 
 
+@pytest.mark.parametrize('side', [37, 64, 224])
+@pytest.mark.parametrize('width, height', SIZES)
+def test_the_truth_of_the_view_in_one_step_is_that_of_the_steps_it_replaces(
+        tmp_path, width, height, side):
+    sample = marked(tmp_path, width, height)
+    one = [dict(type='semmae.LoadCenterCrop', size=side), *steps()[3:]]
+    found, expected = (run(dict(sample), pipeline) for pipeline in (one, steps(side, side)))
+    for key in ('part_labels', 'landmarks', 'bbox', 'box_size'):
+        assert found[key].equal(expected[key]), key
+
+
 def test_what_is_packed_has_the_types_that_batches_need(tmp_path):
     packed = run(marked(tmp_path, 97, 141), steps())
     assert {k: (v.dtype, tuple(v.shape)) for k, v in packed.items() if k != 'sample_idx'} == dict(

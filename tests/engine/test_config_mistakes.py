@@ -39,8 +39,8 @@ def test_what_is_no_key_and_value_is_refused(text, capsys):
 @pytest.mark.parametrize('key, value, said', [
     ('model.backbon.img_size', 32, 'Did you mean model.backbone.img_size?'),
     ('modle.backbone.img_size', 32, 'Did you mean model.backbone.img_size?'),
-    ('train_dataloader.dataset.dataset.pipeline.9.scale', 3,
-     r'has no such key.*pipeline\.1\.scale'),
+    ('train_dataloader.dataset.dataset.pipeline.9.size', 3,
+     r'has no such key.*pipeline\.0\.size'),
     ('model.backbone.img_size', 'abc', "found the text 'abc', expected a number, as 64"),
     ('resume', 'yes', "found the text 'yes', expected True or False"),
     ('qqqq', 1, 'At that place it has .*model')])
@@ -100,8 +100,8 @@ MISTAKES = {
         ({'model.type': 'semmae.Nothing'}, 'semmae.Nothing is not in the .* registry'),
         ({'+model.nothing': 3}, "unexpected keyword argument 'nothing'"),
         ({'log_level': 'LOUD'}, 'LOUD'),
-        ({'train_dataloader.dataset.dataset.pipeline.1.scale': 32}, r'images of \(32, 32\) pixels'),
-        ({'train_dataloader.dataset.dataset.pipeline.4.num_noise': 3}, 'num_noise .* expected 64'),
+        ({'train_dataloader.dataset.dataset.pipeline.0.size': 32}, r'images of \(32, 32\) pixels'),
+        ({'train_dataloader.dataset.dataset.pipeline.1.num_noise': 3}, 'num_noise .* expected 64'),
         ({'train_dataloader.sampler.type': 'DefaultSampler'}, 'sampler is a DefaultSampler'),
         ({'train_dataloader.dataset.dataset.data_root': '/nowhere'}, 'no image folder'),
         ({'load_from': '/nowhere.pth'}, 'no checkpoint at /nowhere.pth')],

@@ -11,9 +11,5 @@ train_dataloader = dict(
         dataset=dict(
             type='semmae.PartDataset', data_root='data/imagenet/train',
             pipeline=[
-                dict(type='semmae.LoadImage'),
-                dict(type='mmpretrain.ResizeEdge', scale=224, edge='short', backend='pillow',
-                     interpolation='bicubic'),
-                dict(type='mmpretrain.CenterCrop', crop_size=224),
-                dict(type='semmae.FlipWithParts', prob=0.5),
+                dict(type='semmae.LoadCenterCrop', size=224, flip_prob=0.5),
                 dict(type='semmae.PackImage', num_noise=0)])))
