@@ -29,7 +29,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from semmae.datasets.seeded import Seeded, SeededSampler
 from semmae.datasets.toy import write_toy
 from semmae.engine.checkpoint import read_checkpoint
-from semmae.engine.launch import missing_of_compiler, train
+from semmae.engine.launch import train
 
 from .case import Case
 
@@ -376,11 +376,6 @@ def cases(root=None, quick=False):
     for k in (8,) if quick else points:
         yield Case('R1', f'finetune, moving average of weights, stopped after {k}',
                    partial(run.survives, k), tried_on(stock, k) if k in few else None)
-    if not missing_of_compiler():
-        for task in ('pretrain',) if quick else ('pretrain', 'parts', 'finetune'):
-            run = Run(root, task, compile=True)
-            for k in (7,) if quick else few:
-                yield Case('R1', f'{task}, compiled, stopped after {k}', partial(run.survives, k))
     for task, accumulate in ([('finetune', 2), ('linprobe', 1)] if quick else [
             (task, a) for task in TASKS if task != 'upernet' for a in (1, 2)]):  # SyncBN: a GPU
         run, stock = (Run(root, task, world=2, accumulate=accumulate, stock=s)

@@ -25,4 +25,4 @@ log_level = 'INFO'
 load_from = None
 resume = False
 randomness = dict(seed=0)
-compile = False  # True, or options of torch.compile: encoder and decoder are compiled
+compile = False  # True, or options of torch.compile (`engine.launch.compile_parts`)

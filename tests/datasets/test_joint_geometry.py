@@ -382,6 +382,15 @@ def test_without_random_steps_a_crop_leaves_the_view_at_its_own_resolution():
     assert without_random_steps(config(LOAD, RESIZE, CENTER, no_grid, FLIP, pack)) == plain
     assert without_random_steps(config(LOAD, full, FLIP, pack)) == plain
     assert without_random_steps(config(*plain[:3], FLIP, pack)) == plain
+    fast = [dict(type='semmae.LoadCenterCrop', size=224, flip_prob=0.), pack]
+    view = dict(fast[0], size=448, flip_prob=.5)
+    assert without_random_steps(config(dict(view, size=224), pack)) == fast
+    in_one = [dict(type='semmae.LoadCenterCrop', size=224), pack]
+    assert without_random_steps(config(view, no_grid, pack)) == in_one
+    assert without_random_steps(config(dict(type='semmae.LoadPacked', size=448, cache='c'),
+                                       no_grid, FLIP, pack)) == in_one
+    assert without_random_steps(config(dict(type='semmae.LoadRandomResizedCrop', scale=224),
+                                       pack)) == in_one
     odd = config(LOAD, dict(RESIZE, scale=320), dict(CENTER, crop_size=300), no_grid)
     with pytest.raises(ValueError, match='which is not the same at the 224 pixels of the crops'):
         without_random_steps(odd)

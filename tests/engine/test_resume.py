@@ -2,13 +2,15 @@
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks.reliability.resume import Run, cases, forked, run
+from benchmarks.reliability.resume import ITERS, Run, cases, forked, run
 from semmae.datasets.seeded import SeededSampler
 from semmae.engine.checkpoint import read_checkpoint
 from semmae.engine.conditions import changes
+from semmae.engine.launch import missing_of_compiler
 from semmae.engine.loops import ResumableEpochLoop
 
 NAMES = [case.name for case in cases(quick=True, root='never written')]
@@ -36,6 +38,17 @@ def one_thread():
 @pytest.mark.parametrize('name', NAMES)
 def test_it_ends_in_the_same_bits(by_name, name):
     assert by_name[name].ours()
+
+
+@pytest.mark.skipif(bool(missing_of_compiler()), reason='nothing here to compile with')
+def test_a_compiled_run_does_so_too(root):
+    run = Run(root, 'pretrain', compile=True, ema=True)
+    assert run.survives(7)
+    compiled, eager = (
+        read_checkpoint(r.straight[0] / f'iter_{ITERS}.pth')['message_hub']['log_scalars'][
+            'train/loss'].data[0] for r in (run, Run(root, 'pretrain', ema=True)))
+    assert (compiled != eager).any()  # so something was compiled
+    np.testing.assert_allclose(compiled, eager, rtol=1e-4)
 
 
 @pytest.fixture(scope='module')
