@@ -135,6 +135,9 @@ def require_shapes(model, sample):
             raise ValueError(f'model.backbone.img_size is {size} and patch_size {patch}, which '
                              'leaves pixels over; expected a multiple of it')
         pixels = tuple(found['inputs'].shape[-2:])
+        # mmseg fills a photo that is smaller than the crop up to this.
+        if padded := getattr(getattr(model, 'data_preprocessor', None), 'size', None):
+            pixels = tuple(map(max, pixels, padded))
         if pixels != size:
             raise ValueError(f'the pipeline makes images of {pixels} pixels, model.backbone.'
                              f'img_size is {size}; expected the same. Change img_size, or the '

@@ -1,12 +1,14 @@
 """What is tried and counted before the first step changes nothing of the training."""
 from types import SimpleNamespace
 
+import pytest
 import torch
 from mmengine.runner import EpochBasedTrainLoop
+from mmseg.models import SegDataPreProcessor
 from torch.utils.data import DataLoader
 
 from semmae.engine.launch import scale
-from semmae.engine.sanity import require_consistent
+from semmae.engine.sanity import require_consistent, require_shapes
 
 from .tiny import TinyData, TinyModel, fork, wait
 
@@ -39,6 +41,16 @@ def test_a_model_is_compiled_for_its_batches_and_not_for_the_first_sample(tmp_pa
     code = wait(fork(compiled, tmp_path / 'said.txt'))
     said = (tmp_path / 'said.txt').read_text()
     assert code == 0 and said == 'True []\n[(6, 4)]\n', said
+
+
+def test_a_photo_smaller_than_its_crop_is_as_large_as_the_model_will_see_it():
+    backbone = SimpleNamespace(img_size=64, patch_size=8)
+    filled = SimpleNamespace(backbone=backbone,
+                             data_preprocessor=SegDataPreProcessor(size=(64, 64)))
+    require_shapes(filled, dict(inputs=torch.zeros(3, 39, 64)))
+    for model, side in ((filled, 80), (SimpleNamespace(backbone=backbone), 39)):
+        with pytest.raises(ValueError, match=rf'images of \({side}, 64\) pixels'):
+            require_shapes(model, dict(inputs=torch.zeros(3, side, 64)))
 
 
 def test_counts_are_scaled_and_never_stays_never():
