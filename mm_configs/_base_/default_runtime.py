@@ -25,4 +25,4 @@ log_level = 'INFO'
 load_from = None
 resume = False
 randomness = dict(seed=0)
-compile = False  # True, or options of torch.compile (`engine.launch.compile_parts`)
+compile = False  # True, or dict(_delete_=True, ...) with options of torch.compile

@@ -73,10 +73,11 @@ def check_truth_steps(pipeline):
     if 'LoadPartTruth' in kinds:
         view_of(pipeline)
         after = kinds[kinds.index('LoadPartTruth') + 1:]
-        if set(kinds) & set(RANDOM) or set(after) - {'PackImage'}:
+        flips = any(isinstance(step, dict) and step.get('flip_prob') for step in pipeline)
+        if flips or set(kinds) & set(RANDOM) or set(after) - {'PackImage'}:
             raise ValueError(f"found the steps {', '.join(kinds)}; expected no flip, no random "
                              'crop, and semmae.LoadPartTruth after all others but '
-                             'semmae.PackImage')
+                             'semmae.PackImage. flip_prob=0. is no flip')
 
 
 @TRANSFORMS.register_module()
@@ -233,7 +234,7 @@ class LoadPartTruth(BaseTransform):
         require_upright(path)
         if results.get('flip'):
             raise ValueError(f'{path} is mirrored, its true parts are not. Remove the flip from '
-                             'the pipeline')
+                             'the pipeline, or set flip_prob=0.')
         if 'crop_box' in results:
             raise ValueError(f'{path} is cropped at random, its true parts are not. Remove '
                              'semmae.RandomResizedCropWithParts from the pipeline')

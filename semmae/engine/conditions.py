@@ -89,7 +89,7 @@ def trained_config(cfg):
     while 'dataset' in data:
         data = data['dataset']
     groups = dict(model=cfg.get('model'), optim_wrapper=cfg.get('optim_wrapper'),
-                  pipeline=data.get('pipeline'))
+                  pipeline=data.get('pipeline'), compile=cfg.get('compiled'))
     found = dotted({k: plain(v) for k, v in groups.items() if v})
     return {key: value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
             for key, value in found if not isinstance(value, (dict, list))

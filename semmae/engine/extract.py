@@ -44,7 +44,9 @@ def without_random_steps(cfg):
     for step in cfg.train_dataloader.dataset.dataset.pipeline:
         kind = kind_of(step)
         if kind == 'LoadRandomResizedCrop':
-            steps.append(dict(type='semmae.LoadCenterCrop', size=step['scale']))
+            side = step['scale']
+            steps.append(dict(type='semmae.LoadCenterCrop',
+                              size=side if isinstance(side, int) else side[0]))
         elif kind in ('RandomResizedCropWithParts', 'RandomResizedCrop'):
             steps = at_side(steps, step)
             if step.get('grid'):

@@ -123,7 +123,8 @@ def train(config, work_dir=None, resume=False, amp=False, launcher='none', optio
         cfg.optim_wrapper = mixed_precision(cfg.optim_wrapper, asked=amp)
 
     # Ours, not mmengine's, which compiles the whole step, and again when the progress moves.
-    how, cfg.compile = cfg.get('compile', False), False
+    how = cfg.get('compile') or cfg.get('compiled', False)  # the latter: of a work directory
+    cfg.compile, cfg.compiled = False, how
 
     def to_the_result(runner):
         if how:
@@ -155,10 +156,11 @@ def compile_parts(runner, how):
     """
     if how is not True and not isinstance(how, dict):
         raise ValueError(f'compile is {how!r}, expected True, False or a dict of options of '
-                         'torch.compile')
+                         'torch.compile (in a config: dict(_delete_=True, ...))')
     model, options = unwrapped(runner.model), {} if how is True else how
-    is_on_cpu = next(model.parameters()).device.type == 'cpu'
-    if is_on_cpu and 'backend' not in options and (missing := missing_of_compiler()):
+    needs_compiler = (options.get('backend', 'inductor') == 'inductor'
+                      and next(model.parameters()).device.type == 'cpu')
+    if needs_compiler and (missing := missing_of_compiler()):
         raise ValueError(f'compile={how} on a CPU needs a C++ compiler and the headers of Python, '
                          f'found no {missing}: install it (Debian, Ubuntu: apt install g++ '
                          'python3-dev; CXX names another compiler), or leave compile out')

@@ -141,7 +141,7 @@ def require_shapes(model, sample):
         if pixels != size:
             raise ValueError(f'the pipeline makes images of {pixels} pixels, model.backbone.'
                              f'img_size is {size}; expected the same. Change img_size, or the '
-                             'scale and crop_size of the transforms')
+                             'size, scale and crop_size of the transforms')
     decoder, noise = getattr(model, 'decoder', None), found.get('noise')
     if noise is not None and hasattr(decoder, 'grid') and hasattr(model, 'masking'):
         wanted = decoder.grid[0] * decoder.grid[1] + getattr(model.masking, 'num_parts', 0)

@@ -389,8 +389,9 @@ def test_without_random_steps_a_crop_leaves_the_view_at_its_own_resolution():
     assert without_random_steps(config(view, no_grid, pack)) == in_one
     assert without_random_steps(config(dict(type='semmae.LoadPacked', size=448, cache='c'),
                                        no_grid, FLIP, pack)) == in_one
-    assert without_random_steps(config(dict(type='semmae.LoadRandomResizedCrop', scale=224),
-                                       pack)) == in_one
+    for side in (224, (224, 224)):
+        crop = dict(type='semmae.LoadRandomResizedCrop', scale=side)
+        assert without_random_steps(config(crop, pack)) == in_one
     odd = config(LOAD, dict(RESIZE, scale=320), dict(CENTER, crop_size=300), no_grid)
     with pytest.raises(ValueError, match='which is not the same at the 224 pixels of the crops'):
         without_random_steps(odd)

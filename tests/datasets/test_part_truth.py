@@ -200,6 +200,7 @@ def test_missing_label_maps_are_counted_and_the_first_is_named(photos):
 
 @pytest.mark.parametrize('at, step, message', [
     (2, dict(type='mmpretrain.RandomCrop', crop_size=64), 'RandomCrop would move images away'),
+    (1, dict(type='semmae.LoadCenterCrop', size=64, flip_prob=.5), 'expected no flip'),
     (3, dict(type='semmae.FlipWithParts'), 'expected no flip'),
     (4, dict(type='semmae.FlipWithParts'), 'expected no flip'),
     (4, dict(type='mmpretrain.CenterCrop', crop_size=32), 'after all others')])

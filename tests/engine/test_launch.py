@@ -308,4 +308,6 @@ def test_what_a_compiler_lacks_is_said_before_the_first_step(semmae, monkeypatch
     with pytest.raises(ValueError, match='compile=True on a CPU needs .* found no no-compiler: '
                                          'install it .* or leave compile out'):
         launch.compile_parts(running(semmae), True)
+    with pytest.raises(ValueError, match='needs a C'):
+        launch.compile_parts(running(semmae), dict(backend='inductor'))
     assert 'pixel_loss' not in vars(semmae)
