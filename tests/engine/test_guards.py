@@ -171,10 +171,11 @@ def test_workers_that_get_the_signal_too_go_on_reading(tmp_path, whole, number):
 def test_workers_end_with_their_process(tmp_path):
     """Python tells those that are left when it exits, and waits for them."""
     def left_behind():
+        before = {*multiprocessing.active_children()}  # of tests before this one
         data = DataLoader(range(8), num_workers=1, persistent_workers=True,
                           worker_init_fn=LeavesSignals())
         list(data)
-        [worker] = multiprocessing.active_children()
+        [worker] = {*multiprocessing.active_children()} - before
         signal.alarm(20)
         worker.terminate()
         worker.join()
