@@ -42,7 +42,7 @@ from .resume import Run, config, run, without
 
 ARCH = dict(embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=48)
 REFUSED = (ValueError, FileNotFoundError)
-SAID = 'cannot be resumed as it was|does not fit this config'  # of a run that differs
+SAID = 'cannot resume: the run differs|does not fit this config'  # of a run that differs
 
 
 class Runs:
@@ -407,7 +407,8 @@ def names(root):
         path = Path(root) / str(number) / 'results.jsonl'
         path.parent.mkdir()
         append_result(path, dict(
-            row='linprobe/x', method=name, recipe='x', task='linprobe', dataset='d', split='val',
+            row='linprobe/x', method=name, recipe='x', task='linprobe', dataset='ImageNet-1k',
+            split='val',
             metric='accuracy/top1', value=1., unit='%', seed=0, protocol={}, config='',
             checkpoint=None, checkpoint_sha256=None, reduced=False, tables=[1]))
 

@@ -30,6 +30,7 @@ from semmae.datasets.seeded import Seeded, SeededSampler
 from semmae.datasets.toy import write_toy
 from semmae.engine.checkpoint import read_checkpoint
 from semmae.engine.launch import train
+from semmae.engine.length import follow_length, length_of
 
 from .case import Case
 
@@ -87,6 +88,7 @@ def config(task, root, workers=0, persistent=False, accumulate=1, world=1, stock
     for key in ('val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg',
                 'test_evaluator', 'result'):
         cfg.pop(key, None)
+    length = length_of(cfg)[1]
     cfg.train_cfg = (dict(type='IterBasedTrainLoop', max_iters=ITERS) if is_dense else
                      dict(type='semmae.ResumableEpochLoop', max_epochs=EPOCHS))
     cfg.default_hooks.checkpoint.update(by_epoch=False, interval=1, max_keep_ckpts=-1)
@@ -102,6 +104,7 @@ def config(task, root, workers=0, persistent=False, accumulate=1, world=1, stock
         unmake(cfg, data.dataset, is_dense)
     if edit:
         edit(cfg)
+    follow_length(cfg, length, {})
     cfg.log_level = 'ERROR'
     text = '\n'.join(f'{key} = {value!r}' for key, value in cfg.to_dict().items())
     path = Path(root) / f'{task}_{hashlib.sha256(text.encode()).hexdigest()[:12]}.py'

@@ -16,12 +16,13 @@ from filelock import FileLock, Timeout
 
 from .. import __version__
 from ..files import sha256, write_atomically
+from ..needs import cure
 
 FORMAT = 1
 MAX_PARTS = 256  # ids are uint8
 ARRAYS = ('part_ids', 'foreground')
 # How a store was made, not of what: has to agree while it is made, and no longer afterwards.
-HOW = ('created_by', 'precision', 'batch_size', 'shard_size')
+HOW = ('created_by', 'precision', 'batch_size', 'shard_size', 'learner')
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
 
 
@@ -278,8 +279,9 @@ class PartStore:
 
     def command(self):
         """What makes the store that is missing."""
-        return (f'Run: python tools/extract_parts.py CONFIG CHECKPOINT --images DIR '
-                f'--out {self.root} --grid GRID')
+        template = (f'Run: python tools/extract_parts.py CONFIG CHECKPOINT --images DIR '
+                    f'--out {self.root} --grid GRID')
+        return cure(template, 'tools/extract_parts.py', self.root)
 
     def arrays(self):
         """The two memory maps (N, L); opened where they are first read, shared by forks."""

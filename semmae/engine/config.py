@@ -7,6 +7,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from ..evaluation import dumped_config
+from .length import follow_length, follow_length_of_file, length_of
 
 # Keys that a config may leave out.
 OPTIONAL = ('model.backbone.init_cfg', 'model.backbone.init_cfg.checkpoint',
@@ -87,6 +88,8 @@ def read_config(path, options=None):
     except Exception as error:  # it is a program, of the user
         raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: '
                          f'{error}') from error
+    follow_length_of_file(cfg, path)
+    length = length_of(cfg)[1]
     plain = {}
     for key, value in (options or {}).items():
         plain[key.removeprefix('+')] = value
@@ -96,6 +99,7 @@ def read_config(path, options=None):
     except (TypeError, KeyError, IndexError, AssertionError) as error:
         raise ValueError(f'--cfg-options {" ".join(plain)}: they do not fit into {path}: '
                          f'{error}') from error
+    follow_length(cfg, length, options or {})
     return cfg
 
 

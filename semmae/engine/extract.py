@@ -111,7 +111,9 @@ def load_learner(config, checkpoint, grid=None, source='learned', options=None):
     if (cfg.model.get('parts') or {}).get('type') != SOURCES[source]:
         cfg.model.parts = dict(type=SOURCES[source])
     model = MODELS.build(cfg.model)
-    health = load_whole(model, checkpoint).get('part_health') or {}
+    meta = load_whole(model, checkpoint)
+    health = meta.get('part_health') or {}
+    model.trained = (meta.get('semmae') or {}).get('identity')
     model.collapsed = health.get('collapsed', []) if source == 'learned' else []
     if model.collapsed:
         print(f'{checkpoint}: PART LEARNING HAD COLLAPSED OR FAILED: {"; ".join(model.collapsed)}',
@@ -229,7 +231,7 @@ def identity(model, cfg, config, checkpoint, source):
         grid=model.grid, num_parts=model.num_parts_out, source=source, collapsed=model.collapsed,
         parts=dict(cfg.model.parts, foreground=getattr(model.parts, 'foreground', 'own')),
         softmax_over=model.softmax_over, view=view_of(without_random_steps(cfg)),
-        config=Path(config).name, learner_sha256=sha256(checkpoint),
+        config=Path(config).name, learner=model.trained, learner_sha256=sha256(checkpoint),
         encoder_sha256=tensors_hash(model.encoder), precision=precision_of(cfg, source))
 
 

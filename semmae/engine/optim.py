@@ -23,12 +23,15 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
         backbone = getattr(module, 'backbone', None)
 
         def depth(name):
-            if hasattr(backbone, 'get_layer_depth'):
+            if self.paramwise_cfg.get('layer_decay_rate', 1.0) == 1.0:
+                return 0, 1
+            try:
                 return backbone.get_layer_depth(name, prefix='backbone.')
-            if self.paramwise_cfg.get('layer_decay_rate', 1.0) != 1.0:
-                raise ValueError(f'layer_decay_rate needs a backbone with get_layer_depth, found '
-                                 f'{type(backbone).__name__} in {type(module).__name__}')
-            return 0, 1
+            except (AttributeError, NotImplementedError):
+                raise ValueError(
+                    f'layer_decay_rate needs a backbone that tells the depth of its layers, got '
+                    f'{type(backbone).__name__} in {type(module).__name__}. Set '
+                    'optim_wrapper.paramwise_cfg.layer_decay_rate=1.0') from None
 
         single = []
         super().add_params(single, module, prefix, depth, **kwargs)

@@ -17,22 +17,25 @@ from ..files import sha256
 from ..registry import HOOKS
 from .checkpoint import listed, misfits
 from .conditions import (
-    TESTED,
-    accumulated_steps,
     changes,
     config_changes,
+    model_facts,
     parts_behind,
     plain,
     protocol_of,
+    protocol_of_test,
     run_identity,
     run_size,
     split_of,
-    trained_config,
+    why_enlarged,
     why_reduced,
 )
 from .hooks import unwrapped
+from .identity import accumulated_steps, identity_of, origin_fields, training_fields
 from .predictions import Predictions
-from .sanity import require_consistent
+from .reading import local_file
+from .recipes import differences
+from .sanity import require_consistent, require_evaluation
 
 
 @HOOKS.register_module()
@@ -54,6 +57,8 @@ class ResultRecorder(Hook):
 
     def __init__(self):
         self.meta = {}  # of the checkpoint that was loaded whole, if any
+        self.start = ''  # sha256 of the weights that a training was told to start from
+        self.differs = None  # from the recipe whose name it has
         self.started = time.time()
 
     def before_run(self, runner):
@@ -71,7 +76,7 @@ class ResultRecorder(Hook):
                 f'{run_size(runner)["batch_size"]}; lower train_dataloader.batch_size, or repeat '
                 'them: train_dataloader.dataset.min_length')
         require_consistent(runner)
-        self.describe(runner)  # names that contradict the checkpoint are refused now
+        self.try_recording(runner)
         stated = runner.cfg.get('recipe') or runner.cfg.get('result') or {}
         wanted, found = stated.get('full', {}).get('batch_size'), run_size(runner)['batch_size']
         if wanted and found != wanted:
@@ -79,6 +84,16 @@ class ResultRecorder(Hook):
                 f'The global batch is {found}, the recipe has {wanted} at the same learning rate; '
                 'results will be marked. Start with --keep-batch, or set '
                 'train_dataloader.batch_size or the number of processes.')
+
+    def try_recording(self, runner):
+        """What would fail at the first checkpoint or validation fails now."""
+        counts = dict(epoch=runner.epoch, iter=runner.iter)
+        self.before_save_checkpoint(runner, dict(meta=counts))
+        if 'result' not in runner.cfg or runner.val_loop is None:
+            return
+        split_of(runner)
+        self.kind_of(runner)
+        require_evaluation(runner, names_of(runner.cfg.result.metric))
 
     # -- what a checkpoint says about itself
     def before_save_checkpoint(self, runner, checkpoint):
@@ -91,10 +106,11 @@ class ResultRecorder(Hook):
         meta['semmae'] = self.describe(runner, size)
         if 'result' in runner.cfg:
             meta['semmae']['trained_on'] = runner.cfg.result.task
-            meta['semmae_result'] = dict(size=size, protocol=plain(
-                protocol_of(runner, meta['semmae'], size)))
+            meta['semmae_result'] = dict(
+                size=size, kind=self.kind_of(runner),
+                protocol=plain(protocol_of(runner, meta['semmae'], size)))
         meta['semmae_run'] = run_identity(runner)
-        meta['semmae_config'] = trained_config(runner.cfg)
+        meta['semmae_config'] = training_fields(runner.cfg)
 
     def after_load_checkpoint(self, runner, checkpoint):
         meta = checkpoint.get('meta') or {}
@@ -109,25 +125,38 @@ class ResultRecorder(Hook):
         if runner._resume and 'semmae_run' in meta:
             wrong = changes(meta['semmae_run'], run_identity(runner),
                             runner.cfg.get('allow_elastic'))
-            wrong += config_changes(meta.get('semmae_config'), trained_config(runner.cfg))
+            wrong += config_changes(meta.get('semmae_config'), training_fields(runner.cfg))
             if wrong:
-                raise ValueError(f'this run cannot be resumed as it was: {"; ".join(wrong)}. '
+                raise ValueError(f'cannot resume: the run differs: {"; ".join(wrong)}. '
                                  'Restore them, or start in another --work-dir')
+        elif not runner._resume and runner.cfg.get('load_from') and hasattr(
+                getattr(runner, '_train_loop', None), 'dataloader'):
+            self.start = sha256(local_file(runner.cfg.load_from))
 
     def describe(self, runner, size=None):
         """Plain data about the pre-training behind the weights of this run."""
         recipe = runner.cfg.get('recipe')
         if recipe:
-            size = size or run_size(runner)
-            return dict(id=recipe.id, method=recipe.method, config=config_name(runner.cfg),
-                        seed=runner.seed, reduced_why=why_reduced(recipe.get('full', {}), size),
+            size, full = size or run_size(runner), recipe.get('full', {})
+            fields = identity_of(runner, size)
+            if self.start:
+                fields['start.weights'] = self.start[:12]
+            if self.differs is None:  # the same during a training; a reduced one differs anyway
+                self.differs = {} if why_reduced(full, run_size(runner)) else differences(
+                    fields, recipe.id)
+            return dict(id=recipe.id, method=recipe.method + other_parts(recipe, fields, runner),
+                        config=config_name(runner.cfg), seed=runner.seed,
+                        reduced_why=why_reduced(full, size), enlarged_why=why_enlarged(full, size),
+                        identity=plain(fields), differs=plain(self.differs),
                         parts=parts_behind(runner), encoder=encoder_behind(runner),
                         git_commit=git_commit(), **size)
         report = getattr(getattr(unwrapped(runner.model), 'backbone', None), 'load_report', None)
         stated = runner.cfg.get('result', {})
         if report is None:
-            own = self.meta.get('semmae') or dict(id='scratch', method='from scratch',
-                                                  reduced_why='')
+            name = stated.get('recipe') or 'scratch'
+            own = self.meta.get('semmae') or dict(
+                id=name, method=stated.get('method') or (
+                    'from scratch' if name == 'scratch' else name), reduced_why='')
             own = {**own, **stated.get('stands_for', {}),
                    **{k: own[k] + v for k, v in stated.get('variant', {}).items()}}
             learner = unwrapped(runner.model)
@@ -141,10 +170,21 @@ class ResultRecorder(Hook):
         stem = Path(report['path']).stem
         own = own or dict(id=stated.get('recipe') or f'file:{stem}', reduced_why='',
                           method=stated.get('method') or stated.get('recipe') or stem)
+        own['identity'] = origin_fields(own, report['sha256'])
         task = own.pop('trained_on', None)
         if task:  # weights that were fine-tuned in between are no pre-training any more
-            own.update(id=f'{own["id"]}+{task}', method=f'{own["method"]}, trained on {task}')
+            own.update(id=f'{own["id"]}+{task}', method=f'{own["method"]}, trained on {task}',
+                       identity=dict(own['identity'], trained_on=task,
+                                     weights=report['sha256'][:12]))
         return dict(own, load_report={k: v for k, v in report.items() if k != 'recipe'})
+
+    def kind_of(self, runner):
+        """'frozen', 'fine-tuned' or 'from scratch': what a training does with its backbone."""
+        backbone = getattr(unwrapped(runner.model), 'backbone', None)
+        if backbone is not None and not any(p.requires_grad for p in backbone.parameters()):
+            return 'frozen'
+        has_start = getattr(backbone, 'load_report', None) or self.start
+        return 'fine-tuned' if has_start or init_of(runner.cfg) else 'from scratch'
 
     # -- the line
     def before_val_epoch(self, runner):
@@ -179,7 +219,7 @@ class ResultRecorder(Hook):
         if not is_main_process():
             return
         cfg, result = runner.cfg, runner.cfg.result
-        stated = [result.metric] if isinstance(result.metric, str) else list(result.metric)
+        stated = names_of(result.metric)
         wanted = [metric for metric in stated if metric in metrics]
         if not wanted:
             raise ValueError(f'result.metric is {stated}, the evaluator gave {sorted(metrics)}')
@@ -188,13 +228,12 @@ class ResultRecorder(Hook):
         require_agreement({metric: metrics[metric] for metric in wanted}, arrays, predictions)
         weights = self.describe(runner)
         size = trained['size'] if trained else run_size(runner)
-        protocol = protocol_of(runner, weights, size)
+        protocol = protocol_of(runner, weights, size, is_test=bool(trained))
         if trained:
-            protocol = {**trained['protocol'], **{k: protocol[k] for k in TESTED}}
+            protocol = protocol_of_test(trained['protocol'], protocol)
         protocol |= split_of(runner) | selection(cfg, checkpoint)
-        why = [f'pre-training: {weights["reduced_why"]}' if weights.get('reduced_why') else '',
-               why_reduced(result.get('full', {}), size)]
-        reduced_why = '; '.join(w for w in why if w)
+        full = result.get('full', {})
+        reduced_why = both(weights.get('reduced_why'), why_reduced(full, size))
         path = Path(runner.work_dir) / 'results.jsonl'
         record = dict(
             row=f'{result.task}/{weights["id"]}', tables=list(result.get('tables', [])),
@@ -208,6 +247,10 @@ class ResultRecorder(Hook):
             checkpoint=near(checkpoint) if checkpoint else None,
             checkpoint_sha256=sha256(checkpoint) if checkpoint else None,
             load_report=weights.get('load_report'), git_commit=git_commit(),
+            pretraining={k: weights[k] for k in ('identity', 'differs') if weights.get(k)},
+            model=model_facts(unwrapped(runner.model), cfg),
+            kind=trained.get('kind') if trained else self.kind_of(runner),
+            enlarged_why=both(weights.get('enlarged_why'), why_enlarged(full, size)),
             predictions=predictions, versions=versions(), device=device(),
             wall_time_s=round(time.time() - self.started, 1),
             reduced=bool(reduced_why), reduced_why=reduced_why)
@@ -216,6 +259,34 @@ class ResultRecorder(Hook):
             line = append_result(path, dict(record, metric=metric, unit=unit,
                                             value=float(metrics[metric])))
             runner.logger.info(f"result {line['row']}: {metric} {metrics[metric]:.2f} -> {path}")
+
+
+def both(of_pretraining, of_task):
+    """One text of what is said of a pre-training and of the task on it."""
+    return '; '.join(text for text in (of_pretraining and f'pre-training: {of_pretraining}',
+                                       of_task) if text)
+
+
+def names_of(metric):
+    return [metric] if isinstance(metric, str) else list(metric)
+
+
+def init_of(cfg):
+    """Whether a config starts a backbone from a file, whoever loads it."""
+    backbone = cfg.model.get('backbone') or {}
+    init = backbone.get('init_cfg') or {}
+    return bool(backbone.get('pretrained') or cfg.model.get('pretrained') or (
+        isinstance(init, dict) and init.get('type') == 'Pretrained'))
+
+
+def other_parts(recipe, fields, runner):
+    """'' or, where the parts are not of the kind that a recipe has, what they are."""
+    source = fields.get('parts.source')
+    wanted = (recipe.get('parts') or {}).get('source', 'learned')
+    if source in (None, 'online', wanted):
+        return ''
+    return {'labels': ', true parts', 'heads': ', encoder heads as parts',
+            'learned': ', learned parts'}.get(source, f', {source} parts')
 
 
 def own_checkpoint(runner):

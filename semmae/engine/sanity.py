@@ -1,6 +1,7 @@
 """One sample goes through the model before the first step, so that a config that does not fit
 together ends in a sentence and not in the middle of a training."""
 import contextlib
+import logging
 import random
 
 import numpy as np
@@ -10,6 +11,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from ..datasets.damage import DamagedImage
 from ..datasets.seeded import Seeded, SeededSampler, seed_cpu
 from .hooks import unwrapped
+from .length import require_schedules
 
 
 def require_consistent(runner):
@@ -28,6 +30,8 @@ def require_consistent(runner):
                          "dict(type='semmae.SeededSampler') for a semmae.Seeded data set")
     with undrawn():
         sample = first_sample(loader)
+    if hasattr(image := sample.get('inputs'), 'shape'):
+        runner.sample_side = image.shape[-1]
     require_shapes(model, sample)
     batch = loader.collate_fn([sample])
     was_training, kept = model.training, dict(vars(model))
@@ -57,6 +61,57 @@ def require_consistent(runner):
     runner.is_consistent = True
 
 
+def require_evaluation(runner, metrics):
+    """ValueError where the first validation sample does not go through model and evaluator.
+
+    metrics: names that the evaluator has to give. Nothing of the trial is left in model, metrics
+    or random numbers. k-NN, which remembers the training images first, is not tried.
+    """
+    if not isinstance(runner.train_loop, (EpochBasedTrainLoop, IterBasedTrainLoop)):
+        return
+    model, loop = unwrapped(runner.model), runner.val_loop
+    loader, evaluator = loop.dataloader, loop.evaluator
+    was_training = model.training
+    kept = [(thing, dict(vars(thing))) for thing in (model, *evaluator.metrics)]
+    try:
+        with undrawn(), torch.no_grad(), torch.compiler.set_stance('force_eager'):
+            model.eval()
+            batch = loader.collate_fn([loader.dataset[0]])
+            outputs = model.val_step(batch)
+            evaluator.process(data_samples=outputs, data_batch=batch)
+            given = set().union(*map(names_given, evaluator.metrics))
+    except Exception as error:
+        raise ValueError(
+            f'the first validation sample cannot be evaluated: {type(error).__name__}: {error}. '
+            'Expected that model, val_dataloader and val_evaluator go together; this would have '
+            'ended the training at its first validation') from error
+    finally:
+        for metric in evaluator.metrics:
+            metric.results.clear()
+        for thing, state in kept:
+            vars(thing).update(state)
+        model.train(was_training)
+    if None not in given and not {*metrics} & given:
+        raise ValueError(f'result.metric is {metrics}, the evaluator gives {sorted(given)}; '
+                         'expected one of these')
+
+
+def names_given(metric):
+    """Names under which a metric reports what it has seen; {None} where one sample is too few.
+
+    Without the other processes, of which one may have failed.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # mmseg prints its table
+    try:
+        found = metric.compute_metrics(list(metric.results))
+    except Exception:
+        return {None}
+    finally:
+        logging.disable(before)
+    return {f'{metric.prefix}/{name}' if metric.prefix else name for name in found}
+
+
 @contextlib.contextmanager
 def undrawn():
     """Random numbers that are drawn inside come again afterwards."""
@@ -69,7 +124,10 @@ def undrawn():
 
 
 def require_numbers(cfg):
-    """ValueError for lengths and intervals of a training that are no positive whole numbers."""
+    """ValueError for lengths and intervals of a training that are no positive whole numbers.
+
+    And for schedules of the learning rate that end before or after the training.
+    """
     for key in ('train_cfg.max_epochs', 'train_cfg.max_iters', 'train_cfg.val_interval',
                 'train_dataloader.batch_size', 'optim_wrapper.accumulative_counts',
                 'default_hooks.checkpoint.interval', 'default_hooks.logger.interval'):
@@ -79,6 +137,7 @@ def require_numbers(cfg):
         if value is not None and (isinstance(value, bool) or value != int(value)
                                   or value <= 0 and value != -1):
             raise ValueError(f'{key} is {value}, expected a whole number above 0')
+    require_schedules(cfg)
 
 
 @contextlib.contextmanager

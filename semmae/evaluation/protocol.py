@@ -19,6 +19,7 @@ DOCUMENTED = frozenset({
 # Properties of the method rather than of the measurement. They are compared like the rest (784
 # tokens are not 196), and shown as what they are.
 METHOD_FIELDS = frozenset({'patch_size', 'tokens', 'pretraining', 'backbone'})
+METHOD_PREFIX = 'model.backbone.'
 
 # The fields a reader looks for first, in the order in which differences are shown. Fields that are
 # not listed count as much and come after these.
@@ -26,7 +27,9 @@ COMPARED = (
     'dataset', 'split', 'split_images', 'num_classes', 'input_size', 'crop_size', 'patch_size',
     'tokens', 'pretraining', 'epochs', 'iters', 'schedule', 'warmup', 'batch_size', 'optimizer',
     'lr', 'weight_decay', 'layer_decay', 'drop_path', 'augmentation', 'batch_augments',
-    'test_pipeline', 'test_mode', 'pooling', 'frozen', 'rel_pos_bias', 'precision')
+    'test_pipeline', 'test_mode', 'pooling', 'frozen', 'rel_pos_bias', 'precision', 'model',
+    'train_cfg', 'optim_wrapper', 'param_scheduler', 'train_dataloader', 'val_dataloader',
+    'val_evaluator')
 
 HIGHER_IS_BETTER = frozenset({'top1', 'top5', 'miou', 'macc', 'aacc'})
 
@@ -57,6 +60,11 @@ def fingerprint(protocol: dict) -> str:
     """Twelve hex digits, equal exactly when ``protocol_difference`` is empty."""
     text = json.dumps(comparable(protocol), sort_keys=True, separators=(',', ':'), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def is_of_the_method(field: str) -> bool:
+    """Whether a field of a protocol says what is compared, and not how it is measured."""
+    return field.split('.')[0] in METHOD_FIELDS or field.startswith(METHOD_PREFIX)
 
 
 def protocol_difference(a: dict, b: dict) -> dict:
@@ -94,9 +102,22 @@ def conditions(record: dict) -> Conditions:
                       reduced=record['reduced'])
 
 
+def identity(record: dict) -> dict:
+    """The fields of the training that made a record's pre-trained weights; {} if not recorded."""
+    found = (record.get('pretraining') or {}).get('identity')
+    return found if isinstance(found, dict) else {}
+
+
+def may_be_averaged(record: dict) -> tuple:
+    """Equal for records whose values are samples of one quantity: they differ in the seed alone."""
+    fields = identity(record)
+    return conditions(record), fingerprint(fields) if fields else ''
+
+
 def anchor(record: dict) -> str:
     """The name under which a report lists how the numbers of a line were measured."""
-    key = json.dumps([record['row'], *conditions(record)])
+    quantity, training = may_be_averaged(record)
+    key = json.dumps([record['row'], *quantity, *([training] if training else [])])
     return 'p-' + hashlib.sha256(key.encode()).hexdigest()[:12]
 
 

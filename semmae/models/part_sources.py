@@ -190,11 +190,12 @@ class OnlineParts(BaseModule):
         if grid:
             learner['encoder'] = dict(learner['encoder'], grid=grid)
         learner = MODELS.build(learner)
-        load_whole(learner, checkpoint)
+        meta = load_whole(learner, checkpoint)
         self.kept_apart = [learner.requires_grad_(False).eval()]  # in a list: not a submodule
         self.num_parts, self.grid = learner.num_parts_out, learner.grid
         self.identity = dict(learner_sha256=sha256(checkpoint), grid=self.grid,
-                             num_parts=self.num_parts)
+                             num_parts=self.num_parts,
+                             learner=(meta.get('semmae') or {}).get('identity'))
         # As in an extraction: what was not trained in mixed precision runs in float32.
         self.is_mixed = isinstance(learner.parts, LearnedParts)
 

@@ -133,7 +133,7 @@ def protocol_marks(lines):
         marks.update({(task, dataset, *key): mark for key, mark in zip(seen, own)})
         fields, unfair = [], []
         for field, values in protocol.differing_fields(list(seen.values())).items():
-            is_method = field.split('.')[0] in protocol.METHOD_FIELDS
+            is_method = protocol.is_of_the_method(field)
             text = f'{field}: {_by_value(own, values)}'
             fields.append(text.replace(':', ' (part of the method):', 1) if is_method else text)
             unfair += [] if is_method else [text]
@@ -146,6 +146,49 @@ def protocol_marks(lines):
     conflicts += _mixed_sizes(lines) + _other_conflicts(lines)
     return [marks.get((r['task'], r['dataset'], r['fingerprint'], r['split']), '') if r else ''
             for r in firsts], legend, conflicts
+
+
+def training_marks(lines):
+    """(a mark for each line whose row has several pre-trainings, legend, conflicts)."""
+    rows, marks, legend, conflicts = defaultdict(list), [''] * len(lines), [], []
+    for position, line in enumerate(lines):
+        if line['records']:
+            rows[line['records'][0]['row']].append(position)
+    number = count(1)
+    for row, positions in rows.items():
+        trainings = {}
+        for position in positions:
+            fields = protocol.identity(lines[position]['records'][0])
+            trainings.setdefault(protocol.fingerprint(fields), (fields, []))[1].append(position)
+        if len(trainings) < 2:
+            continue
+        own = [f'p{next(number)}' for _ in trainings]
+        for mark, (_, places) in zip(own, trainings.values()):
+            for position in places:
+                marks[position] = mark
+        fields = protocol.differing_fields([fields for fields, _ in trainings.values()])
+        text = f"{row} has different pre-trainings ({_few(own)}): {_side_by_side(fields)}"
+        legend.append(f'{text}.')
+        conflicts.append(text)
+    return marks, legend, conflicts
+
+
+def _side_by_side(fields):
+    """'model.masking.gamma 2.0 / 3.0; ...' of {field: [value in each]}."""
+    return '; '.join(f"{field} {_few([_text(v) for v in values], ' / ')}"
+                     for field, values in fields.items()) or 'the records do not say in what'
+
+
+def _text(value):
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def training_name(record, among):
+    """'' or how one of several pre-trainings of a row is told from the others, in a few fields."""
+    fields = protocol.differing_fields([protocol.identity(r) for r in among])
+    own = protocol.comparable(protocol.identity(record))
+    told = [f'{field} {_text(own.get(field, protocol.NOT_RECORDED))}' for field in fields]
+    return _few(told[:3] + [f'{len(told) - 3} more'] * (len(told) > 3))
 
 
 def _mixed_sizes(lines):

@@ -1,7 +1,9 @@
 """The paper's Tables 1-7 with our results beside the printed numbers.
 
-``build_tables`` decides what stands where, `comparison` what may be compared, and `render` writes
-it down. A cell that was not measured stays empty and names the command that fills it.
+``build_tables`` decides what stands where, `cells` what may fill a cell of the paper, `comparison`
+what may be compared, and `render` writes it down. A cell that was not measured stays empty and
+names the command that fills it. Reduced results and those of other data sets have tables of their
+own.
 """
 
 import json
@@ -15,7 +17,15 @@ import pandas as pd
 
 from semmae.evaluation import protocol
 
-from .comparison import mixed_versions, pretrainings, protocol_marks, to_the_best
+from .cells import obstacles, stands_apart
+from .comparison import (
+    mixed_versions,
+    pretrainings,
+    protocol_marks,
+    to_the_best,
+    training_marks,
+    training_name,
+)
 
 TITLES = {
     1: 'Table 1. Integrating semantic information into MAE: linear probing on ImageNet-1k',
@@ -29,9 +39,12 @@ TITLES = {
 OTHER = 'other'  # key of the table of results that are no cell of the paper
 OTHER_TITLE = 'Other results (no cell of the paper)'
 OWN = re.compile(r'((sem)?mae|simmim)_p\d')  # recipes of mm_configs; the others come as checkpoints
-DATASETS = dict(linprobe='ImageNet-1k', finetune='ImageNet-1k', inat19='iNaturalist 2019',
-                cub='CUB-200-2011', cars='Stanford Cars', ade20k='ADE20K')
+TASKS = dict(linprobe='Linear probing', finetune='Fine-tuning', inat19='Fine-tuning',
+             cub='Fine-tuning', cars='Fine-tuning', ade20k='UPerNet', knn='k-NN',
+             linseg='Linear segmentation', segmenter='Segmenter', camvid='UPerNet',
+             upernet_plain='UPerNet on a plain ViT')
 COLUMNS = ['method', 'setting', 'paper', 'ours', 'difference', 'to the best', 'note', 'to fill']
+OWN_COLUMNS = ['method', 'setting', 'ours', 'to the best', 'note']  # of a table without the paper
 REMARKS = {5: 'The paper prints no patch sizes here: 8x8 for SemMAE follows from its Section 4.2, '
               '16x16 for the other rows from their own papers.'}
 
@@ -48,12 +61,14 @@ def load_numbers(path=None) -> pd.DataFrame:
 
 
 def build_tables(records, numbers=None, tables=tuple(TITLES)) -> dict:
-    """{table number: DataFrame with ``COLUMNS``}; ``OTHER`` last, if all tables are asked for.
+    """{table number: DataFrame with ``COLUMNS``}; more tables follow if all are asked for.
 
-    records: as ``read_results`` returns them. A record stands in every table that has its row; one
-    that the paper does not have stands below the cells of the first of its ``tables``, or under
-    ``OTHER``. One cell is one line, or several where its results must not be averaged. Part quality
-    has tables of its own (`part_tables`).
+    records: as ``read_results`` returns them. One line holds the results that may be averaged. A
+    result fills each cell that has its row if nothing speaks against it (`cells.obstacles`);
+    otherwise it stands below the cell, named by its difference. One that the paper does not have
+    stands below the cells of the first of its ``tables``, or under ``OTHER``. Reduced results and
+    those of other data sets stand in a table for each task and data set, beside no number of the
+    paper. Part quality has tables of its own (`part_tables`).
     ``frame.attrs`` holds title, legend (texts), bold (positions of bests beyond doubt), links
     (`protocol.anchor` of each line with a result, or '') and conflicts (texts: what should not
     stand in one table).
@@ -61,25 +76,77 @@ def build_tables(records, numbers=None, tables=tuple(TITLES)) -> dict:
     numbers = load_numbers() if numbers is None else numbers
     if not set(tables) <= set(TITLES):
         raise ValueError(f'tables {list(tables)}; expected some of {list(TITLES)}')
-    by_row = defaultdict(list)
+    by_row, apart = defaultdict(list), defaultdict(list)
     for record in records:
         if not record['task'].startswith('parts'):
-            by_row[record['row']].append(record)
+            (apart[record['task'], record['dataset']] if stands_apart(record)
+             else by_row[record['row']]).append(record)
     lines = {OTHER: []} if set(tables) == set(TITLES) else {}
     for table in set(tables):
         cells = numbers[numbers['table'] == table].sort_values('order').to_dict('records')
-        lines[table] = [line for cell in cells for line in
-                        _lines(by_row.get(cell['row'], []), cell, cell['group'], _setting(cell))]
+        lines[table] = [line for cell in cells
+                        for line in _cell_lines(by_row.get(cell['row'], []), cell)]
     for row in sorted(set(by_row) - set(numbers['row'])):
         home = min((t for record in by_row[row] for t in record.get('tables') or () if t in TITLES),
                    default=OTHER)
         if home in lines:
             method = min(record['method'] for record in by_row[row])
             lines[home] += _lines(by_row[row], None, method, f'{row} (not in the paper)')
-    return {table: _frame(lines[table], TITLES.get(table, OTHER_TITLE),
-                          [REMARKS[table]] if table in REMARKS else [])
-            for table in sorted(lines, key=lambda t: (t == OTHER, t))
-            if lines[table] or table != OTHER}
+    frames = {table: _frame(lines[table], TITLES.get(table, OTHER_TITLE),
+                            [REMARKS[table]] if table in REMARKS else [])
+              for table in sorted(lines, key=lambda t: (t == OTHER, t))
+              if lines[table] or table != OTHER}
+    return frames | _tables_apart(apart, numbers) if set(tables) == set(TITLES) else frames
+
+
+def _tables_apart(apart, numbers):
+    """{name: DataFrame} of results that are not to be read beside the paper's numbers."""
+    order, frames = list(dict.fromkeys(numbers['row'])), {}
+    for (task, dataset), records in sorted(apart.items()):
+        by_row = defaultdict(list)
+        for record in records:
+            by_row[record['row']].append(record)
+        rows = sorted(by_row, key=lambda r: (order.index(r) if r in order else len(order), r))
+        lines = [line for row in rows for line in _named_lines(by_row[row])]
+        frame = _frame(lines, f'{TASKS.get(task, task)} on {dataset} (not comparable with the '
+                              "paper's tables)")
+        attrs = frame.attrs
+        frame = frame[OWN_COLUMNS]
+        frame.attrs = attrs
+        name = re.sub(r'[^a-z0-9]+', '-', f'{task}-{dataset}'.lower()).strip('-')
+        while name in frames:
+            name += '-'
+        frames[name] = frame
+    return frames
+
+
+def _named_lines(records):
+    """The lines of a row under their own names; several pre-trainings are told apart in these."""
+    lines = _lines(records, None, '', records[0]['row'])
+    for line in lines:
+        some = line['records'] or line['failed']
+        told = training_name(some[0], [other['records'][0] for other in lines if other['records']])
+        line['method'] = min(r['method'] for r in some) + (f' ({told})' if told else '')
+    return lines
+
+
+def _cell_lines(records, cell):
+    """The lines of a cell: what fills it, or the empty cell, and below what it keeps out."""
+    why = {id(record): obstacles(record, cell) for record in records}
+    filling = [record for record in records if not why[id(record)]]
+    lines = _lines(filling, cell, cell['group'], _setting(cell))
+    outside = defaultdict(list)
+    for record in records:
+        if why[id(record)]:
+            outside[tuple(why[id(record)])].append(record)
+    for texts in sorted(outside):
+        shown = ', '.join(texts[:2]) + (f', {len(texts) - 2} more' if len(texts) > 2 else '')
+        method = min(record['method'] for record in outside[texts])
+        more = _lines(outside[texts], None, f'{method} ({shown})', f"{cell['row']}, not the cell")
+        for line in more:
+            line['outside'] = texts
+        lines += more
+    return lines
 
 
 def measured(frames) -> dict:
@@ -89,7 +156,8 @@ def measured(frames) -> dict:
         rows = [i for i, (ours, note) in enumerate(zip(frame['ours'], frame['note']))
                 if ours or 'not averaged' in note]
         if rows:
-            kept[table] = frame.iloc[rows].drop(columns='to fill').reset_index(drop=True)
+            kept[table] = frame.iloc[rows].drop(columns='to fill', errors='ignore').reset_index(
+                drop=True)
             notes = '; '.join(kept[table]['note']).split('; ')
             kept[table].attrs = dict(
                 frame.attrs, bold=[rows.index(i) for i in frame.attrs['bold'] if i in rows],
@@ -108,20 +176,19 @@ def conflicts(frames) -> list:
 def _setting(cell):
     patches = f"{cell['patch_size']}x{cell['patch_size']} patches" if cell['patch_size'] else ''
     epochs = f"{cell['epochs']} epochs" if cell['epochs'] else ''
-    return ', '.join(part for part in (cell['column'], patches, epochs) if part)
+    data = f"pre-trained on {cell['pretrain_data']}" if cell.get('pretrain_data') else ''
+    return ', '.join(part for part in (
+        cell.get('section'), cell['column'], patches, data, epochs) if part)
 
 
 def _lines(records, cell, method, setting):
     """The lines of one row: one for each set of results that may be averaged, at least one."""
-    def in_reading_order(group):
-        return (cell is not None and not protocol.same_quantity(group._asdict(), cell), group)
-
     groups = defaultdict(list)
     for record in records:
         if record['status'] == 'ok':
-            groups[protocol.conditions(record)].append(record)
+            groups[protocol.may_be_averaged(record)].append(record)
     lines = [dict(method=method, setting=setting, cell=cell, records=groups[group], failed=[])
-             for group in sorted(groups, key=in_reading_order)]
+             for group in sorted(groups)]
     lines = lines or [dict(method=method, setting=setting, cell=cell, records=[], failed=[])]
     lines[0]['failed'] = sorted(
         (record for record in records if record['status'] != 'ok'),
@@ -129,30 +196,39 @@ def _lines(records, cell, method, setting):
     return lines
 
 
-def _frame(lines, title, remarks):
+def _frame(lines, title, remarks=()):
     marks, legend, conflicts = protocol_marks(lines)
+    trained, *more = training_marks(lines)
+    legend, conflicts = legend + more[0], conflicts + more[1]
     leads, bold = to_the_best(lines)
-    errata, reductions, rows = {}, {}, []
-    measured = {(record['task'], record['dataset']) for line in lines for record in line['records']}
-    datasets = Counter(task for task, _ in measured)
-    for line, mark, to_best in zip(lines, marks, leads):
+    texts, rows = {kind: {} for kind in ('reduced', 'longer', 'outside', 'erratum')}, []
+
+    def numbered(kind, text):
+        return f'{kind} {texts[kind].setdefault(text, len(texts[kind]) + 1)}'
+
+    for line, mark, training, to_best in zip(lines, marks, trained, leads):
         cell, records, note = line['cell'], line['records'], []
         if records and records[0]['reduced']:
-            why = records[0].get('reduced_why') or 'not said in what'
-            note.append(f'reduced {reductions.setdefault(why, len(reductions) + 1)}')
-        note += _what_was_measured(records[0], cell, datasets) if records else []
+            note.append(numbered('reduced', records[0].get('reduced_why') or 'not said in what'))
+        if records and records[0].get('enlarged_why'):
+            note.append(numbered('longer', records[0]['enlarged_why']))
+        if len(line.get('outside', ())) > 2:
+            note.append(numbered('outside', ', '.join(line['outside'])))
         note += [f'protocol {mark}'] if mark else []
+        note += [f'pre-training {training}'] if training else []
         note += _how_it_came_about(records) if records else []
         if cell and cell['erratum']:
-            note.append(f"erratum {errata.setdefault(cell['erratum'], len(errata) + 1)}")
+            note.append(numbered('erratum', cell['erratum']))
         failed = Counter(record['status'] for record in line['failed'])
         note += [f"{times} run{'s' if times > 1 else ''} {status}, not averaged"
                  for status, times in sorted(failed.items())]
-        command = _command(cell['row']) if cell and cell['row'] and not records else ''
+        command = _command(cell) if cell and cell['row'] and not records else ''
+        if cell and cell.get('recipe') and not records:
+            note.append(cell['recipe'])
         rows.append([line['method'], line['setting'], cell['value'] if cell else '', _ours(records),
                      _difference(records, cell), to_best, '; '.join(note), command])
-    legend += [f'reduced {number}: {text}.' for text, number in reductions.items()]
-    legend += [f'erratum {number}: {text}.' for text, number in errata.items()] + remarks
+    legend += [f'{kind} {number}: {text}.' for kind in texts
+               for text, number in texts[kind].items()] + list(remarks)
     legend += [f"Not averaged: {record['row']}, seed {record['seed']}: {_why(record)}, "
                f"{record['metric']}, {record['time']}, checkpoint {record['checkpoint'] or 'none'}."
                for line in lines for record in line['failed']]
@@ -173,35 +249,14 @@ def _how_it_came_about(records):
     return note + mixed_versions(records)
 
 
-def _command(row):
-    """What fills a cell; recipes that are not trained here need their weights."""
-    weights = '' if OWN.match(row.split('/')[-1]) else ' --checkpoint FILE'
+def _command(cell):
+    """What fills a cell, or '' if nothing of ours does; other people's recipes need a file."""
+    if cell.get('recipe'):
+        return ''
+    row = cell['row']
+    is_own = OWN.match(row.split('/')[-1]) or cell.get('kind') == 'from scratch'
+    weights = '' if is_own else ' --checkpoint FILE'
     return f'python tools/run_suite.py paper --only {shlex.quote(row)}{weights}'
-
-
-def _what_was_measured(record, cell, datasets):
-    """What keeps a result from being read as the paper's cell: dataset, metric, unit."""
-    note = []
-    if datasets[record['task']] > 1 or record['dataset'] != DATASETS.get(record['task']):
-        note.append(f"on {record['dataset']}")
-    if cell is None or not protocol.same_quantity(record, cell):
-        note.append(f"metric {record['metric']} in {record['unit'] or 'no unit'}")
-    return note + (_other_setting(record, cell) if cell else [])
-
-
-def _other_setting(record, cell):
-    """What of the cell's setting a result does not have, as far as its protocol tells."""
-    found, note = record['protocol'], []
-    side, pretraining = found.get('patch_size'), found.get('pretraining')
-    epochs = pretraining.get('epochs') if isinstance(pretraining, dict) else None
-    if cell['patch_size'] and side is not None and str(side) != cell['patch_size']:
-        note.append(f'{side}x{side} patches')
-    if cell['epochs'] and epochs is not None and str(epochs) != cell['epochs'] \
-            and not record['reduced']:
-        note.append(f'pre-trained for {epochs} epochs')
-    if record['split'] not in ('val', 'test'):
-        note.append(f"split {record['split']}")
-    return note
 
 
 def _values(records):
@@ -225,7 +280,4 @@ def _ours(records):
 def _difference(records, cell):
     if not records or not cell:
         return ''
-    if records[0]['reduced'] or records[0]['dataset'] != DATASETS.get(records[0]['task']) \
-            or not protocol.same_quantity(records[0], cell) or _other_setting(records[0], cell):
-        return '-'
     return f"{statistics.fmean(_values(records)) - float(cell['value']):+.2f}"

@@ -13,7 +13,7 @@ from semmae.evaluation.knn import KNNAccuracy
 from semmae.evaluation.results import read_results
 from semmae.models import KNNHead
 from semmae.registry import MODELS
-from semmae.reporting.tables import OTHER, build_tables
+from semmae.reporting.tables import build_tables
 
 CONFIG = 'mm_configs/mini/knn_p16_mini.py'
 REPO = Path(__file__).resolve().parents[2]
@@ -80,15 +80,16 @@ def test_the_protocol_says_how_votes_are_counted_and_what_is_looked_at(runs):
     line = runs[16][1]
     protocol = line['protocol']
     assert line['row'].startswith('knn/') and line['metric'] == 'accuracy/top1'
-    assert 'k=3' in protocol['heads']['head'] and 'temperature=0.07' in protocol['heads']['head']
-    assert (protocol['tokens'], protocol['pooling'], protocol['frozen']) == (64, 'cls_token', True)
-    assert 'optimizer' not in protocol and 'batch_size' not in protocol
+    assert (protocol['model.head.k'], protocol['model.head.temperature']) == (3, .07)
+    assert protocol['model.backbone.out_type'] == 'cls_token' and line['kind'] == 'frozen'
+    assert not [k for k in protocol if k.startswith(('optim_wrapper', 'batch_size', 'precision'))]
     assert '16 of 1281167 training images' in line['reduced_why']
 
 
-def test_the_result_stands_with_those_that_are_no_cell_of_the_paper(runs):
+def test_the_result_stands_in_a_table_of_its_task_and_in_no_cell_of_the_paper(runs):
     frames = build_tables(read_results([runs[16][2]])[0])
-    assert runs[16][1]['row'] in frames[OTHER].iloc[0]['setting']
+    (frame,) = [frame for name, frame in frames.items() if str(name).startswith('knn-')]
+    assert runs[16][1]['row'] == frame['setting'][0] and 'paper' not in frame
 
 
 def test_an_image_that_is_its_own_neighbour_is_recognised(runs):
