@@ -4,7 +4,9 @@
 of other rows (``{mae_p16}``) are filled in by the runner (`semmae.engine.plan`). A row named
 ``task/recipe`` fills the table cells of that name.
 """
+import csv
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Suite:
     """rows: everything that can be run. tasks: {task: {patch size: config}} for any checkpoint.
 
     foreign: recipes of the tables whose weights come from elsewhere (--checkpoint).
+    unavailable: {row id of a table: why no command of ours fills its cell}.
     max_images: of a user's own folder (--data) at most this many are used; 0 is all.
     is_mini: the configs have batches of their own; one process each, nothing accumulated.
     """
@@ -37,6 +40,7 @@ class Suite:
     tasks: dict
     images: str
     foreign: tuple = ()
+    unavailable: dict = field(default_factory=dict)
     max_images: int = 0
     is_mini: bool = False
 
@@ -44,18 +48,39 @@ class Suite:
         """``row`` with the part stores that its config reads."""
         return with_val_store(row) if row.config == PROBE_P8 else row
 
+    def require_available(self, name, has_checkpoint):
+        """ValueError where a row that was asked for cannot be what its cell of a table is."""
+        if name in self.unavailable:
+            raise ValueError(f'{name} cannot be filled: {self.unavailable[name]}. A file of it can '
+                             f'be evaluated under another name: --only {name}_file --checkpoint '
+                             'FILE')
+        own = {row.id: row for row in self.rows if row.config and '/' in row.id}.get(name)
+        if has_checkpoint and own and INIT not in own.options:
+            raise ValueError(f'{name} is trained from scratch, found --checkpoint. Leave it out, '
+                             f'or give the file another name: --only {name}_file')
+
 
 PROBE_P8 = 'mm_configs/semmae_linprobe.py'
+PROBE_P8_MAPS = 'mm_configs/ablations/linprobe_vit-base-p8_maps-foreground.py'
 INIT = 'model.backbone.init_cfg.checkpoint'
+MAPS = 'semmae_p8_maps'  # its foreground is ranked by the part maps (Sec. 4.2)
+
+
+def probed_parts(store, val, ranking=None):
+    """Options of an 8x8 probe, which reads parts of both splits. ranking: of their foreground."""
+    steps = {'train_dataloader.dataset.dataset': store, 'val_dataloader.dataset': val,
+             'test_dataloader.dataset': val}
+    options = {f'{data}.pipeline.3.store': f'{{{name}}}' for data, name in steps.items()}
+    return options | ({f'{data}.pipeline.3.foreground': ranking for data in steps}
+                      if ranking else {})
 
 
 def with_val_store(row):
-    """The 8x8 probe reads parts of both splits."""
-    parts = '{}_dataloader.dataset{}.pipeline.3.store'
-    options = {**row.options, parts.format('train', '.dataset'): '{store_28}',
-               parts.format('val', ''): '{store_28_val}',
-               parts.format('test', ''): '{store_28_val}'}
-    return replace(row, options=options, needs=(*row.needs, 'store_28', 'store_28_val'))
+    """The 8x8 probe keeps patches by the ranking that its pre-training was trained with."""
+    is_maps = row.id.split('/')[-1] == MAPS
+    stores = ('store_28_maps', 'store_28_maps_val') if is_maps else ('store_28', 'store_28_val')
+    return replace(row, config=PROBE_P8_MAPS if is_maps else row.config,
+                   options={**row.options, **probed_parts(*stores)}, needs=(*row.needs, *stores))
 
 
 def evaluations(tasks, recipes):
@@ -65,11 +90,13 @@ def evaluations(tasks, recipes):
                  for task, config in tasks.items() for recipe in recipes)
 
 
-def extraction(config, learner, store, grid, images='{images}', source='learned', needs=()):
-    """Row ``store``: the parts of a folder of images."""
-    return Row(store, 'manifest.json', needs=(learner, *needs), command=(
+def extraction(config, learner, store, grid, images='{images}', source='learned', ranking=None):
+    """Row ``store``: the parts of a folder of images. ranking: of the foreground, if not its own.
+    """
+    return Row(store, 'manifest.json', needs=(learner,), command=(
         'tools/extract_parts.py', config, f'{{{learner}}}', '--images', images,
-        '--out', '{work_dir}', '--grid', str(grid), '--source', source))
+        '--out', '{work_dir}', '--grid', str(grid), '--source', source,
+        *(('--cfg-options', f'model.parts.foreground={ranking}') if ranking else ())))
 
 
 def quality(learner, config, against, rows=(), name=''):
@@ -115,14 +142,14 @@ MINI = Suite(
                    'quality/parts'))))
 
 # ------------------------------------------------------------------ the same, for the tables
-_heads = 'semmae_p16_ibot_parts'  # Table 4: the encoder's own heads; at this size mini MAE's
+_heads = 'semmae_p16_heads'  # as Table 4's iBOT parts, of another encoder: mini MAE
 _probe = _mini_tasks['linprobe']
 MINI_TABLES = replace(MINI, rows=(
     *MINI.rows[:-1],
     extraction(f'{_mini}/semmae_parts_mini.py', 'parts', 'store_8_heads', 8, source='heads'),
     Row(_heads, 'epoch_16.pth', f'{_mini}/semmae_p16_mini.py',
         {ROOT: '{images}', STORE: '{store_8_heads}', 'recipe.id': _heads,
-         'recipe.method': 'SemMAE:heads-as-parts', 'model.masking.num_parts': '3',
+         'model.masking.num_parts': '3',
          'train_dataloader.dataset.dataset.num_parts': '3',
          'train_dataloader.dataset.dataset.pipeline.1.num_noise': str(8 ** 2 + 3)},
         needs=('store_8_heads',)),
@@ -165,21 +192,23 @@ ALPHA = {  # recipe: (start, end, gamma); the rows of Table 3 but for the first
 TOY3 = 'data/toy_table3'
 
 
-def table3(stores, epochs=12):
-    """Table 3 at mini size, on parts of ``stores``, the rows that make store and store_val."""
-    probe = f'{_mini}/linprobe_p8_mini.py'
-    at = '{}_dataloader.dataset{}.pipeline.3.store'
-    kept = {at.format('train', '.dataset'): '{store}', at.format('val', ''): '{store_val}',
-            at.format('test', ''): '{store_val}'}
+def table3(stores, epochs=12, more=()):
+    """Table 3 at mini size, on parts of ``stores``, the rows that make store and store_val.
 
+    more: (recipe, config, store, store of val, ranking) of further rows.
+    """
+    probe = f'{_mini}/linprobe_p8_mini.py'
+    own = 'store', 'store_val', None
     length = {'train_cfg.max_epochs': str(epochs), 'param_scheduler.1.T_max': str(epochs - 1),
               'param_scheduler.1.end': str(epochs)}
 
-    def masked(recipe, config, **options):
-        options = {ROOT: '{images}', STORE: '{store}', **length, **options}
-        return (Row(recipe, f'epoch_{epochs}.pth', config, options, needs=('store',)),
+    def masked(recipe, config, stores=own, **options):
+        store, val, ranking = stores
+        options = {ROOT: '{images}', STORE: f'{{{store}}}', **length, **options}
+        return (Row(recipe, f'epoch_{epochs}.pth', config, options, needs=(store,)),
                 Row(f'linprobe/{recipe}', 'results.jsonl', probe,
-                    {INIT: f'{{{recipe}}}', **kept}, needs=(recipe, 'store_val')))
+                    {INIT: f'{{{recipe}}}', **probed_parts(store, val, ranking)},
+                    needs=(recipe, val)))
 
     return Suite(
         images=f'{TOY3}/imagenet/train', tasks={}, is_mini=True,
@@ -194,8 +223,10 @@ def table3(stores, epochs=12):
                   'model.masking.alpha_start': str(start), 'model.masking.alpha_end': str(end),
                   'model.masking.gamma': str(gamma), 'recipe.id': recipe,
                   'recipe.method': f'SemMAE:alpha{start:g}-{end:g}:gamma{gamma:.2g}'})),
+            *(row for recipe, config, *stores in more for row in masked(recipe, config, stores)),
             Row('linprobe/scratch', 'results.jsonl', probe,
-                {'model.backbone.init_cfg': 'None', **kept}, needs=('store', 'store_val'))))
+                {'model.backbone.init_cfg': 'None', **probed_parts(*own)},
+                needs=('store', 'store_val'))))
 
 
 TABLE3_TRUE = table3([
@@ -207,9 +238,12 @@ TABLE3_TRUE = table3([
 # Shorter: with five seeds 12 epochs of it would take two cores two hours more.
 TABLE3_LEARNED = table3([
     replace(MINI.rows[1], needs=('data',)), replace(MINI.rows[2]),
-    *(extraction(f'{_mini}/semmae_parts_mini.py', 'parts', store, 8,
-                 images=f'{TOY3}/imagenet/{split}')
-      for store, split in {'store': 'train', 'store_val': 'val'}.items())], epochs=7)
+    *(extraction(f'{_mini}/semmae_parts_mini.py', 'parts', store + name, 8,
+                 images=f'{TOY3}/imagenet/{split}', ranking=ranking)
+      for name, ranking in {'': None, '_maps': 'parts'}.items()
+      for store, split in {'store': 'train', 'store_val': 'val'}.items())],
+    epochs=7, more=[(MAPS, f'{_mini}/table3_maps_mini.py', 'store_maps', 'store_val_maps',
+                     'parts')])
 
 # ------------------------------------------------------------------ real images, two CPU cores
 # --data: any folder of photographs to pre-train on.
@@ -225,7 +259,7 @@ TRANSFER = Suite(
 _ab = 'mm_configs/ablations'
 _parts = 'mm_configs/semmae_parts.py'
 _variants = {f'parts_{name}': f'{_ab}/parts_vit-small_{name}.py' for name in (
-    '7parts', '12parts', 'positions', 'noblur', 'nodiversity', 'painted')}
+    '7parts', '12parts', 'positions', 'noblur', 'nodiversity', 'sum_colours', 'painted')}
 _train, _val = 'data/imagenet/train', 'data/imagenet/val'
 _p8 = {f'semmae_p8_{name}': f'{_ab}/semmae_vit-base-p8_{name}.py' for name in (
     'alpha0', 'alpha1', '1to0_gamma1', 'gamma1_3', 'gamma1_2', 'gamma1', 'gamma3')}
@@ -246,11 +280,13 @@ _last = 'epoch_800.pth'
 _simmim = {  # recipe: (patch size of the ViT, of the mask)
     'simmim_p32': (16, 32), 'simmim_p16': (16, 16), 'simmim_p8': (8, 8), 'simmim_p4': (4, 4)}
 
+with open(Path(__file__).with_name('paper_numbers.csv'), newline='') as _file:
+    _unavailable = {cell['row']: cell['recipe'] for cell in csv.DictReader(_file) if cell['recipe']}
 
 PAPER = Suite(
     images=_train, tasks=_paper_tasks,
-    foreign=('beit', 'dino', 'ibot', 'attmask', 'mocov3', 'deit', 'vit', 'vit384', 'mae_1600e',
-             'simmim', 'supervised_p16'),
+    foreign=('beit', 'dino', 'ibot', 'attmask', 'mocov3', 'mae_1600e', 'simmim', 'supervised_p16'),
+    unavailable=_unavailable,
     rows=(
         Row('parts', 'epoch_2.pth', _parts),
         *(Row(learner, 'epoch_2.pth', config) for learner, config in _variants.items()),
@@ -259,6 +295,8 @@ PAPER = Suite(
           for learner, config in {'parts': _parts, **_variants}.items()),
         extraction(_parts, 'parts', 'store_28', 28),
         extraction(_parts, 'parts', 'store_28_val', 28, images=_val),
+        extraction(_parts, 'parts', 'store_28_maps', 28, ranking='parts'),
+        extraction(_parts, 'parts', 'store_28_maps_val', 28, images=_val, ranking='parts'),
         extraction(_parts, 'parts', 'store_14', 14),
         extraction(_parts, 'parts', 'store_14_heads', 14, source='heads'),
         Row('mae_p16', _last, f'{_ab}/mae_vit-base-p16.py'),
@@ -269,6 +307,8 @@ PAPER = Suite(
             {STORE: '{store_14_heads}'}, needs=('store_14_heads',)),
         *(Row(recipe, _last, config, {STORE: '{store_28}'}, needs=('store_28',))
           for recipe, config in _p8.items()),
+        Row(MAPS, _last, f'{_ab}/semmae_vit-base-p8_maps-foreground.py',
+            {STORE: '{store_28_maps}'}, needs=('store_28_maps',)),
         *(Row(recipe, _last, f'{_ab}/simmim_vit-base-p{patch}_mask{masked}.py')
           for recipe, (patch, masked) in _simmim.items()),
         *(Row(f'finetune/{recipe}', 'results.jsonl', _paper_tasks['finetune'][max(patch, 8)],
@@ -276,7 +316,8 @@ PAPER = Suite(
           for recipe, (patch, _) in _simmim.items()),
         *evaluations(_at[16], ('mae_p16', 'semmae_p16', 'semmae_p16_ibot_parts')),
         *(with_val_store(r) if r.config == PROBE_P8 else r
-          for r in evaluations(_at[8], (*_p8, 'mae_p8')))))
+          for r in evaluations(_at[8], (*_p8, MAPS, 'mae_p8'))),
+        Row('finetune/vit', 'results.jsonl', f'{_ab}/scratch_vit-base-p16.py')))
 
 SUITES = {'mini': MINI, 'mini_tables': MINI_TABLES, 'paper': PAPER, 'parts': PARTS,
           'parts_cub': PARTS_CUB, 'table3_true': TABLE3_TRUE, 'table3_learned': TABLE3_LEARNED,

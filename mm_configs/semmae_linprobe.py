@@ -2,10 +2,20 @@
 
 Run:    tools/dist_train.sh mm_configs/semmae_linprobe.py 8 --cfg-options \
             model.backbone.init_cfg.checkpoint=work_dirs/semmae_pretrain/epoch_800.pth
-Needs:  part stores of train and val at 28x28: the 196 most foreground patches are looked at, so
-        that the cost is that of 16x16 (Sec. 4.2; official code).
+Needs:  part stores at 28x28 of train and val:
+        python tools/extract_parts.py mm_configs/semmae_parts.py \
+            work_dirs/semmae_parts/epoch_2.pth --images data/imagenet/train \
+            --out data/parts/imagenet_train_28 --grid 28 and
+        python tools/extract_parts.py mm_configs/semmae_parts.py \
+            work_dirs/semmae_parts/epoch_2.pth --images data/imagenet/val \
+            --out data/parts/imagenet_val_28 --grid 28
+Parts:  the 196 most foreground patches are looked at, so that the cost is that of 16x16
+        (Sec. 4.2; official code).
+        Stores with another ranking of the foreground than that of semmae_pretrain.py are refused;
+        for the paper's ranking: ablations/linprobe_vit-base-p8_maps-foreground.py.
 MAE:    LARS 6.4 at batch 16384, 90 epochs, warm-up 10, no weight decay, batch norm without affine
-        parameters before the classifier (MAE, A.1); 8 GPUs x 2048.
+        parameters before the classifier (MAE, A.1); 8 GPUs x 2048. semmae.LARS applies the rate
+        after the momentum and has no trust ratio for biases, as MAE's does and mmpretrain's not.
 Ours:   flip is the only augmentation and val is not resized to 256 first, so that images and part
         maps stay together (the official code trains on baked pixels and does the same).
 Status: not run at full length here.
@@ -43,20 +53,17 @@ train_dataloader = dict(
     dataset=dict(dataset=dict(pipeline=[
         *_view,
         dict(type='semmae.LoadParts', store=f'data/parts/imagenet_train_{grid}',
-             root='data/imagenet/train', grid=grid),
+             root='data/imagenet/train', grid=grid, foreground='border'),
         dict(type='semmae.FlipWithParts', prob=0.5), *_pack])))
 val_dataloader = dict(dataset=dict(pipeline=[
     *_view,
     dict(type='semmae.LoadParts', store=f'data/parts/imagenet_val_{grid}',
-         root='data/imagenet/val', grid=grid), *_pack]))
+         root='data/imagenet/val', grid=grid, foreground='border'), *_pack]))
 test_dataloader = val_dataloader
 
 optim_wrapper = dict(
     type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.0,
-    optimizer=dict(type='LARS', lr=6.4, weight_decay=0.0, momentum=0.9),
-    # MAE's LARS has no trust ratio for vectors.
-    constructor='semmae.LayerDecayConstructor',
-    paramwise_cfg=dict(custom_keys={'bias': dict(lars_exclude=True)}))
+    optimizer=dict(type='semmae.LARS', lr=6.4, weight_decay=0.0, momentum=0.9))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=10,
          convert_to_iter_based=True),

@@ -9,6 +9,16 @@ Ours:   Adam 4e-3, batch 256, 2 epochs, decoder of 5 blocks of 64 channels, imag
         16-pixel patches give a 28x28 grid. Chosen at toy scale, not yet tried on ImageNet.
         The class token is layer-normed and the logits have no 1/sqrt(D). A decoder of ours finds
         better parts at toy scale: ablations/parts_vit-small_painted.py.
+        Eq. 5 takes the mean over colours. The paper does not say how the difference of two colours
+        becomes a number. With the sum over colours lambda weighs a third:
+        ablations/parts_vit-small_sum_colours.py.
+        Eq. 4 is compared at 112 pixels, the decoder's resolution, with the image averaged down to
+        it. The paper does not give a resolution.
+        AdaIN multiplies by 1 + scale, as StyleGAN does, where Eq. 3 has W_s F_c alone, and divides
+        by the standard deviation, where the text says variance. Each AdaIN is followed by a
+        LeakyReLU of slope 0.2; Eq. 4 has no activation.
+        The foreground is ranked by tokens unlike those at the border. Sec. 4.2 ranks it by the
+        attention maps and does not say how: ablations/semmae_vit-base-p8_maps-foreground.py.
 Status: not run at full length here; its cost on a GPU is not measured.
 """
 _base_ = ['_base_/datasets/in1k_with_parts.py', '_base_/default_runtime.py']

@@ -4,7 +4,9 @@
 ``custom_imports`` is needed, also when another library's runner reads the config.
 """
 import contextlib
+import io
 import sys
+import warnings
 from importlib.metadata import PackageNotFoundError, version
 
 FORKS = ('mmengine', 'mmcv', 'mmpretrain', 'mmsegmentation')
@@ -37,8 +39,32 @@ def check_openmmlab(find_version=version):
 
 check_openmmlab()
 
-# The forks print to stdout while they are imported, which would end up in piped results.
-with contextlib.redirect_stdout(sys.stderr):
+# What the forks say while they are imported although nothing is wrong: of an optional package,
+# of operators in CUDA that nothing here uses, and of calls of theirs that torch is to drop one day.
+PRINTED = ('Could not import OneDL',)
+WARNED = {r'Fail to import ``MultiScaleDeformableAttention``': UserWarning,
+          r'`torch\.jit\.(script|interface)` is deprecated': DeprecationWarning}
+
+
+@contextlib.contextmanager
+def quiet_forks():
+    """Leave out `PRINTED` and `WARNED`; all else that is printed goes to stderr.
+
+    On stdout it would end up in piped results.
+    """
+    printed = io.StringIO()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
+            for message, category in WARNED.items():
+                warnings.filterwarnings('ignore', message, category)
+            yield
+    finally:
+        for line in printed.getvalue().splitlines():
+            if line not in PRINTED:
+                print(line, file=sys.stderr)
+
+
+with quiet_forks():
     import mmpretrain.datasets
     import mmpretrain.evaluation
     import mmpretrain.models  # noqa: F401
@@ -60,8 +86,9 @@ DATASETS = _child(root.DATASETS, *DATA)
 TRANSFORMS = _child(root.TRANSFORMS, *DATA)
 DATA_SAMPLERS = _child(root.DATA_SAMPLERS, *DATA)
 HOOKS = _child(root.HOOKS, *(f'semmae.engine.{m}' for m in
-                             ('hooks', 'saving', 'guards', 'loops', 'monitor', 'record',
+                             ('hooks', 'ema', 'saving', 'guards', 'loops', 'monitor', 'record',
                               'part_quality', 'data_check')))
+OPTIMIZERS = _child(root.OPTIMIZERS, 'semmae.engine.lars')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
     root.OPTIM_WRAPPER_CONSTRUCTORS, 'semmae.engine.optim')
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'semmae.engine.optim')

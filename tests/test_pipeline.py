@@ -183,7 +183,7 @@ def test_a_result_names_its_pretraining_and_everything_behind_it(probed, pretrai
     assert line['reduced'] and '3 of 800 epochs' in line['reduced_why']
     assert '64 of 224 pixels' in line['reduced_why']
     assert line['protocol']['pretraining']['epochs'] == 3
-    assert line['protocol']['train_dataloader.dataset.dataset.pipeline.1.type'] == 'RandomResizedCrop'
+    assert line['protocol'][f'{DATA}.pipeline.1.type'] == 'RandomResizedCrop'
     assert line['pretraining']['identity']['model.masking.gamma'] == 2
     assert line['pretraining']['identity']['parts.num_parts'] == 6
     assert line['kind'] == 'frozen' and line['model']['width'] == 96

@@ -1,7 +1,10 @@
 """SemMAE pre-training, ViT-B/16, 800 epochs. Paper Table 1: 65.0; Table 7 (ADE20K): 46.3.
 
 Run:    tools/dist_train.sh mm_configs/ablations/semmae_vit-base-p16.py 16
-Needs:  the part store at 14x14: tools/extract_parts.py ... --grid 14
+Needs:  ImageNet-1k in data/imagenet, and the part store at 14x14:
+        python tools/extract_parts.py mm_configs/semmae_parts.py \
+            work_dirs/semmae_parts/epoch_2.pth --images data/imagenet/train \
+            --out data/parts/imagenet_train_14 --grid 14
 Paper:  as semmae_pretrain.py, with 16x16 patches and all 196 of them as candidates.
 Status: not run at full length here.
 """

@@ -1,7 +1,10 @@
 """SemMAE, ViT-B/16, random resized crops in which the part map follows the image.
 
 Run:    tools/dist_train.sh mm_configs/ablations/semmae_vit-base-p16_crops.py 16
-Needs:  the part store at 28x28, as semmae_pretrain.py: tools/extract_parts.py ... --grid 28
+Needs:  the part store at 28x28, as semmae_pretrain.py:
+        python tools/extract_parts.py mm_configs/semmae_parts.py \
+            work_dirs/semmae_parts/epoch_2.pth --images data/imagenet/train \
+            --out data/parts/imagenet_train_28 --grid 28
 Paper:  flip only (Sec. 4.1): semmae_vit-base-p16.py, 65.0 in Table 1.
 Ours:   random resized crops (area 0.2 to 1, aspect 3/4 to 4/3: MAE's) and flip. Crops are of the
         view that the store covers, not of the full photo, and that view has 448 pixels, so that

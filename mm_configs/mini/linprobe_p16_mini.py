@@ -29,8 +29,7 @@ val_dataloader.dataset.pipeline[2].crop_size = img_size
 test_dataloader = val_dataloader
 
 # Few steps need a rate that is too high for a bias without its trust ratio.
-optim_wrapper = dict(optimizer=dict(lr=20.0),
-                     paramwise_cfg=dict(custom_keys={'bias': dict(lars_exclude=False)}))
+optim_wrapper = dict(optimizer=dict(lr=20.0, adapts_vectors=True))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=1,
          convert_to_iter_based=True),

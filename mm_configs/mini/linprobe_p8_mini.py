@@ -3,7 +3,13 @@
 Run:    python tools/train.py mm_configs/mini/linprobe_p8_mini.py --cfg-options \
             model.backbone.init_cfg.checkpoint=work_dirs/table3_mini/epoch_12.pth
         All rows: python tools/run_suite.py table3_true --seeds 0 1 2 3 4
-Needs:  as table3_mini.py, and part stores of both splits
+Needs:  as table3_mini.py, and part stores of both splits, here of the true parts:
+        python tools/extract_parts.py mm_configs/mini/semmae_parts_mini.py \
+            --labels data/toy_table3/imagenet/part_labels/train \
+            --images data/toy_table3/imagenet/train --out data/toy_table3/parts/train --grid 8 and
+        python tools/extract_parts.py mm_configs/mini/semmae_parts_mini.py \
+            --labels data/toy_table3/imagenet/part_labels/val \
+            --images data/toy_table3/imagenet/val --out data/toy_table3/parts/val --grid 8
 Sizes, batch and length only, with the learning rates that go with them; the code is that of the
 real configs. Numbers of it are marked as reduced in every table.
 """
@@ -28,12 +34,12 @@ for _data, _split in ((train_dataloader.dataset.dataset, 'train'), (val_dataload
     _data.pipeline[1].scale = img_size
     _data.pipeline[2].crop_size = img_size
     _data.pipeline[3].update(
-        store=f'{_toy}/parts/{_split}', root=f'{_toy}/imagenet/{_split}', grid=grid)
+        store=f'{_toy}/parts/{_split}', root=f'{_toy}/imagenet/{_split}', grid=grid,
+        foreground=None)  # of true and of learned parts
 test_dataloader = val_dataloader
 
 # Few steps need a rate that is too high for a bias without its trust ratio.
-optim_wrapper = dict(optimizer=dict(lr=20.0),
-                     paramwise_cfg=dict(custom_keys={'bias': dict(lars_exclude=False)}))
+optim_wrapper = dict(optimizer=dict(lr=20.0, adapts_vectors=True))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=1,
          convert_to_iter_based=True),

@@ -28,3 +28,4 @@ param_scheduler = [
          convert_to_iter_based=True)]
 train_cfg = dict(max_epochs=16)
 default_hooks = dict(checkpoint=dict(interval=4, max_keep_ckpts=2))
+recipe = dict(own_batch=True)  # with a learning rate of its own

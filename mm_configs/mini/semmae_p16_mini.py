@@ -1,7 +1,10 @@
 """Mini SemMAE pre-training: 64x64 images in 8x8 patches, the grid standing for 16x16 of 224.
 
 Run:    python tools/train.py mm_configs/mini/semmae_p16_mini.py
-Needs:  python -m semmae.datasets.toy --out data/toy; the part store (tools/extract_parts.py)
+Needs:  python -m semmae.datasets.toy --out data/toy; the part store:
+        python tools/extract_parts.py mm_configs/mini/semmae_parts_mini.py \
+            work_dirs/semmae_parts_mini/epoch_3.pth --images data/toy/imagenet/train \
+            --out data/toy/parts/imagenet_train_8 --grid 8
 Sizes, batch and length only, with the learning rates that go with them; the code is that of the
 real configs. Numbers of it are marked as reduced in every table.
 """
@@ -29,3 +32,4 @@ param_scheduler = [
          convert_to_iter_based=True)]
 train_cfg = dict(max_epochs=16)
 default_hooks = dict(checkpoint=dict(interval=4, max_keep_ckpts=2))
+recipe = dict(own_batch=True)  # with a learning rate of its own

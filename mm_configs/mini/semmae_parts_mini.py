@@ -27,3 +27,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1.0, end_factor=0.01, by_epoch=True, begin=0, end=3,
          convert_to_iter_based=True)]
 train_cfg = dict(max_epochs=3)
+recipe = dict(own_batch=True)  # with a learning rate of its own

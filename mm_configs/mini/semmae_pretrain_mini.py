@@ -1,7 +1,10 @@
 """Mini SemMAE at 4x4 patches: 64 of 256 patches are kept as foreground, as 196 of 784 in the paper.
 
 Run:    python tools/train.py mm_configs/mini/semmae_pretrain_mini.py
-Needs:  python -m semmae.datasets.toy --out data/toy; the part store at 16x16
+Needs:  python -m semmae.datasets.toy --out data/toy; the part store at 16x16:
+        python tools/extract_parts.py mm_configs/mini/semmae_parts_mini.py \
+            work_dirs/semmae_parts_mini/epoch_3.pth --images data/toy/imagenet/train \
+            --out data/toy/parts/imagenet_train_16 --grid 16
 Sizes, batch and length only, with the learning rates that go with them; the code is that of the
 real configs. Numbers of it are marked as reduced in every table.
 """
@@ -30,3 +33,4 @@ param_scheduler = [
          convert_to_iter_based=True)]
 train_cfg = dict(max_epochs=16)
 default_hooks = dict(checkpoint=dict(interval=4, max_keep_ckpts=2))
+recipe = dict(own_batch=True)  # with a learning rate of its own

@@ -2,7 +2,11 @@
 
 Run:    python tools/train.py mm_configs/mini/table3_mini.py
         All rows: python tools/run_suite.py table3_true --seeds 0 1 2 3 4
-Needs:  python -m semmae.datasets.toy --out data/toy_table3 --num-imagenet 8000 5000; a part store
+Needs:  python -m semmae.datasets.toy --out data/toy_table3 --num-imagenet 8000 5000; a part store,
+        here of the true parts:
+        python tools/extract_parts.py mm_configs/mini/semmae_parts_mini.py \
+            --labels data/toy_table3/imagenet/part_labels/train \
+            --images data/toy_table3/imagenet/train --out data/toy_table3/parts/train --grid 8
 Sizes, batch and length only, with the learning rates that go with them; the code is that of the
 real configs. Numbers of it are marked as reduced in every table.
 Half of the patches are dropped and not three quarters, since toy objects cover half of the image.

@@ -180,14 +180,15 @@ class LoadParts(BaseTransform):
     """Look an image up in a part store, for data sets of other libraries (8x8 linear probing).
 
     store: the part store; root: the folder that its relative paths start from.
+    foreground: how it has to rank the patches; a store with another ranking is refused.
     view: what the steps before this one show (`view_of`); a store of another view is refused.
     """
 
-    def __init__(self, store, root, grid=None,
+    def __init__(self, store, root, grid=None, foreground=None,
                  view=('short side resized', 'centre crop of 1.000')):
         self.root = Path(root)
         self.store = PartStore(store)
-        self.store.require(grid=grid, view=list(view))
+        self.store.require(grid=grid, view=list(view), foreground=foreground)
         self.index = {name: i for i, name in enumerate(self.store.images())}
 
     def transform(self, results):

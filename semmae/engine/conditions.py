@@ -12,6 +12,7 @@ from .identity import (
     evaluation_fields,
     images_fingerprint,
     per_update,
+    pipeline_parts,
     schedules_of,
     training_data,
     training_fields,
@@ -123,13 +124,15 @@ def parts_behind(runner):
                                                'num_parts', 'images_sha256')}
 
 
+def evaluated_data(runner):
+    """The data set of the test if there is one, else of the validation, or None."""
+    loops = (getattr(runner, name, None) for name in ('_test_loop', '_val_loop'))
+    return next((loop.dataloader.dataset for loop in loops if hasattr(loop, 'dataloader')), None)
+
+
 def split_of(runner):
     """The evaluated images: how many, and a hash of their names."""
-    loop = getattr(runner, '_val_loop', None)
-    if not hasattr(loop, 'dataloader') or getattr(runner, '_test_loop', None) is not None \
-            and hasattr(runner._test_loop, 'dataloader'):
-        loop = runner._test_loop
-    dataset = loop.dataloader.dataset
+    dataset = evaluated_data(runner)
     names = (Path(dataset.get_data_info(i)['img_path']).name for i in range(len(dataset)))
     return dict(split_images=len(dataset),
                 split_sha256=hashlib.sha256('\n'.join(names).encode()).hexdigest()[:12])
@@ -158,7 +161,7 @@ def protocol_of(runner, weights, size, is_test=False):
     protocol = dict(
         measured, **{k: v for k, v in size.items() if k != 'pixels'},
         train_images=images_fingerprint(training_data(runner)), **training_fields(cfg),
-        **evaluation_fields(cfg, is_test),
+        **evaluation_fields(cfg, is_test), **probe_parts(runner),
         pretraining={k: weights.get(k) for k in ('epochs', 'num_train', 'batch_size')})
     if (cfg.get('train_cfg') or {}).get('type') == 'semmae.KNNLoop':
         protocol = {k: v for k, v in protocol.items() if not k.startswith(OF_TRAINING)}
@@ -166,6 +169,12 @@ def protocol_of(runner, weights, size, is_test=False):
 
 
 START = re.compile(r'\.(init_cfg|pretrained)(\.|$)')  # weights that a tested checkpoint replaces
+
+
+def probe_parts(runner):
+    """Which part stores choose the patches that a probe looks at, in training and evaluation."""
+    return (pipeline_parts('train_parts', training_data(runner))
+            | pipeline_parts('val_parts', evaluated_data(runner)))
 
 
 def is_batch_norm(*types):

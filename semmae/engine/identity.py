@@ -231,11 +231,27 @@ def parts_fields(runner):
         store.manifest if store is not None else None)
     if made is None:
         return {}
+    return prefixed('parts', store_fields(made))
+
+
+def store_fields(made):
+    """What decides the parts of a store, of its manifest.
+
+    A learner that was trained with another seed is the same learner.
+    """
     known = ('source', 'grid', 'num_parts', 'softmax_over', 'view', 'precision', 'parts')
     fields = dict(leaves({k: made[k] for k in known if made.get(k) is not None}))
-    # A learner that was trained with another seed is the same learner.
     learner = origin_fields(dict(identity=made.get('learner')), made.get('learner_sha256'))
-    return prefixed('parts', fields | prefixed('learner', learner))
+    return fields | prefixed('learner', learner)
+
+
+def pipeline_parts(prefix, data):
+    """The fields of the part stores that transforms of a data set read, as in a probe at 8x8."""
+    fields = {}
+    for step in getattr(getattr(data, 'pipeline', None), 'transforms', ()):
+        if hasattr(manifest := getattr(getattr(step, 'store', None), 'manifest', None), 'get'):
+            fields |= prefixed(prefix, store_fields(manifest))
+    return fields
 
 
 def encoder_fields(runner):

@@ -63,6 +63,8 @@ def plan(suite, work_dir, only=(), checkpoint=None, seeds=(0,), images=None, gpu
         raise ValueError(f'{work_dir}, {images}: overrides of a config cannot carry spaces and '
                          'commas; choose other paths (--work-dir), or link to them')
     rows = {row.id: row for row in suite.rows}
+    for name in only:
+        suite.require_available(name, bool(checkpoint))
     if checkpoint:
         from .tasks import tasks_on
         found = tasks_on(suite, checkpoint, only)
@@ -118,8 +120,8 @@ def fill(rows, row, root, seed, images, gpus, launcher=None):
     if row.config:
         options = [f'{k}={expand(v)}' for k, v in row.options.items()]
         own_batch = row.options.get('train_dataloader.batch_size')
-        if gpus:
-            run.processes, run.steps = share(row.config, gpus, own_batch)
+        if gpus or keeps_batch(row.config):
+            run.processes, run.steps = share(row.config, max(gpus, 1), own_batch)
         run.batch = batch_in_words(row.config, run.processes, run.steps, own_batch)
         run.command = [*start(row, run.processes, launcher),
                        '--work-dir', str(home(row)), '--seed', str(seed), '--resume',
@@ -163,10 +165,20 @@ def job_name(row):
 
 
 @functools.cache
+def config_of(path):
+    from mmengine.config import Config
+    return Config.fromfile(path)
+
+
+def keeps_batch(config):
+    """Whether a pre-training is refused at another global batch than its recipe's."""
+    recipe = config_of(config).get('recipe')
+    return bool(recipe) and not recipe.get('own_batch')
+
+
 def batch_of(config, own=None):
     """(images of one process, global batch of the recipe or None). own: of an override."""
-    from mmengine.config import Config
-    cfg = Config.fromfile(config)
+    cfg = config_of(config)
     stated = cfg.get('recipe') or cfg.get('result') or {}
     return int(own or cfg.train_dataloader.batch_size), stated.get('full', {}).get('batch_size')
 

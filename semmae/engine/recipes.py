@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from .identity import prefixed, training_fields
+from .identity import evaluation_fields, prefixed, training_fields
 
 SHIPPED = Path(__file__).resolve().parents[2] / 'mm_configs'
 
@@ -15,15 +15,27 @@ NOT_OF_A_RECIPE = re.compile(
     r'parts\.(view|precision)\b')
 
 
+def full_size():
+    """Paths of the shipped configs at full size."""
+    return sorted([*SHIPPED.glob('*.py'), *SHIPPED.glob('ablations/*.py')])
+
+
 @functools.cache
 def shipped(recipe):
     """The shipped config at full size whose ``recipe.id`` is this, or None."""
-    for path in sorted([*SHIPPED.glob('*.py'), *SHIPPED.glob('ablations/*.py')]):
+    for path in full_size():
         if re.search(rf'''\bid=['"]{re.escape(recipe)}['"]''', path.read_text()):
             cfg = Config.fromfile(path)
             if (cfg.get('recipe') or {}).get('id') == recipe:
                 return cfg
     return None
+
+
+@functools.cache
+def shipped_tasks(task):
+    """[fields] of the shipped configs at full size that evaluate by this task."""
+    return [task_fields(cfg) for cfg in map(Config.fromfile, full_size())
+            if (cfg.get('result') or {}).get('task') == task]
 
 
 def recipe_fields(cfg):
@@ -69,3 +81,29 @@ def differences(fields, recipe):
     wanted = recipe_fields(wanted)
     return {key: [wanted.get(key), fields.get(key)] for key in sorted({*wanted, *fields})
             if not NOT_OF_A_RECIPE.match(key) and wanted.get(key) != fields.get(key)}
+
+
+# What a task takes from the weights that it evaluates.
+OF_THE_NETWORK = re.compile(
+    r'model\.backbone\.|model\.(neck|head|decode_head|auxiliary_head)\.'
+    r'(in_channels|embed_dim|input_features)$')
+
+
+def task_fields(cfg):
+    """The fields of a task, without those of the network that it is done with."""
+    full = (cfg.get('result') or {}).get('full') or {}
+    facts = {key: full[key] for key in ('batch_size', 'num_train') if key in full}
+    fields = {**facts, **training_fields(cfg), **evaluation_fields(cfg)}
+    return {k: v for k, v in fields.items() if not OF_THE_NETWORK.match(k)}
+
+
+def task_differences(cfg, size):
+    """{field: [of the shipped config, of this run]} to the nearest config of the same task.
+
+    size: `conditions.run_size`. {} for a task that no shipped config has.
+    """
+    found = task_fields(cfg)
+    own = found | {key: size.get(key) for key in ('batch_size', 'num_train') if key in found}
+    return min(({key: [wanted.get(key), own.get(key)] for key in sorted({*wanted, *own})
+                 if wanted.get(key) != own.get(key)}
+                for wanted in shipped_tasks(cfg.result.task)), key=len, default={})

@@ -22,6 +22,7 @@ from .conditions import (
     model_facts,
     parts_behind,
     plain,
+    probe_parts,
     protocol_of,
     protocol_of_test,
     run_identity,
@@ -34,7 +35,7 @@ from .hooks import unwrapped
 from .identity import accumulated_steps, identity_of, origin_fields, training_fields
 from .predictions import Predictions
 from .reading import local_file
-from .recipes import differences
+from .recipes import differences, task_differences
 from .sanity import require_consistent, require_evaluation
 
 
@@ -59,6 +60,7 @@ class ResultRecorder(Hook):
         self.meta = {}  # of the checkpoint that was loaded whole, if any
         self.start = ''  # sha256 of the weights that a training was told to start from
         self.differs = None  # from the recipe whose name it has
+        self.task_differs = None  # from the shipped config of its task
         self.started = time.time()
 
     def before_run(self, runner):
@@ -80,10 +82,8 @@ class ResultRecorder(Hook):
         stated = runner.cfg.get('recipe') or runner.cfg.get('result') or {}
         wanted, found = stated.get('full', {}).get('batch_size'), run_size(runner)['batch_size']
         if wanted and found != wanted:
-            runner.logger.warning(
-                f'The global batch is {found}, the recipe has {wanted} at the same learning rate; '
-                'results will be marked. Start with --keep-batch, or set '
-                'train_dataloader.batch_size or the number of processes.')
+            runner.logger.info(f'global batch {found}, the recipe has {wanted}: results will be '
+                               'marked (--keep-batch accumulates gradients to it)')
 
     def try_recording(self, runner):
         """What would fail at the first checkpoint or validation fails now."""
@@ -107,7 +107,7 @@ class ResultRecorder(Hook):
         if 'result' in runner.cfg:
             meta['semmae']['trained_on'] = runner.cfg.result.task
             meta['semmae_result'] = dict(
-                size=size, kind=self.kind_of(runner),
+                size=size, kind=self.kind_of(runner), differs=self.of_the_task(runner),
                 protocol=plain(protocol_of(runner, meta['semmae'], size)))
         meta['semmae_run'] = run_identity(runner)
         meta['semmae_config'] = training_fields(runner.cfg)
@@ -156,7 +156,8 @@ class ResultRecorder(Hook):
             name = stated.get('recipe') or 'scratch'
             own = self.meta.get('semmae') or dict(
                 id=name, method=stated.get('method') or (
-                    'from scratch' if name == 'scratch' else name), reduced_why='')
+                    name if name != 'scratch' else 'untrained'
+                    if self.kind_of(runner) == 'frozen' else 'from scratch'), reduced_why='')
             own = {**own, **stated.get('stands_for', {}),
                    **{k: own[k] + v for k, v in stated.get('variant', {}).items()}}
             learner = unwrapped(runner.model)
@@ -177,6 +178,15 @@ class ResultRecorder(Hook):
                        identity=dict(own['identity'], trained_on=task,
                                      weights=report['sha256'][:12]))
         return dict(own, load_report={k: v for k, v in report.items() if k != 'recipe'})
+
+    def of_the_task(self, runner):
+        """In what this run differs from the shipped config of its task; {} for a reduced one."""
+        if self.task_differs is None:
+            size = run_size(runner)
+            full = runner.cfg.result.get('full', {})
+            self.task_differs = {} if why_reduced(full, size) else plain(
+                task_differences(runner.cfg, size) | other_sources(probe_parts(runner)))
+        return self.task_differs
 
     def kind_of(self, runner):
         """'frozen', 'fine-tuned' or 'from scratch': what a training does with its backbone."""
@@ -250,6 +260,7 @@ class ResultRecorder(Hook):
             pretraining={k: weights[k] for k in ('identity', 'differs') if weights.get(k)},
             model=model_facts(unwrapped(runner.model), cfg),
             kind=trained.get('kind') if trained else self.kind_of(runner),
+            differs=trained.get('differs') if trained else self.of_the_task(runner),
             enlarged_why=both(weights.get('enlarged_why'), why_enlarged(full, size)),
             predictions=predictions, versions=versions(), device=device(),
             wall_time_s=round(time.time() - self.started, 1),
@@ -287,6 +298,12 @@ def other_parts(recipe, fields, runner):
         return ''
     return {'labels': ', true parts', 'heads': ', encoder heads as parts',
             'learned': ', learned parts'}.get(source, f', {source} parts')
+
+
+def other_sources(fields):
+    """{field: ['learned', source]} where a probe chooses patches by parts that are not learned."""
+    return {key: ['learned', source] for key, source in fields.items()
+            if key in ('train_parts.source', 'val_parts.source') and source != 'learned'}
 
 
 def own_checkpoint(runner):

@@ -32,12 +32,12 @@ SEEDLESS = frozenset({'knn'})
 # Written as null where the writer does not know them, so that every line has the same keys.
 DOCUMENTARY = ('tables', 'epochs', 'iters', 'config_sha256', 'load_report', 'git_commit',
                'versions', 'device', 'wall_time_s', 'reduced_why', 'predictions', 'pretraining',
-               'model', 'kind', 'enlarged_why')
+               'model', 'kind', 'enlarged_why', 'differs')
 
 
 DOCUMENTARY_TYPES = dict(tables=list, versions=dict, load_report=dict, reduced_why=str,
                          predictions=str, git_commit=str, device=str, why=str, pretraining=dict,
-                         model=dict, kind=str, enlarged_why=str, provenance=str)
+                         model=dict, kind=str, enlarged_why=str, provenance=str, differs=dict)
 
 
 def append_result(path, record: dict) -> dict:

@@ -9,15 +9,19 @@ import torch.nn.functional as F
 from .parts import off_diagonal_cosines
 
 
-def reconstruction_loss(image: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of two images (B, C, H, W), 0-d (Eq. 5).
+def reconstruction_loss(image: torch.Tensor, reconstruction: torch.Tensor,
+                        over_colours: str = 'mean') -> torch.Tensor:
+    """Mean squared error of two images (B, C, H, W), mean over pixels and images, 0-d (Eq. 5).
 
-    The paper divides the sum over pixels by H * W and does not say how the squared difference of
-    two colours becomes a number. Ours: the mean over colours (and images), so that lambda of
-    Eq. 7 means the same for any number of colours.
+    over_colours: the paper divides the sum over pixels by H * W and does not say how the squared
+        difference of two colours becomes a number. 'mean' (ours): the mean of the C differences.
+        'sum': their sum, C times as much, so that lambda of Eq. 7 weighs 1 / C.
     """
     _check_same_shape(image, reconstruction, 'image', 'reconstruction')
-    return F.mse_loss(reconstruction.float(), image.float())
+    if over_colours not in ('mean', 'sum'):
+        raise ValueError(f"over_colours is {over_colours!r}, expected 'mean' or 'sum'")
+    loss = F.mse_loss(reconstruction.float(), image.float())
+    return loss * image.shape[1] if over_colours == 'sum' else loss
 
 
 def diversity_loss(maps: torch.Tensor) -> torch.Tensor:
@@ -30,12 +34,14 @@ def diversity_loss(maps: torch.Tensor) -> torch.Tensor:
 
 
 def part_loss(image: torch.Tensor, reconstruction: torch.Tensor, maps: torch.Tensor,
-              weight: float = 0.03) -> torch.Tensor:
+              weight: float = 0.03, over_colours: str = 'mean') -> torch.Tensor:
     """Eq. 5 plus ``weight`` times Eq. 6, 0-d (Eq. 7). weight: the paper's lambda (Sec. 4.1).
 
     maps: (B, P, L) as they come out of Eq. 2, before the blur, where Eq. 6 names them M.
+    over_colours: see `reconstruction_loss`.
     """
-    return reconstruction_loss(image, reconstruction) + weight * diversity_loss(maps)
+    return (reconstruction_loss(image, reconstruction, over_colours)
+            + weight * diversity_loss(maps))
 
 
 def masked_patch_loss(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

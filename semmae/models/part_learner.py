@@ -28,6 +28,8 @@ class PartLearner(BaseModel):
         not say.
     blur_kernel: side of the Gaussian blur on the maps, in patches (paper: 7, on 28x28).
     diversity_weight: lambda of Eq. 7 (paper: 0.03).
+    over_colours: Eq. 5 as the 'mean' (ours, default) or the 'sum' of the squared differences of the
+        three colours, against which lambda weighs a third; the paper does not say.
     token_weight: of the mean squared error of the layer-normed patch tokens, which a
         `PaintDecoder` predicts besides the image (ours; 0 in the paper). Parts then mean the same
         in more images, and in some runs the background falls apart (benchmarks/results/parts).
@@ -36,15 +38,17 @@ class PartLearner(BaseModel):
     """
 
     def __init__(self, encoder, decoder, num_parts=6, blur_kernel=7, diversity_weight=0.03,
-                 softmax_over='parts', token_weight=0., parts=None, data_preprocessor=None,
-                 init_cfg=None):
+                 softmax_over='parts', over_colours='mean', token_weight=0., parts=None,
+                 data_preprocessor=None, init_cfg=None):
         super().__init__(data_preprocessor or dict(type='semmae.ImagePreprocessor'), init_cfg)
         self.encoder = MODELS.build(encoder)
         d = self.encoder.embed_dims
         self.decoder = MODELS.build(dict(decoder, num_parts=num_parts, embed_dims=d))
         self.num_parts, self.blur_kernel = num_parts, blur_kernel
         self.diversity_weight, self.softmax_over = diversity_weight, softmax_over
-        self.token_weight = token_weight
+        self.over_colours, self.token_weight = over_colours, token_weight
+        if over_colours not in ('mean', 'sum'):
+            raise ValueError(f"over_colours is {over_colours!r}, expected 'mean' or 'sum'")
         if bool(token_weight) != (getattr(self.decoder, 'token', None) is not None):
             raise ValueError(f'token_weight is {token_weight}, so the decoder must '
                              f'{"" if token_weight else "not "}predict tokens; set both, or none: '
@@ -114,7 +118,7 @@ class PartLearner(BaseModel):
         maps = self.normalised(logits)
         reconstruction, tokens = self.reconstruct(maps, cls_token, patches)
         target = F.adaptive_avg_pool2d(images, reconstruction.shape[-2:])
-        loss = part_loss(target, reconstruction, maps, self.diversity_weight)
+        loss = part_loss(target, reconstruction, maps, self.diversity_weight, self.over_colours)
         if tokens is not None:
             wanted = F.layer_norm(patches, patches.shape[-1:])
             loss = loss + self.token_weight * F.mse_loss(tokens.float(), wanted)

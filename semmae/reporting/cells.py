@@ -26,8 +26,9 @@ def obstacles(record, cell) -> list:
 
     What a record does not tell is no obstacle: other tools record less.
     """
-    texts = [f'{field} {_value(own)} instead of {_value(wanted)}' for field, (wanted, own) in
-             ((record.get('pretraining') or {}).get('differs') or {}).items()]
+    differs = ((record.get('pretraining') or {}).get('differs'), record.get('differs'))
+    texts = [f'{field} {_value(own)} instead of {_value(wanted)}' for found in differs
+             for field, (wanted, own) in (found or {}).items()]
     texts += [record['enlarged_why']] if record.get('enlarged_why') else []
     if not protocol.same_quantity(record, cell):
         texts.append(f"metric {record['metric']} in {record['unit'] or 'no unit'}")

@@ -13,9 +13,11 @@ import pandas as pd
 
 FORMATS = ('markdown', 'latex', 'csv', 'html')
 LEGEND = (
-    'paper: the number as printed. ours: mean ± sample standard deviation (n runs); one run has no '
-    'spread. A run is one seed on one set of weights; different protocols are never averaged.',
-    "difference: ours minus paper, for results of the paper's size in the same metric; else -.",
+    'paper: the number as printed.',
+    'ours: mean ± sample standard deviation (n runs); one run has no spread. A run is one seed on '
+    'one set of weights. Different protocols or pre-trainings are never averaged.',
+    'difference: ours minus paper. Only a result that was made as the cell says stands in it; '
+    'what differs stands below, named by its difference.',
     'to the best: ours minus the best of ours in this table under one protocol, with 95 % '
     "intervals. seeds: would other trainings tell the same (Welch's t, two runs or more on both "
     'sides); images: would other test images, for these very weights (paired bootstrap of the '
@@ -66,8 +68,9 @@ def print_tables(frames):
 def _reading(frames):
     """How to read the columns of these tables."""
     columns = {column for frame in frames.values() for column in frame}
+    # A text on a column that these tables do not have is left out.
     return [text for text in LEGEND if OURS in columns and (
-        COMMAND in columns or not text.startswith(COMMAND))]
+        (about := text.split(':')[0]) in columns or about not in ('paper', 'difference', COMMAND))]
 
 
 def visible(text):

@@ -26,6 +26,7 @@ from .comparison import (
     training_marks,
     training_name,
 )
+from .provenance import origins
 
 TITLES = {
     1: 'Table 1. Integrating semantic information into MAE: linear probing on ImageNet-1k',
@@ -108,6 +109,10 @@ def _tables_apart(apart, numbers):
             by_row[record['row']].append(record)
         rows = sorted(by_row, key=lambda r: (order.index(r) if r in order else len(order), r))
         lines = [line for row in rows for line in _named_lines(by_row[row])]
+        # What may be compared stands together.
+        groups = [_conditions(line) for line in lines]
+        lines = [line for _, line in sorted(
+            zip(groups, lines), key=lambda pair: groups.index(pair[0]))]
         frame = _frame(lines, f'{TASKS.get(task, task)} on {dataset} (not comparable with the '
                               "paper's tables)")
         attrs = frame.attrs
@@ -118,6 +123,10 @@ def _tables_apart(apart, numbers):
             name += '-'
         frames[name] = frame
     return frames
+
+
+def _conditions(line):
+    return protocol.conditions((line['records'] or line['failed'])[0])
 
 
 def _named_lines(records):
@@ -243,10 +252,10 @@ def _why(record):
 
 
 def _how_it_came_about(records):
-    """What a reader should know of the choice of a number, and of runs that are averaged."""
+    """What a reader should know of the choice of a number, of the runs averaged and their code."""
     chosen = records[0]['protocol'].get('selection')
     note = [str(chosen)] if chosen else []
-    return note + mixed_versions(records)
+    return note + mixed_versions(records) + origins(records)
 
 
 def _command(cell):

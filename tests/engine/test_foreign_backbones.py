@@ -1,4 +1,4 @@
-"""Any backbone of mmpretrain trains, saves, is validated and leaves a result that can be compared."""
+"""Any backbone of mmpretrain trains, saves, is validated and leaves a comparable result."""
 from pathlib import Path
 
 import pytest
@@ -32,8 +32,8 @@ BACKBONES = {
         patch_size=16, out_type='cls_token'), None, 32),
     'ResNet': (dict(type='mmpretrain.ResNet', depth=18, stem_channels=8, base_channels=8), POOLED,
                64),
-    'TIMMBackbone': (dict(type='mmpretrain.TIMMBackbone', model_name='resnet10t', features_only=True,
-                          out_indices=[4]), POOLED, 512)}
+    'TIMMBackbone': (dict(type='mmpretrain.TIMMBackbone', model_name='resnet10t',
+                          features_only=True, out_indices=[4]), POOLED, 512)}
 
 
 def run(folder, name, toy, more='', **changes):

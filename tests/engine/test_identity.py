@@ -261,6 +261,19 @@ def test_a_learner_of_another_seed_is_the_same_learner():
     assert identity_on() == identity_on(manifest=LEARNED | dict(learner_sha256='c' * 64))
 
 
+def test_a_probe_names_the_part_store_that_chooses_its_patches():
+    runner = a_runner(Config.fromfile(REPO / 'mm_configs/mini/linprobe_p8_mini.py'))
+    data = Images(IMAGES, None)
+    for source in ('learned', 'labels'):
+        store = SimpleNamespace(manifest=LEARNED | dict(source=source))
+        data.pipeline = SimpleNamespace(transforms=[SimpleNamespace(store=store)])
+        runner._train_loop = runner._val_loop = SimpleNamespace(
+            dataloader=SimpleNamespace(dataset=data))
+        protocol = protocol_of(runner, {}, {})
+        assert protocol['train_parts.source'] == protocol['val_parts.source'] == source
+        assert protocol['val_parts.learner.model.blur_kernel'] == 3
+
+
 # ------------------------------------------------------------------ the recipe of a name
 def at_full_size(config, **options):
     """The identity of a training of a config at its full size, on any machine."""
@@ -313,3 +326,27 @@ def test_a_longer_training_than_the_papers_says_so():
     assert why_enlarged(full, dict(epochs=800, batch_size=8192, pixels=384)) == (
         '384 instead of 224 pixels a side')
     assert why_enlarged(full, ConfigDict(epochs=20)) == ''
+
+
+TASKS = ['semmae_linprobe.py', 'semmae_finetune.py', 'semmae_cub.py', 'semmae_upernet_ade20k.py',
+         'ablations/linprobe_vit-base-p16.py', 'ablations/cars_vit-base-p16.py']
+
+
+@pytest.mark.parametrize('name', TASKS)
+def test_a_task_that_is_not_done_as_its_config_says_fills_no_cell(name):
+    cfg = Config.fromfile(REPO / 'mm_configs' / name)
+    size = dict(batch_size=cfg.result.full.batch_size, num_train=cfg.result.full.num_train)
+    assert recipes.task_differences(cfg, size) == {}
+    other_network = copy.deepcopy(cfg)
+    other_network.model.backbone.update(arch='deit-small', patch_size=14)
+    assert recipes.task_differences(other_network, size) == {}
+    other_rate = changed(cfg, ('optim_wrapper', 'optimizer', 'lr'), .123)
+    assert recipes.task_differences(other_rate, size) == {
+        'optim_wrapper.optimizer.lr': [cfg.optim_wrapper.optimizer.lr, .123]}
+    assert 'num_train' in recipes.task_differences(cfg, size | dict(num_train=5))
+
+
+def test_a_task_that_is_not_ours_differs_from_nothing():
+    cfg = Config.fromfile(REPO / 'mm_configs/semmae_cub.py')
+    cfg.result.task = 'birds'
+    assert recipes.task_differences(cfg, {}) == {}

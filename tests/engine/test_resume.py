@@ -44,7 +44,8 @@ def test_it_ends_in_the_same_bits(by_name, name):
 def test_a_compiled_run_does_so_too(root):
     run = Run(root, 'pretrain', compile=True, ema=True)
     assert run.survives(7)
-    with pytest.raises(RuntimeError, match='cannot resume: the run differs: compile: True -> absent'):
+    said = 'cannot resume: the run differs: compile: True -> absent'
+    with pytest.raises(RuntimeError, match=said):
         run.resumed(7, compile=False)
     compiled, eager = (
         read_checkpoint(r.straight[0] / f'iter_{ITERS}.pth')['message_hub']['log_scalars'][
