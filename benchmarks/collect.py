@@ -35,12 +35,16 @@ def collect(folders, out):
             shutil.copyfile(source / record['predictions'], copy)
         lines.append(as_line(record).decode())
     write_text(out / 'results.jsonl', ''.join(lines))
-    records, _ = read_results(out)
+    write_text(out / 'tables.md', tables_of(out))
+    return len(lines)
+
+
+def tables_of(folder):
+    """Markdown: the tables of the results in ``folder``, those of parts last."""
+    records, _ = read_results([folder])
     text = render(measured(build_tables(records)))
     parts = render_parts(part_tables(records))
-    text += f'\n## How good the parts are\n\n{parts}' if parts else ''
-    write_text(out / 'tables.md', text)
-    return len(lines)
+    return text + (f'\n## How good the parts are\n\n{parts}' if parts else '')
 
 
 def write_text(path, text):

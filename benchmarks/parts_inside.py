@@ -31,7 +31,7 @@ from semmae.functional.losses import diversity_loss
 from semmae.functional.parts import blur_maps, border_share
 from semmae.models import PartLearner
 from semmae.registry import DATASETS, MODELS
-from semmae.reporting.part_tables import cell
+from semmae.reporting.part_tables import cell, origin_sentence
 
 TOY = Path('data/toy/imagenet')
 ARCH = dict(embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=384)
@@ -236,7 +236,9 @@ def table(records):
                          for r in records])
     cells = rows.groupby(['method', 'metric']).value.agg(list).map(cell).unstack('metric')
     order = [v for v in VARIANTS if v in cells.index]
-    return cells.loc[order, list(METRICS)].rename(columns=METRICS).to_markdown() + '\n'
+    text = cells.loc[order, list(METRICS)].rename(columns=METRICS).to_markdown() + '\n'
+    below = origin_sentence(records)
+    return text + (f'\n{below}\n' if below else '')
 
 
 def main():

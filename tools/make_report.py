@@ -1,9 +1,10 @@
-"""The HTML report of a mini suite.   python tools/make_report.py work_dirs/quickstart
+"""The HTML report of a folder of runs.   python tools/make_report.py work_dirs/quickstart
 
 Tables of its results and how each was measured, loss curves, and pictures of parts, masks,
 reconstructions and segmentations, in one file that loads nothing. DIR is the folder of a suite, as
 tools/run_suite.py mini leaves it (seed0, seed1, ...), that of one of its seeds, or one that holds
-results only, as benchmarks/results/transfer. What is missing is left out and named.
+results only, as benchmarks/results/transfer. Title and notes say what the results say. What is
+missing is left out and named; a folder with nothing to show is a mistake.
 """
 import argparse
 import sys
@@ -22,10 +23,7 @@ def main():
     from semmae.engine.launch import fail_clearly
     with fail_clearly():
         from semmae.engine.mini_report import mini_report
-        from semmae.files import writable_file
         out = args.out or args.dir / 'report/report.html'
-        if args.out:
-            writable_file(out, ('.html',))
         print(f'Report: {mini_report(args.dir, args.images, out)}')
 
 

@@ -3,7 +3,8 @@
 Prints the paper's Tables 1-7 with our results beside the printed numbers, and with --parts the
 tables of part quality instead (tools/part_quality.py).
 PATH: work dirs (searched for results.jsonl, and for what mmengine itself leaves of other runs) or
-result files. Imports neither torch nor mm*, and runs nothing that it reads.
+result files; a file without a single result is a mistake, a folder without any is none. Imports
+neither torch nor mm*, and runs nothing that it reads.
 Exit status: 0; 2 for a mistake in the command; 3 if --strict refuses the tables.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from semmae.evaluation.results import read_results
 from semmae.evaluation.work_dirs import read_everything
 from semmae.reporting.elsewhere import elsewhere_table, errata_table
 from semmae.reporting.part_tables import part_tables, render_parts
@@ -55,6 +57,23 @@ def one_value_each(argv):
     return words
 
 
+class NoResult(ValueError):
+    """A file that was named as one of results holds none."""
+
+
+def require_results(paths, records):
+    """`NoResult` for a file among ``paths`` that gave none of ``records`` and holds no result."""
+    sources = {record['source'] for record in records}
+    for path in (Path(path) for path in paths if not os.path.isdir(path)):
+        if str(path.resolve()) in sources:
+            continue
+        found, problems = read_results([path])  # newer results of another path may have replaced it
+        if not found:
+            why = '; '.join(text.removeprefix(f'{path}: ') for text in problems) or 'it is empty'
+            raise NoResult(f'{path} holds no result: {why}. Expected a results.jsonl, or a '
+                           'folder with some, as a training or test of this project leaves it')
+
+
 def not_shown(records, parts):
     """A text on the results that these tables leave out."""
     def has_place(record):
@@ -75,6 +94,7 @@ def main(argv=None):
         sys.stdout.reconfigure(encoding='utf-8')  # the tables hold ± and names of any language
     try:
         records, problems = read_everything(args.paths)
+        require_results(args.paths, records)
         if args.parts:
             frames, text = (f := part_tables(records)), render_parts(f, args.format)
         else:
@@ -84,7 +104,7 @@ def main(argv=None):
             elif not args.table:
                 frames |= dict(elsewhere=elsewhere_table(), errata=errata_table())
             text = render(frames, args.format)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NoResult) as error:
         print(f'make_tables.py: error: {error}', file=sys.stderr)
         return 2
     problems += not_shown(records, args.parts)

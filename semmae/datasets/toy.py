@@ -327,7 +327,8 @@ def run_jobs(jobs, workers):
         yield from pool.map(write_chunk, jobs)
 
 
-def main(argv=None):
+def arguments():
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(prog='python -m semmae.datasets.toy')
     parser.add_argument('--out', type=Path, required=True, metavar='DIR')
     parser.add_argument('--seed', type=int, default=0)
@@ -335,7 +336,19 @@ def main(argv=None):
     for name, default in (('imagenet', (3000, 1000)), ('cub', (800, 400)), ('ade', (600, 150))):
         parser.add_argument(f'--num-{name}', type=int, nargs=2, default=default,
                             metavar=('TRAIN', 'TEST'))
-    args = vars(parser.parse_args(argv))
+    return parser
+
+
+def training_images(argv) -> dict:
+    """{folder that a config reads: training images} of what a command with ``argv`` makes."""
+    args = arguments().parse_args(argv)
+    numbers = {'imagenet/train': args.num_imagenet[0], 'imagenet/val': args.num_imagenet[1],
+               'CUB_200_2011': args.num_cub[0], 'ADEChallengeData2016': args.num_ade[0]}
+    return {str(args.out / folder): number for folder, number in numbers.items()}
+
+
+def main(argv=None):
+    args = vars(arguments().parse_args(argv))
     try:
         root = write_toy(args.pop('out'), **args)
     except (ValueError, OSError) as error:

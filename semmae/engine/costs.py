@@ -22,12 +22,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from ..datasets import toy
 from ..datasets.part_store import list_images
 from ..registry import DATASETS
 from .conditions import pipeline, plain
 from .config import Options, read_config, read_dumped
 from .footprint import encoding_of, once, step_of, structure
 from .plan import history
+
+TOY = 'semmae.datasets.toy'  # the module that makes the toy sets, as commands name it
 
 
 @dataclass
@@ -53,12 +56,19 @@ def costs(runs, device=None, measured=(), known=None):
     device: what one device sustains (`engine.footprint.Device`); without it only measured times
     are given, with it also how many times the floor they are. measured: work directories whose
     logs say how long an iteration of the same model, batch and pipeline took. known: {folder:
-    images} of folders yet to be made.
+    images} of folders yet to be made, beside those that rows of the plan make.
     """
     speeds = measured_speeds(measured)
-    coming = [run.product.parent for run in runs if not (run.config or run.is_done)]
+    known = {**made_by(runs), **(known or {})}
     with quiet():
-        return [cost_of(run, device, speeds, known or {}, coming) for run in runs]
+        return [cost_of(run, device, speeds, known) for run in runs]
+
+
+def made_by(runs):
+    """{folder: training images} of the toy sets that ``runs`` still have to make."""
+    return {folder: images for run in runs if TOY in run.command and not run.is_done
+            for folder, images in toy.training_images(
+                run.command[run.command.index(TOY) + 1:]).items()}
 
 
 @contextmanager
@@ -72,7 +82,7 @@ def quiet():
         logging.disable(before)
 
 
-def cost_of(run, device, speeds, known, coming):
+def cost_of(run, device, speeds, known):
     if any(part.endswith('extract_parts.py') for part in run.command):
         return extraction(run, device, known)
     if not run.config:
@@ -83,7 +93,7 @@ def cost_of(run, device, speeds, known, coming):
     except FileNotFoundError as error:  # parts that are computed while it trains
         return Cost(source=f'not estimated: {error}')
     cost = Cost(disk=checkpoints(cfg, step), memory=memory(cfg, step, run.processes))
-    cost.images, cost.is_counted = training_images(cfg, known, coming)
+    cost.images, cost.is_counted = training_images(cfg, known, run.config)
     if 'KNN' in cfg.train_cfg.get('type', '') and cost.images:
         cost.memory += 4 * step.width * cost.images  # the features that it remembers
     count = iterations(cfg, cost.images, run.processes, run.steps)
@@ -109,25 +119,44 @@ def overrides(command):
 
 
 # ------------------------------------------------------------------ how often
-def training_images(cfg, known, coming):
+def training_images(cfg, known, config):
     """(images of an epoch or None, whether they were counted), repetitions included.
 
-    Counted, if the data set can be read; unknown, if it is below a folder that a row of the plan
-    still has to make (``coming``); else the recipe's number.
+    Of ``known``, else counted if the data set can be read, else stated by the recipe of the file
+    ``config``.
     """
     outer = cfg.train_dataloader.dataset
     inner = outer.get('dataset', outer)
-    root, is_counted = str(inner.get('data_root')), True
+    root, is_counted = images_of(cfg), True
     try:
         bare = plain(dict(inner, pipeline=[],
                           **(dict(part_store=None) if 'part_store' in inner else {})))
         images = known.get(root) or once(repr(bare), lambda: len(DATASETS.build(Config(bare))))
     except (FileNotFoundError, ValueError, RuntimeError):
-        if any(Path(root).is_relative_to(folder) for folder in coming):
-            return None, False
-        stated = cfg.get('recipe') or cfg.get('result') or {}
-        images, is_counted = stated.get('full', {}).get('num_train'), False
+        images, is_counted = stated_images(cfg, config), False
     return images and images * max(1, -(-outer.get('min_length', 0) // images)), is_counted
+
+
+def stated_images(cfg, config):
+    """The recipe's number of training images, or None where it says nothing about this training.
+
+    It is that of the recipe's own data at the recipe's size: not of the other folder that an option
+    names, nor of a config that is shorter or has smaller images than the recipe.
+    """
+    stated = cfg.get('recipe') or cfg.get('result') or {}
+    full, train = stated.get('full', {}), cfg.train_cfg
+    side = (cfg.model.get('backbone') or {}).get('img_size')
+    size = dict(epochs=train.get('max_epochs'), iters=train.get('max_iters'),
+                pixels=side[0] if isinstance(side, (list, tuple)) else side)
+    is_whole = all(size[name] == full[name] for name in size if name in full)
+    is_own = images_of(cfg) == images_of(read_config(config))
+    return full.get('num_train') if is_whole and is_own else None
+
+
+def images_of(cfg):
+    """The folder that a config trains on."""
+    outer = cfg.train_dataloader.dataset
+    return str(outer.get('dataset', outer).get('data_root'))
 
 
 def iterations(cfg, images, processes, steps):
@@ -183,14 +212,13 @@ def extraction(run, device, known):
     args = parser.parse_known_args(run.command[at + 1:])[0]
     cfg = read_config(args.config)
     cfg.model.encoder.grid = args.grid or cfg.model.encoder.grid
-    data = cfg.train_dataloader.dataset.dataset
     cost = Cost()
     try:
         cost.images = known.get(args.images) or len(list_images(args.images))
         cost.is_counted = True
     except FileNotFoundError:
-        if Path(args.images) == Path(data.data_root):
-            cost.images = cfg.recipe.full.num_train
+        if Path(args.images) == Path(images_of(cfg)):
+            cost.images = stated_images(cfg, args.config)
     if not cost.images:
         return cost
     cost.disk = 2 * cfg.model.encoder.grid ** 2 * cost.images
@@ -239,8 +267,8 @@ time     {how}; not validation and what waits for data
 memory   of one process: parameters, optimiser and the peak of gradients and features of its batch,
          in the config's precision; not CUDA's own, workspaces, fragments and masks
 disk     checkpoints that are kept and part stores; not logs, pictures and predictions
-images   *: the data set was not found, the number is the recipe's. Where a cell is empty nothing is
-         known: commands are not estimated, and some data are yet to be made"""
+images   of the data, or of those that a row makes; *: the data were not found, the number is the
+         recipe's. Where a cell is empty nothing is known: commands are not estimated"""
 
 
 def show(runs, found, console, device=None):

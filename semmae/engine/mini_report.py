@@ -1,8 +1,11 @@
-"""The report of a mini suite: what it trained, in tables, curves and pictures."""
+"""The report of a folder of runs: what was measured, in tables, curves and pictures."""
+from collections import defaultdict
 from html import escape
 from pathlib import Path
 
 from ..evaluation.work_dirs import read_everything
+from ..files import writable_file
+from ..reporting.cells import network
 from ..reporting.figures import loss_curves, read_scalars
 from ..reporting.part_tables import health_of, part_tables, render_parts
 from ..reporting.render import render
@@ -11,9 +14,9 @@ from ..reporting.tables import build_tables, measured
 from .pictures import draw_masks, draw_parts, draw_reconstructions, draw_segmentations
 
 MINI = Path('mm_configs/mini')
-NOTE = ('These are reduced runs: a few thousand small images, a ViT of half a million parameters, '
-        '{seeds}. They show that every stage runs and learns. They do not say whether SemMAE is '
-        'better than MAE.')
+REDUCED = ('Reduced runs show that every stage runs and learns. They are not comparable with the '
+           "paper's numbers and do not say which method is better at the paper's size.")
+FEW = 6  # sizes or reasons that a note names one by one
 CURVES = (  # (heading, caption, name of the picture, {title: row})
     ('Pre-training loss', 'Mean squared error on masked, normalised patches. SemMAE rises with '
      'alpha, because its masks become harder; the two curves are not a comparison.', 'loss',
@@ -122,30 +125,105 @@ def draw_all(seeds, images, where):
                       if heading not in drawn]
 
 
+def few(texts, between=', '):
+    """The first texts in their order, each once, and how many more there are."""
+    texts = list(dict.fromkeys(texts))
+    more = [f'and {len(texts) - FEW} more'] if len(texts) > FEW else []
+    return between.join(texts[:FEW] + more)
+
+
+def title_of(folder, records):
+    """What a report is called: by the data sets of its results, else by its folder.
+
+    Those of tests of parts count where there is no other.
+    """
+    others = [record for record in records if not record['task'].startswith('parts')]
+    datasets = few(sorted({record['dataset'] for record in others or records}), '; ')
+    return f'Results on {datasets}' if datasets else f'Pictures of {folder.resolve().name}'
+
+
+def about(records):
+    """Texts on what results say of themselves: seeds, images, networks, what is reduced and how."""
+    seeds = len({record['seed'] for record in records if record['seed'] is not None})
+    known = [network(record) for record in records]
+    pixels = sorted({int(found['pixels']) for found in known
+                     if str(found['pixels']).isdecimal()})
+    networks = few(sorted(network_in_words(*pair) for pair in zip(records, known)
+                          if pair[1]['arch']))
+    said = [plural(seeds, 'seed') if seeds else '',
+            f'images of {few(map(str, pixels))} pixels a side' if pixels else '',
+            f'networks: {networks}' if networks else '']
+    text = '; '.join(text for text in said if text)
+    texts = [f'{text[0].upper()}{text[1:]}.'] if text else []
+    reduced = [record for record in records if record['reduced']]
+    if reduced:
+        number = 'All results' if len(reduced) == len(records) else (
+            f'{len(reduced)} of {len(records)} results')
+        texts.append(f"{number} are reduced, smaller than the paper's. {reasons(reduced)}")
+        texts += [REDUCED] if len(reduced) == len(records) else []
+    return texts
+
+
+def network_in_words(record, found):
+    """'96 wide with 4 layers, 8x8 patches, 0.46 million parameters', as far as it is recorded."""
+    parameters, patch = (record.get('model') or {}).get('parameters'), found['patch_size']
+    return ', '.join(text for text in (
+        str(found['arch']), f'{patch}x{patch} patches' if patch else '',
+        f'{parameters / 1e6:.2g} million parameters' if parameters else '') if text)
+
+
+def reasons(reduced):
+    """In what results are reduced, a sentence for pre-training and for each task."""
+    seen = defaultdict(list)
+    for record in reduced:
+        for text in filter(None, (record.get('reduced_why') or '').split('; ')):
+            why = text.removeprefix('pre-training: ')
+            seen['Pre-training' if why != text else
+                 f"{record['task']} on {record['dataset']}"].append(why)
+    order = sorted(seen, key=lambda name: (name != 'Pre-training', name))
+    return few([f'{name}: {few(seen[name], "; or ")}.' for name in order], ' ') or (
+        'The records do not say in what.')
+
+
 def mini_report(folder, images, out):
     """Write the report of ``folder`` to ``out``; returns the path.
 
-    folder: of one seed of a mini suite, of a suite (``seed0``, ``seed1``, ...), or of results only.
+    folder: of one seed of a suite, of a suite (``seed0``, ``seed1``, ...), or of results only.
     Tables and protocols are of all its results. A picture or curve without its files is left out,
-    and a note names what is missing.
+    and a note names what is missing. Nothing at all to show is a ValueError, and nothing is
+    written.
     """
-    folder, out = Path(folder), Path(out)
+    folder, out = require_folder(Path(folder)), Path(out)
     records, problems = read_everything([folder])
     seeds = seeds_of(folder)
+    if records:  # before minutes of drawing; for an empty folder no other is made
+        writable_file(out, ('.html',))
     pictures, left_out = draw_all(seeds, images, out.parent / 'pictures')
+    more = health(seeds)
+    if not (records or pictures or more):
+        raise ValueError(f'{folder} holds no result and nothing to make pictures of'
+                         f'{"".join(f"; {problem}" for problem in problems)}. Expected what '
+                         'tools/run_suite.py leaves. Run: python tools/run_suite.py mini')
+    writable_file(out, ('.html',))
     tables = render(measured(build_tables(records)), 'html', links=True)
     parts = part_tables(records)
-    more = health(seeds)
     if parts:
         more = ('<h2>How good the parts are</h2><p>Measured on images that have true parts, '
                 'whatever images the parts were learned from.</p>'
                 + render_parts(parts, 'html') + more)
-    notes, number = [], len({record['seed'] for record in records})
-    if any(record['reduced'] for record in records):
-        notes.append(NOTE.format(seeds='one seed' if number == 1 else plural(number, 'seed')))
+    notes = about(records)
     if not pictures:
         notes.append(f'No pictures and no curves: {folder} has none of the files they are made of.')
     elif left_out:
         notes.append(f'Left out: {"; ".join(left_out)}.')
-    return write_report(out, 'SemMAE, mini size', records, tables.replace(
+    return write_report(out, title_of(folder, records), records, tables.replace(
         '</body>', f'{more}</body>'), pictures, [*notes, *problems])
+
+
+def require_folder(folder):
+    if not folder.exists():
+        raise FileNotFoundError(f'no folder at {folder}. Expected what tools/run_suite.py leaves. '
+                                'Run: python tools/run_suite.py mini')
+    if not folder.is_dir():
+        raise ValueError(f'{folder} is a file, expected the folder of a suite or of results')
+    return folder

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from .provenance import origins
 from .render import csv_text, markdown_text, render, visible
 
 # {title: {metric: its name in the table}}; 1 image counts as much as any other.
@@ -31,6 +32,7 @@ def part_tables(records) -> dict:
     Values are in percent (parts used: a number), as mean +- sample standard deviation (n) over
     seeds; one seed has no spread. Results under different protocols (encoder, grid, number of
     parts, view) stand in tables of their own. The best of the first column stands first.
+    ``frame.attrs['origins']`` is '' or a sentence on results that no commit leads back to.
     """
     frames = {}
     latest = {}
@@ -42,7 +44,8 @@ def part_tables(records) -> dict:
         return frames
     data = pd.DataFrame([dict(
         label=label_of(r, latest.values()), dataset=r['dataset'], metric=r['metric'],
-        value=r['value'], conditions=conditions_of(r), note=note(r)) for r in latest.values()])
+        value=r['value'], conditions=conditions_of(r), note=note(r), record=r)
+        for r in latest.values()])
     for title, metrics in TABLES.items():
         part = data[data.metric.isin(metrics)]
         for _, group in part.groupby('conditions', sort=True):
@@ -56,7 +59,14 @@ def part_tables(records) -> dict:
             if (title, dataset, said) in frames:  # in what they differ, no word of the note says
                 said += ', ' + ', '.join(text for text in group.conditions.iloc[0][2:] if text)
             frames[title, dataset, said] = table.rename(columns=metrics)
+            frames[title, dataset, said].attrs['origins'] = origin_sentence(group.record)
     return frames
+
+
+def origin_sentence(records):
+    """'' or how many of the results of a table were measured with code that no commit holds."""
+    texts = [text if text[0].isdigit() else f'all results {text}' for text in origins(records)]
+    return f'Code: {"; ".join(texts)}.' if texts else ''
 
 
 def conditions_of(record):
@@ -99,15 +109,18 @@ def render_parts(frames, format='markdown') -> str:
     parts = []
     for (title, dataset, note), frame in frames.items():
         shown = frame.rename_axis(columns=None).reset_index().map(lambda c: text(visible(c)))
-        parts.append(write(*(text(visible(t)) for t in (f'{title}: {dataset}', note)), shown))
+        below = frame.attrs.get('origins', '')
+        parts.append(write(*(text(visible(t)) for t in (f'{title}: {dataset}', note, below)),
+                           shown))
     return '\n'.join(parts)
 
 
 def _plain(key, frame):
     """A table of parts in the form that `render` takes."""
     title, dataset, note = key
+    below = frame.attrs.get('origins', '')
     frame = frame.rename_axis(columns=None).reset_index().astype(object)
-    frame.attrs = dict(title=f'{title}: {dataset}', legend=[note], bold=[])
+    frame.attrs = dict(title=f'{title}: {dataset}', legend=[t for t in (note, below) if t], bold=[])
     return frame
 
 
@@ -136,9 +149,11 @@ def _health(texts):
 
 
 WRITERS = {
-    'markdown': (markdown_text, lambda title, note, frame: '\n'.join((
-        f'**{title}** ({note})', '', frame.to_markdown(index=False, disable_numparse=True), ''))),
-    'csv': (csv_text, lambda title, note, frame: frame.assign(
-        table=title, protocol=note).to_csv(index=False)),
-    'html': (escape, lambda title, note, frame:
-             f'<h3>{title}</h3><p>{note}</p>{frame.to_html(index=False, escape=False, border=0)}')}
+    'markdown': (markdown_text, lambda title, note, below, frame: '\n'.join((
+        f'**{title}** ({note})', '', frame.to_markdown(index=False, disable_numparse=True), '',
+        *((below, '') if below else ())))),
+    'csv': (csv_text, lambda title, note, below, frame: frame.assign(
+        table=title, protocol=note, code=below).to_csv(index=False)),
+    'html': (escape, lambda title, note, below, frame:
+             f'<h3>{title}</h3><p>{note}</p>{frame.to_html(index=False, escape=False, border=0)}'
+             + (f'<p>{below}</p>' if below else ''))}

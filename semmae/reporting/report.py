@@ -22,6 +22,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from ..evaluation.protocol import anchor, is_percent
+from .provenance import origins
 from .render import visible
 
 PNG = b'\x89PNG\r\n\x1a\n'
@@ -53,10 +54,25 @@ def write_report(out, title, records, frames_html, pictures=(), notes=()) -> Pat
         tables=Markup(tables), headings=headings, facts=facts(records),
         reading=next((id for id, heading in headings if heading == READING), None),
         has_links='href="#p-' in tables, protocols=protocols(records), run_fields=RUN_FIELDS,
-        made=datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC'))
+        made=datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC'),
+        results=digest_of(records))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(html, encoding='utf-8', newline='\n')  # the hash of the script is over these
     return out
+
+
+def digest_of(records) -> str:
+    """sha256 of what records say; neither their order nor the file they were read from counts."""
+    lines = sorted(json.dumps({k: v for k, v in record.items() if k != 'source'}, sort_keys=True)
+                   for record in records)
+    return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
+
+
+def digest_in(path) -> str:
+    """The `digest_of` the records that a report was made of; '' where it does not tell."""
+    found = re.search(r'<meta name="results" content="([0-9a-f]{64})">',
+                      Path(path).read_text(encoding='utf-8')[:4096])
+    return found[1] if found else ''
 
 
 def figure(heading, caption, path, alt=''):
@@ -135,6 +151,7 @@ def facts(records):
              ('Machine', listed(each('device'))),
              ('Code', listed([(text[:12] if re.fullmatch('[0-9a-f]{40}', text) else text, n)
                               for text, n in each('git_commit')]))]
+    said += [('Provenance', visible('; '.join(texts)))] if (texts := origins(records)) else []
     found = defaultdict(set)
     for record in records:
         versions = record.get('versions')
@@ -175,6 +192,7 @@ def protocols(records):
             result=visible(f"{result} on {first['dataset']} ({first['split']})"),
             fingerprint=visible(first['fingerprint']), is_reduced=first['reduced'],
             why=visible(first.get('reduced_why') or ''),
+            code=visible('; '.join(origins(group))),
             runs=[[text_of(record.get(name)) for name in RUN_FIELDS] for record in group],
             protocol=[(visible(name), 'null' if value is None else text_of(value))
                       for name, value in sorted(flat(first['protocol']), key=itemgetter(0))]))

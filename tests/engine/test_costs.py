@@ -11,9 +11,10 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from rich.console import Console
 
-from benchmarks.suite import MINI, PAPER, Row, Suite
+from benchmarks.suite import MINI, PAPER, PARTS_CUB, TABLE3_TRUE, TRANSFER, Row, Suite
 from semmae.engine import costs as module
-from semmae.engine.costs import costs, duration, optimizer_states, scaled, show
+from semmae.engine.config import read_config
+from semmae.engine.costs import costs, duration, optimizer_states, scaled, show, stated_images
 from semmae.engine.footprint import Alive, Device, encoding_of, probe, step_of
 from semmae.engine.launch import prepare
 from semmae.engine.plan import plan
@@ -184,18 +185,56 @@ def test_time_of_a_training_that_ran_before_is_measured(toy, tmp_path):
     assert costs(runs, measured=[tmp_path / 'old'])[0].seconds is None
 
 
-def test_images_come_from_the_data_the_recipe_or_are_not_known_yet(tmp_path, monkeypatch):
+def test_images_come_from_the_recipe_where_the_data_are_absent(tmp_path):
     runs = plan(PAPER, tmp_path, ['semmae_p16', 'store_28_val'])
     found = dict(zip((run.id for run in runs), costs(runs)))
     assert (found['semmae_p16'].images, found['semmae_p16'].is_counted) == (1281167, False)
     assert found['store_14'].disk == 2 * 14 ** 2 * 1281167
     assert found['store_28_val'].images is None, 'no config says how many there are'
+
+
+@pytest.fixture
+def without_data(tmp_path, monkeypatch):
+    """The repository's configs in a working directory that has no data."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'mm_configs').symlink_to(Path(module.__file__).parents[2] / 'mm_configs')
-    runs = plan(MINI, tmp_path, ['mae_p16'])
-    assert costs(runs)[-1].images is None, 'the row data makes them'
+
+
+def test_images_that_a_row_of_the_plan_makes_are_those_of_its_command(tmp_path, without_data):
+    runs = plan(MINI, tmp_path)
+    found = dict(zip((run.id for run in runs), costs(runs)))
+    assert {name: cost.images for name, cost in found.items() if cost.images} == dict(
+        mae_p16=3000, parts=3000, store_8=3000, semmae_p16=3000, **{
+            'linprobe/mae_p16': 3000, 'linprobe/semmae_p16': 3000, 'linprobe/scratch': 3000,
+            'cub/mae_p16': 800, 'cub/semmae_p16': 800, 'ade20k/mae_p16': 600,
+            'ade20k/semmae_p16': 600})
+    assert all(cost.is_counted for cost in found.values() if cost.images)
     known = costs(plan(MINI, tmp_path, ['mae_p16'], images='mine'), known={'mine': 2000})[-1]
     assert (known.images, known.is_counted) == (4000, True), 'repeated to 3000 at least'
+    table3 = plan(TABLE3_TRUE, tmp_path, ['store_val', 'semmae_p8'])
+    images = {run.id: cost.images for run, cost in zip(table3, costs(table3))}
+    assert (images['store'], images['store_val'], images['semmae_p8']) == (8000, 5000, 8000)
+
+
+@pytest.mark.parametrize('suite', [MINI, PARTS_CUB, TRANSFER])
+def test_reduced_configs_never_take_the_recipes_number_of_images(suite, tmp_path, without_data):
+    runs = [run for run in plan(suite, tmp_path, images='data/imagenet/train')
+            if not run.id.startswith('data')]
+    assert not any(cost.images for cost in costs(runs))
+
+
+@pytest.mark.parametrize('config', sorted(Path('mm_configs/mini').glob('*.py')), ids=str)
+def test_no_mini_config_states_how_many_images_it_trains_on(config):
+    assert stated_images(Config.fromfile(config), config) is None
+
+
+@pytest.mark.parametrize('row', [row for row in PAPER.rows if row.config], ids=lambda row: row.id)
+def test_a_config_of_the_papers_size_states_how_many_images_it_trains_on(row):
+    cfg = read_config(row.config)
+    stated = (cfg.get('recipe') or cfg.get('result'))['full']['num_train']
+    assert stated_images(cfg, row.config) == stated > 3000
+    cfg.train_dataloader.dataset.get('dataset', cfg.train_dataloader.dataset).data_root = 'mine'
+    assert stated_images(cfg, row.config) is None
 
 
 def test_several_processes_share_the_images_and_hold_buckets_each():

@@ -346,7 +346,7 @@ def test_a_report_of_one_seed_names_what_it_leaves_out(segmented, photos, tmp_pa
     folder = segmented['mae_p16'].parents[1]
     html = unescape(mini_report(folder, photos, tmp_path / 'report.html').read_text())
     assert html.count('<figure') == 1 and 'Validation images, each with its true label map' in html
-    assert 'half a million parameters, one seed.' in html
+    assert '<p>1 seed' in html and '<h1>Results on toy</h1>' in html
     left_out = html[html.index('Left out: '):html.index('<nav')]
     assert 'Semantic parts (no epoch_N.pth in ' in left_out and 'store_8)' in left_out
     assert 'Pre-training loss (no loss logged in ' in left_out and 'Segmentations' not in left_out
@@ -365,7 +365,7 @@ def test_a_report_of_a_suite_is_of_all_seeds_with_pictures_of_the_first_that_has
                     checkpoint_sha256=str(other)))
     (tmp_path / 'seed0').mkdir()
     html = unescape(mini_report(tmp_path, photos, tmp_path / 'r' / 'report.html').read_text())
-    assert '4 seeds: 2, 10, 102, 110' in html and 'half a million parameters, 4 seeds.' in html
+    assert '4 seeds: 2, 10, 102, 110' in html and '<p>4 seeds' in html
     assert html.count('<figure') == 1 and 'in all columns. Of seed2.' in html
     assert '20.00, 20.00, 20.00, 20.00 % on toy (val)' in html
 
