@@ -19,7 +19,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     parser.add_argument('suite', choices=sorted(SUITES))
     parser.add_argument('--checkpoint', help='evaluate this file instead of own pre-trainings')
-    parser.add_argument('--only', nargs='+', default=[], metavar='ROW')
+    parser.add_argument('--only', nargs='+', metavar='ROW')
+    parser.add_argument('--interpolate-offset', type=float, metavar='N', help='with --checkpoint: '
+                        'how its code resizes positions; 0.1 for DINO, iBOT and AttMask, else 0')
     parser.add_argument('--dry-run', action='store_true',
                         help='print the plan, what it costs and its commands; run nothing')
     parser.add_argument('--tflops', type=float, metavar='N', help='for the times of --dry-run: '
@@ -43,6 +45,8 @@ def main():
     parser.add_argument('--keep-going', action='store_true',
                         help='after a failure still run what does not need the failed row')
     args = parser.parse_args()
+    if args.interpolate_offset is not None and not args.checkpoint:
+        parser.error('--interpolate-offset goes with --checkpoint FILE')
     if args.bandwidth and not args.tflops or args.probe and args.tflops:
         parser.error('--bandwidth goes with --tflops, and --probe with neither: found '
                      f'--tflops {args.tflops}, --bandwidth {args.bandwidth}')
@@ -63,7 +67,7 @@ def main():
         gpus = args.gpus or (int(os.environ.get('GPUS', 8)) if args.launcher == 'slurm'
                              else count_gpus())
         runs = plan(suite, work_dir, args.only, args.checkpoint, args.seeds, images, gpus,
-                    args.launcher)
+                    args.launcher, args.interpolate_offset)
         if args.dry_run:
             from semmae.engine.costs import costs, show
             with console.status('counting what each row costs'):

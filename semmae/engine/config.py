@@ -1,5 +1,6 @@
 """Configs and their overrides, with a mistake in either found before anything is built."""
 import difflib
+import inspect
 import re
 from argparse import ArgumentError
 from pathlib import Path
@@ -9,15 +10,21 @@ from mmengine.config import Config, DictAction
 from ..evaluation import dumped_config
 from .length import follow_length, follow_length_of_file, length_of
 
-# Keys that a config may leave out.
-OPTIONAL = ('model.backbone.init_cfg', 'model.backbone.init_cfg.checkpoint',
-            'model.backbone.init_cfg.checkpoint_key', 'model.encoder.checkpoint_key',
-            'model.backbone.layer_scale_init_value', 'model.backbone.rel_pos_bias',
-            'model.backbone.is_pos_embed_fixed', 'model.backbone.interpolate_offset',
+# Keys that a config may leave out, beside what the class of their dict takes.
+OPTIONAL = ('model.backbone.init_cfg.checkpoint', 'model.backbone.init_cfg.checkpoint_key',
             'result.recipe', 'result.method', 'result.selected_from',
-            'train_dataloader.dataset.min_length', 'train_dataloader.dataset.max_damaged',
-            'optim_wrapper.accumulative_counts', 'optim_wrapper.clip_grad',
             'optim_wrapper.clip_grad.max_norm')
+
+# Top-level keys that mmengine's runner or this package reads. All others are variables of a config
+# file, which are resolved before an option could change them.
+READ = frozenset({
+    'model', 'work_dir', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg',
+    'val_cfg', 'test_cfg', 'auto_scale_lr', 'optim_wrapper', 'param_scheduler', 'val_evaluator',
+    'test_evaluator', 'default_hooks', 'custom_hooks', 'data_preprocessor', 'load_from', 'resume',
+    'launcher', 'env_cfg', 'log_processor', 'log_level', 'visualizer', 'default_scope',
+    'randomness', 'experiment_name', 'model_wrapper_cfg', 'sync_bn', 'find_unused_parameters',
+    'activation_checkpointing', 'efficient_conv_bn_eval', 'custom_imports', 'compile', 'compiled',
+    'recipe', 'result', 'allow_elastic'})
 
 # Numbers that may also be a word: 'dynamic'.
 ALSO_WORDS = ('loss_scale',)
@@ -118,25 +125,80 @@ def read_dumped(path) -> Config:
 
 
 def check_option(cfg, path, key, value):
-    """ValueError for a key that is not there, or a number that would become something else."""
+    """ValueError for a key that nothing reads, or a number that would become something else.
+
+    A key may be missing in the config if the class that its dict configures takes it.
+    """
     if key.startswith('+') or key in OPTIONAL:
         return
-    node = cfg._cfg_dict
+    node, top = cfg._cfg_dict, key.split('.')[0]
+    if top in node and top not in READ:
+        raise ValueError(resolved_already(cfg, path, key))
     *parents, last = key.split('.')
     for part in parents:
         node = step(node, part)
-    if not (last in map(str, range(len(node))) if isinstance(node, (list, tuple)) else
+    if last in map(str, range(len(node))) if isinstance(node, (list, tuple)) else (
             isinstance(node, dict) and last in node):
-        near = difflib.get_close_matches(key, [k for k, _ in dotted(cfg._cfg_dict)], n=1)
-        raise ValueError(
-            f'--cfg-options {key}: {path} has no such key. '
-            + (f'Did you mean {near[0]}? ' if near else f'At that place it has {names(node)}. ')
-            + f'A new one is added by +{key}=VALUE')
-    was = step(node, last)
+        was = step(node, last)
+    else:
+        taken = parameters_of(node, cfg.get('default_scope', 'mmengine'))
+        if last not in taken:
+            known = [k for k, _ in dotted(cfg._cfg_dict)] + [
+                '.'.join([*parents, name]) for name in taken]
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f'Did you mean {near[0]}' if near else f'At that place it has {names(node)}'
+            raise ValueError(f'--cfg-options {key}: {path} has no such key. {hint}'
+                             f'{"?" if near else "."} A new one is added by +{key}=VALUE')
+        was = taken[last]
     kind = next((kind for kind in (bool, (int, float)) if isinstance(was, kind)), None)
     if kind and isinstance(value, str) and last not in ALSO_WORDS:
         raise ValueError(f'--cfg-options {key}: found the text {value!r}, expected '
                          f'{"True or False" if kind is bool else "a number"}, as {was} in {path}')
+
+
+def resolved_already(cfg, path, key):
+    """Why a variable of a config file cannot be set, and the keys that have its value."""
+    value = cfg._cfg_dict.get(key)
+    same = [k for k, v in dotted({k: v for k, v in cfg._cfg_dict.items() if k in READ})
+            if type(v) is type(value) and v == value and not isinstance(v, (dict, list, bool))]
+    named = f', which have its value: {", ".join(same[:6])}' if same else ''
+    return (f'--cfg-options {key}: nothing reads this variable of {path} any more. Expected the '
+            f'keys that it was put into{named}. Or write a config with _base_ = [{str(path)!r}] '
+            'and these keys')
+
+
+def parameters_of(node, scope):
+    """{name: default or None} that the class of ``dict(type=...)`` takes; {} if there is none.
+
+    Classes above it count as long as ``**kwargs`` are passed on.
+    """
+    found, cls = {}, class_of(node.get('type') if isinstance(node, dict) else None, scope)
+    for base in cls.__mro__ if inspect.isclass(cls) else ():
+        if '__init__' not in vars(base):
+            continue
+        parameters = inspect.signature(base.__init__).parameters.values()
+        for parameter in list(parameters)[1:]:
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                found.setdefault(parameter.name, None if parameter.default is parameter.empty
+                                 else parameter.default)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return found
+
+
+def class_of(name, scope):
+    """The class that is registered under a name, in whichever registry, or None."""
+    if not isinstance(name, str):
+        return name
+    from mmengine import registry
+
+    from .. import registry as ours  # noqa: F401  registers everything
+    for root in vars(registry).values():
+        if isinstance(root, registry.Registry):
+            with root.switch_scope_and_registry(scope) as current:
+                if (found := current.get(name)) is not None:
+                    return found
+    return None
 
 
 def names(node):

@@ -49,12 +49,14 @@ class Run:
         return self.work_dir / 'console.log'
 
 
-def plan(suite, work_dir, only=(), checkpoint=None, seeds=(0,), images=None, gpus=0,
-         launcher=None):
+def plan(suite, work_dir, only=None, checkpoint=None, seeds=(0,), images=None, gpus=0,
+         launcher=None, offset=None):
     """The runs of a suite in an order in which every one comes after what it needs.
 
-    only: row ids; these and what they need. checkpoint: the suite's tasks on this file instead of
-    its own pre-trainings. gpus: start trainings on at most this many GPUs, or processes.
+    only: row ids; these and what they need; None: all rows. An empty selection is a ValueError.
+    checkpoint: the suite's tasks on this file instead of its own pre-trainings; offset: how its
+    positions are resized (`tasks.tasks_on`).
+    gpus: start trainings on at most this many GPUs, or processes.
     launcher: 'pytorch' (tools/dist_train.sh), 'slurm' (tools/slurm_train.sh), or None:
     dist_train.sh where a training gets more than one process. The runs of a mini suite have
     batches of their own and get one process each.
@@ -63,13 +65,17 @@ def plan(suite, work_dir, only=(), checkpoint=None, seeds=(0,), images=None, gpu
         raise ValueError(f'{work_dir}, {images}: overrides of a config cannot carry spaces and '
                          'commas; choose other paths (--work-dir), or link to them')
     rows = {row.id: row for row in suite.rows}
-    for name in only:
+    for name in only or ():
         suite.require_available(name, bool(checkpoint))
     if checkpoint:
         from .tasks import tasks_on
-        found = tasks_on(suite, checkpoint, only)
+        found = tasks_on(suite, checkpoint, only or (), offset)
         rows |= {row.id: row for row in found}
         only = [row.id for row in found]
+    only = list(rows) if only is None else only
+    if not only or not seeds:
+        raise ValueError(f'nothing to run: got rows {list(only)} and seeds {list(seeds)}, expected '
+                         'at least one of each')
     for name in only:
         if name not in rows:
             hint = ('it evaluates weights from elsewhere: give them with --checkpoint FILE'
@@ -77,7 +83,7 @@ def plan(suite, work_dir, only=(), checkpoint=None, seeds=(0,), images=None, gpu
             raise ValueError(f"the suite has no row '{name}'; {hint}")
     runs = {}
     for seed in seeds:
-        for name in wanted(rows, only or list(rows)):
+        for name in wanted(rows, only):
             run = fill(rows, rows[name], Path(work_dir), seed, images or suite.images,
                        0 if suite.is_mini else gpus, launcher)
             runs.setdefault((run.product, run.id), run)

@@ -1,4 +1,5 @@
 """The tasks of a suite on a checkpoint from anywhere, with the options that make its network."""
+import re
 from pathlib import Path
 
 from mmengine.config import Config
@@ -7,11 +8,42 @@ from ..files import sha256
 from .checkpoint import anatomy, backbone_state, read_checkpoint
 from .layouts import options_of
 
+# Their code resizes positions by a factor with 0.1 added to the grid: `interpolate_pos_encoding` of
+# https://github.com/facebookresearch/dino, of bytedance/ibot and gkakogeorgiou/attmask.
+ADDS_A_TENTH = re.compile(r'(dino(?!v[23])|ibot|attmask)', re.IGNORECASE)
+# Names of weights whose code resizes to the new size.
+ADDS_NOTHING = re.compile(r'(mae|beit|simmim|moco|deit|supervised|vit384|scratch)', re.IGNORECASE)
 
-def tasks_on(suite, checkpoint, only=()):
+
+def offset_of(content, recipe, checkpoint, is_own):
+    """How the code of a checkpoint resizes positions: 0.1, 0., or None where nothing tells.
+
+    The name of the recipe and of the file count, then what the file holds: a teacher (DINO, iBOT),
+    a classifier's head or a key ``model`` (timm, MAE, DeiT).
+    """
+    names = [recipe, Path(checkpoint).stem]
+    if is_own:
+        return 0.
+    if 'teacher' in content or any(ADDS_A_TENTH.match(name) for name in names):
+        return .1
+    holds = {'model', 'state_dict', 'head.weight', 'mask_token', 'decoder_embed.weight'}
+    return 0. if any(ADDS_NOTHING.search(n) for n in names) or holds & {*content} else None
+
+
+def resizes_positions(config, state, patch):
+    """Whether a task looks at another grid of patches than a checkpoint has positions for."""
+    positions = state.get('pos_embed')
+    grid = Config.fromfile(config).model.backbone.img_size // patch
+    return positions is not None and positions.shape[1] != grid ** 2 + 1
+
+
+def tasks_on(suite, checkpoint, only=(), offset=None):
     """Rows for the tasks of the suite on one checkpoint, with a backbone that is its network.
 
     only: row ids ``task/recipe``; the recipe names weights that do not name themselves.
+    offset: ``interpolate_offset`` of the backbone; None takes what names and content tell
+        (`offset_of`). ValueError where nothing tells and positions would be resized, and where no
+        task takes the file's patches.
     """
     content = read_checkpoint(checkpoint)
     state = backbone_state(content, source=str(checkpoint))
@@ -26,6 +58,12 @@ def tasks_on(suite, checkpoint, only=()):
         raise ValueError(f"{checkpoint} says that it is '{name}', --only asks for {list(only)}")
     wanted = [n.split('/', 1) for n in only] or [
         (task, name) for task, configs in suite.tasks.items() if patch in configs]
+    if not wanted:
+        sizes = sorted({size for configs in suite.tasks.values() for size in configs})
+        raise ValueError(
+            f'{checkpoint} is a ViT with patches of {patch} pixels, which no task of the suite '
+            f'takes; expected one of {", ".join(map(str, sizes))}. With --only TASK/NAME a task '
+            f'runs at {patch}; the suite has {", ".join(suite.tasks)}')
     row, found = type(suite.rows[0]), []
     for task, recipe in wanted:
         configs = suite.tasks.get(task)
@@ -38,8 +76,14 @@ def tasks_on(suite, checkpoint, only=()):
         options |= {} if near == patch else {'model.backbone.patch_size': str(patch)}
         options |= sizes_of(configs[near], anatomy(state))
         options |= {f'model.backbone.{k}': str(v) for k, v in options_of(state).items()}  # BEiT
-        if 'teacher' in content:  # DINO and iBOT resize positions in their own way
-            options['model.backbone.interpolate_offset'] = '0.1'
+        told = offset if offset is not None else offset_of(content, recipe, checkpoint, bool(own))
+        if told is None and resizes_positions(configs[near], state, patch):
+            raise ValueError(
+                f'{checkpoint}: {task} resizes its positions, and nothing tells in which way its '
+                'code does so. Add --interpolate-offset 0.1 for DINO, iBOT and AttMask, '
+                '--interpolate-offset 0 for MAE, DeiT, timm and others')
+        if told:
+            options['model.backbone.interpolate_offset'] = f'{told:g}'
         found.append(suite.complete(row(f'{task}/{recipe}', 'results.jsonl', configs[near], options,
                                         home=f'{task}/{recipe}-{sha256(checkpoint)[:8]}')))
     return found

@@ -49,6 +49,33 @@ def test_an_override_that_does_not_fit_is_refused_with_the_nearest_key(key, valu
         read_config(MINI, {key: value})
 
 
+@pytest.mark.parametrize('config, key, value', [
+    ('semmae_pretrain_mini', 'model.masking.alpha_start', 1.),
+    ('semmae_pretrain_mini', 'model.backbone.rel_pos_bias', True),
+    ('semmae_pretrain_mini', 'optim_wrapper.accumulative_counts', 2),
+    ('semmae_pretrain_mini', 'train_dataloader.dataset.max_damaged', .1),
+    ('semmae_pretrain_mini', 'optim_wrapper.optimizer.amsgrad', True),
+    ('semmae_upernet_ade20k_mini', 'model.decode_head.sampler', None),
+    ('semmae_upernet_ade20k_mini', 'train_dataloader.dataset.dataset.pipeline.4.direction', 'x')])
+def test_an_option_that_the_class_takes_needs_no_place_in_the_config(config, key, value):
+    cfg = read_config(f'mm_configs/mini/{config}.py', {key: value})
+    node = cfg
+    for part in key.split('.'):
+        node = node[int(part)] if part.isdigit() else node[part]
+    assert node == value
+
+
+@pytest.mark.parametrize('key, value, said', [
+    ('model.masking.alpha_strt', 1., 'Did you mean model.masking.alpha_start?'),
+    ('model.masking.alpha_start', 'x', "found the text 'x', expected a number, as 0.0"),
+    ('model.masking.seed', 1, 'has no such key'),
+    ('img_size', 32, r'nothing reads this variable .*model\.backbone\.img_size'),
+    ('_arch.embed_dims', 32, 'nothing reads this variable')])
+def test_an_option_that_nothing_would_read_is_refused(key, value, said):
+    with pytest.raises(ValueError, match=said):
+        read_config(MINI, {key: value})
+
+
 def test_a_plus_adds_a_key_and_optional_ones_need_none():
     cfg = read_config(MINI, {'+model.new.deep': 1, 'model.backbone.rel_pos_bias': True,
                              'optim_wrapper.loss_scale': 'dynamic'})

@@ -214,3 +214,49 @@ def test_files_of_dino_and_ibot_have_their_positions_resized_as_they_do(tmp_path
         torch.save({key: content['model']}, path)
         (run,) = plan(PAPER, tmp_path, ['ade20k/x'], path)
         assert (option in run.command) == expected
+
+
+def test_a_checkpoint_that_fits_no_task_never_becomes_all_rows(tmp_path):
+    with pytest.raises(ValueError, match='patches of 14 pixels, .*expected one of 8, 16'):
+        plan(PAPER, tmp_path, checkpoint=foreign(tmp_path, 14))
+
+
+@pytest.mark.parametrize('nothing', [dict(only=[]), dict(seeds=())])
+def test_an_empty_selection_is_refused(nothing, tmp_path):
+    with pytest.raises(ValueError, match='nothing to run'):
+        plan(PAPER, tmp_path, **nothing)
+    assert len(plan(PAPER, tmp_path)) > 100
+    assert len(plan(PAPER, tmp_path, ['parts', 'parts'])) == 1
+
+
+OFFSET = 'model.backbone.interpolate_offset=0.1'
+
+
+@pytest.mark.parametrize('name, only', [
+    ('dino_vitbase16_pretrain', []), ('dino_deitsmall16_pretrain', []),
+    ('weights', ['ade20k/dino']), ('weights', ['ade20k/ibot']),
+    ('weights', ['ade20k/attmask']), ('ibot_vitb_16', [])])
+def test_an_extracted_backbone_of_dino_gets_its_own_resizing_of_positions(name, only, tmp_path):
+    path = foreign(tmp_path, 16).rename(tmp_path / f'{name}.pth')
+    torch.save(torch.load(path)['model'], path)  # as DINO publishes it
+    runs = plan(PAPER, tmp_path, only or None, path)
+    assert runs and all(OFFSET in run.command for run in runs)
+
+
+@pytest.mark.parametrize('name', ['mae_pretrain_vit_base', 'dinov2_vitb16', 'moco', 'beit_base'])
+def test_other_weights_are_resized_to_the_new_size(name, tmp_path):
+    path = foreign(tmp_path, 16).rename(tmp_path / f'{name}.pth')
+    runs = plan(PAPER, tmp_path, ['finetune/x'], path)
+    assert runs and not any(OFFSET in run.command for run in runs)
+
+
+def test_weights_of_which_nothing_tells_need_a_word_where_positions_are_resized(tmp_path):
+    path = foreign(tmp_path, 16).rename(tmp_path / 'weights.pth')
+    content = torch.load(path)['model']
+    torch.save(content | {'pos_embed': torch.zeros(1, 197, 8)}, path)
+    with pytest.raises(ValueError, match='--interpolate-offset 0.1 for DINO'):
+        plan(PAPER, tmp_path, ['ade20k/mine'], path)
+    for offset, is_set in ((.1, True), (0., False)):
+        (run,) = plan(PAPER, tmp_path, ['ade20k/mine'], path, offset=offset)
+        assert (OFFSET in run.command) == is_set
+    plan(PAPER, tmp_path, ['finetune/mine'], path)  # at 224 pixels nothing is resized
