@@ -1,4 +1,5 @@
 """Configs and their overrides, with a mistake in either found before anything is built."""
+import contextlib
 import difflib
 import inspect
 import re
@@ -6,6 +7,7 @@ from argparse import ArgumentError
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
+from mmengine.config.utils import MODULE2PACKAGE
 
 from ..evaluation import dumped_config
 from .length import follow_length, follow_length_of_file, length_of
@@ -91,7 +93,8 @@ def read_config(path, options=None):
         raise ValueError(f'{path}: a config of mmengine is a .py file, found '
                          f'{Path(path).suffix or "no suffix"}; the shipped ones are in mm_configs/')
     try:
-        cfg = Config.fromfile(path)
+        with names_of_the_forks():
+            cfg = Config.fromfile(path)
     except Exception as error:  # it is a program, of the user
         raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: '
                          f'{error}') from error
@@ -108,6 +111,18 @@ def read_config(path, options=None):
                          f'{error}') from error
     follow_length(cfg, length, options or {})
     return cfg
+
+
+@contextlib.contextmanager
+def names_of_the_forks():
+    """``_base_ = 'mmseg::...'`` finds the fork, whose distribution has another name than mmengine
+    expects; its import package has not."""
+    before = MODULE2PACKAGE['mmseg']
+    MODULE2PACKAGE['mmseg'] = 'mmseg'
+    try:
+        yield
+    finally:
+        MODULE2PACKAGE['mmseg'] = before
 
 
 def read_dumped(path) -> Config:

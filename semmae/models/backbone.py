@@ -35,10 +35,18 @@ class ViT(VisionTransformer):
     init_cfg: ``dict(type='Pretrained', checkpoint=FILE)`` loads FILE strictly
         (`engine.checkpoint.load_backbone`) or raises; the report is kept in ``load_report``.
         ``checkpoint_key`` in it chooses among the state dicts of FILE.
+    pretrained: FILE, as mmseg's configs name it (``model.pretrained``); the same as ``init_cfg``.
     """
 
     def __init__(self, *args, is_pos_embed_fixed=False, rel_pos_bias=False, is_frozen=False,
-                 interpolate_offset=0., **kwargs):
+                 interpolate_offset=0., pretrained=None, **kwargs):
+        if pretrained:
+            named = (kwargs.get('init_cfg') or {}).get('checkpoint')
+            if named not in (None, pretrained):
+                raise ValueError(f'the ViT got two checkpoints, pretrained={pretrained} and '
+                                 f'init_cfg.checkpoint={named}; expected one of them')
+            kwargs['init_cfg'] = dict(kwargs.get('init_cfg') or {}, type='Pretrained',
+                                      checkpoint=pretrained)
         super().__init__(*args, **kwargs)
         if not 0 <= interpolate_offset < 1:
             raise ValueError(f'interpolate_offset={interpolate_offset}: expected 0 (MAE) or a part '
@@ -49,7 +57,7 @@ class ViT(VisionTransformer):
                              f'with_cls_token={self.with_cls_token}, pre_norm={self.pre_norm}')
         self.patch_size = self.patch_embed.projection.kernel_size[0]
         self.pos_embed.requires_grad = not is_pos_embed_fixed
-        self.load_report = None
+        self.load_report, self.has_relative_positions = None, rel_pos_bias
         for layer in self.layers:
             Layer.of(layer)
             if rel_pos_bias:
@@ -108,7 +116,25 @@ class ViT(VisionTransformer):
         """
         if ids_keep is not None and self.out_type == 'featmap':
             raise ValueError("out_type='featmap' needs all patches, found ids_keep")
-        return self.encode(*self.tokens(images, ids_keep))
+        grid = None
+        if self.has_relative_positions and ids_keep is None and self.out_type == 'featmap':
+            images, grid = self.filled_up(images)
+        outs = self.encode(*self.tokens(images, ids_keep))
+        return outs if grid is None else tuple(
+            out[..., :grid[0], :grid[1]].contiguous() for out in outs)
+
+    def filled_up(self, images):
+        """(images filled with zeros at the right and below to ``img_size``, the grid they had).
+
+        A photo smaller than the crop is filled so in training (mmseg's preprocessor), and relative
+        positions are made for that size. The grid is None for images that are not smaller.
+        """
+        size, (height, width) = self.img_size, images.shape[-2:]
+        missing = [max(0, side - found) for side, found in zip(size, (height, width))]
+        if not any(missing):
+            return images, None
+        grid = [-(-side // self.patch_size) for side in (height, width)]
+        return F.pad(images, (0, missing[1], 0, missing[0])), grid
 
     def encode(self, x, hw):
         """Tokens (B, 1 + V, D) through all layers; hw: the grid, for maps of features."""
@@ -151,8 +177,9 @@ class RelPosAttention(Attention):
         if x.shape[1] != len(self.relative_position_index):
             raise ValueError(
                 f'relative position bias is made for {len(self.relative_position_index)} tokens, '
-                f'found {x.shape[1]}: crops and sliding windows must have the size img_size of the '
-                'backbone')
+                f'got {x.shape[1]}: the image is larger than img_size of the backbone. Expected '
+                "windows of that size: model.test_cfg=dict(mode='slide', crop_size=img_size, "
+                'stride=...)')
         return super().forward(x, num_queries)
 
 

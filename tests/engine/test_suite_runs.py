@@ -140,7 +140,7 @@ def test_two_checkpoints_share_a_protocol_and_another_crop_is_another(toy, tmp_p
             embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=384)))
         torch.save(dict(model=vit.state_dict()), tmp_path / f'{name}.pth')
     runs = [run for name, only in (('a', None), ('b', ['linprobe/b'])) for run in plan(
-        suite, tmp_path / 'runs', only or (), tmp_path / f'{name}.pth')]
+        suite, tmp_path / 'runs', only, tmp_path / f'{name}.pth')]
     assert [run.id for run in runs] == ['linprobe/a', 'crop/a', 'linprobe/b']
     execute(runs, jobs=2, console=quiet())
     a, crop, b = (json.loads(run.product.read_text().splitlines()[0]) for run in runs)
@@ -149,7 +149,7 @@ def test_two_checkpoints_share_a_protocol_and_another_crop_is_another(toy, tmp_p
     assert a['fingerprint'] == b['fingerprint'] != crop['fingerprint']
     assert a['protocol'] == b['protocol']
     assert {k for k in a['protocol'] if a['protocol'][k] != crop['protocol'][k]} == {
-        'test_pipeline'}
+        'val_dataloader.dataset.pipeline.1.scale'}
 
 
 def with_batch(tmp_path, batch):
@@ -229,8 +229,10 @@ def test_a_plan_says_of_what_the_batch_is_made_and_when_it_is_not_the_recipes():
     paper = benchmarks.suite.PAPER
     assert plan(paper, 'w', ['mae_p16'], gpus=8)[-1].batch == (
         'global batch 4096 = 256 x 8 processes x 2 accumulated steps')
-    assert 'global batch 256 = 256 x 1 process, but the recipe has 4096' in plan(
-        paper, 'w', ['mae_p16'])[-1].batch
+    assert plan(paper, 'w', ['mae_p16'])[-1].batch == (
+        'global batch 4096 = 256 x 1 process x 16 accumulated steps')
+    assert 'global batch 128 = 128 x 1 process, but the recipe has 1024' in plan(
+        paper, 'w', ['finetune/mae_p8'])[-1].batch
 
 
 def test_a_mini_suite_keeps_its_own_batch_on_any_machine():
