@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Train on several processes:   tools/dist_train.sh CONFIG GPUS [more arguments of tools/train.py]
-# Several nodes: the same command on each, with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
-# Without a GPU, GPUS is the number of CPU processes (gloo).
+# Train on several processes:   tools/dist_train.sh CONFIG GPUS [arguments of tools/train.py]
+# GPUS is the number of processes on EACH node, one for each of its GPUs; without a GPU, of CPU
+# processes (gloo). The paper's 16 GPUs, as two nodes of 8: on both, with NODE_RANK=0 and 1,
+#   NNODES=2 NODE_RANK=0 MASTER_ADDR=first-node PORT=29500 tools/dist_train.sh CONFIG 8
+# Exit status: that of tools/train.py. Of a mistake one process tells.
 set -euo pipefail
 if [ $# -lt 2 ]; then
-  echo "usage: tools/dist_train.sh CONFIG GPUS [arguments of tools/train.py]" >&2
+  echo "usage: [NNODES=N NODE_RANK=R MASTER_ADDR=HOST PORT=P] tools/dist_train.sh CONFIG" \
+    "GPUS_PER_NODE [arguments of tools/train.py]" >&2
   exit 2
 fi
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-source "$HERE/launch.sh"
-launch "$HERE/train.py" "$2" "$1" "${@:3}"
+exec "${PYTHON:-python}" "$HERE/launch.py" train "$2" "$1" "${@:3}"

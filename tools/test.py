@@ -12,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 def parse(argv=None):
     from semmae.engine.config import Options
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    from semmae.engine.errors import Parser
+    parser = Parser(prog='tools/test.py', description=__doc__.split('\n', 1)[0])
     parser.add_argument('config')
     parser.add_argument('checkpoint')
     parser.add_argument('--work-dir', help='default: work_dirs/<name of the config>')
@@ -23,10 +24,17 @@ def parse(argv=None):
     return parser.parse_args(argv)
 
 
+def check(args, processes, nodes=1):
+    """ValueError, before ``processes`` are started, for what command and config give away."""
+    from semmae.engine.config import read_config
+    read_config(args.config, args.cfg_options)
+
+
 def main():
-    args = parse()
-    from semmae.engine.launch import fail_clearly, test
-    with fail_clearly():
+    from semmae.engine.errors import fail_clearly
+    with fail_clearly(is_quiet=True):
+        args = parse()
+        from semmae.engine.launch import test
         test(args.config, args.checkpoint, work_dir=args.work_dir, launcher=args.launcher,
              options=args.cfg_options)
 

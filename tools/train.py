@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 def parse(argv=None):
     from semmae.engine.config import Options
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    from semmae.engine.errors import Parser
+    parser = Parser(prog='tools/train.py', description=__doc__.split('\n', 1)[0])
     parser.add_argument('config')
     parser.add_argument('--work-dir', help='default: work_dirs/<name of the config>')
     parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint')
@@ -24,6 +25,8 @@ def parse(argv=None):
                         'config has none; without a GPU in bfloat16, if the CPU multiplies it')
     parser.add_argument('--keep-batch', action='store_true',
                         help="accumulate gradients to the recipe's global batch")
+    parser.add_argument('--accept-batch', action='store_true', help='pre-train at a global batch '
+                        "that is not the recipe's; the results are marked")
     parser.add_argument('--allow-elastic', action='store_true',
                         help='resume on another number of processes, at the same global batch')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
@@ -34,13 +37,25 @@ def parse(argv=None):
     return parser.parse_args(argv)
 
 
+def check(args, processes, nodes=1):
+    """ValueError, before ``processes`` are started, for what command and config give away."""
+    from semmae.engine.batch import require_batch
+    from semmae.engine.config import read_config
+    from semmae.engine.sanity import require_numbers
+    cfg = read_config(args.config, args.cfg_options)
+    require_numbers(cfg)
+    require_batch(cfg, processes, args.config, args.keep_batch, args.accept_batch, nodes)
+
+
 def main():
-    args = parse()
-    from semmae.engine.launch import fail_clearly, train
-    with fail_clearly():
+    from semmae.engine.errors import fail_clearly
+    with fail_clearly(is_quiet=True):
+        args = parse()
+        from semmae.engine.launch import train
         train(args.config, work_dir=args.work_dir, resume=args.resume, amp=args.amp,
               launcher=args.launcher, options=args.cfg_options, seed=args.seed,
-              keep_batch=args.keep_batch, allow_elastic=args.allow_elastic)
+              keep_batch=args.keep_batch, accept_batch=args.accept_batch,
+              allow_elastic=args.allow_elastic)
 
 
 if __name__ == '__main__':

@@ -7,7 +7,11 @@ Needs:  part stores of train and val at 28x28 that rank the patches by the maps:
         python tools/extract_parts.py mm_configs/semmae_parts.py \
             work_dirs/semmae_parts/epoch_2.pth --images data/imagenet/val \
             --out data/parts/imagenet_val_28_maps --grid 28 \
-            --cfg-options model.parts.foreground=parts and the same for train
+            --cfg-options model.parts.foreground=parts and
+        python tools/extract_parts.py mm_configs/semmae_parts.py \
+            work_dirs/semmae_parts/epoch_2.pth --images data/imagenet/train \
+            --out data/parts/imagenet_train_28_maps --grid 28 \
+            --cfg-options model.parts.foreground=parts
 Paper:  as semmae_linprobe.py, with the paper's own ranking of the foreground.
 MAE:    as semmae_linprobe.py.
 Status: not run at full length here.

@@ -2,7 +2,6 @@
 import contextlib
 import itertools
 import os
-import re
 import shutil
 import sys
 import sysconfig
@@ -12,56 +11,49 @@ from pathlib import Path
 from types import MethodType
 
 import torch
-from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
-from mmengine.runner import Runner
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from .. import registry  # noqa: F401  registers everything, and checks the stack first
 from ..files import writable_folder
+from ..needs import run_of, with_needs
 from .allocator import keep_freed_memory
+from .batch import accumulate, made_of, nodes_of, require_batch, world_size_of  # noqa: F401
 from .checkpoint import latest, load_whole, read_checkpoint
 from .config import read_config
+from .errors import announce, fail_clearly, is_foreign_mistake, message_of, speak  # noqa: F401
 from .guards import only_run, require_new, train_until_stopped, trained_by
 from .hooks import unwrapped
+from .identity import kind
 from .optim import multiplies_bfloat16
 from .sanity import built_from, require_numbers
 from .saving import is_first_process
 
-# How mmcv and mmpretrain begin what is a user's mistake and not theirs.
-FOREIGN_MISTAKES = ('failed to load image', 'dataset is incorrectly organized',
-                    'Found 0 files in subfolders of')
 RUNS = itertools.count()  # of this process
 
 
 @contextlib.contextmanager
-def fail_clearly():
-    """A user's mistake ends in one line on stderr and exit status 2; our own in a traceback."""
-    try:
-        yield
-    except (ValueError, FileNotFoundError, FloatingPointError, RuntimeError,
-            AssertionError) as error:
-        known = isinstance(error, (ValueError, FileNotFoundError, FloatingPointError)) or any(
-            text in str(error) for text in FOREIGN_MISTAKES)
-        if os.environ.get('SEMMAE_TRACEBACK') or not known:
+def naming_needs(config):
+    """A file that is missing in a run of ``config`` is told with what the config needs."""
+    with run_of(config):
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, FileNotFoundError) or is_foreign_mistake(error):
+                message = with_needs(message_of(error).partition(': ')[2])
+                raise FileNotFoundError(message) from error
             raise
-        print(f'{message_of(error)}\n(SEMMAE_TRACEBACK=1 shows where)', file=sys.stderr)
-        sys.exit(2)
 
 
-def message_of(error):
-    """'ValueError: what is wrong'; of what a DataLoader's worker met, without its traceback.
+def prepare(config, work_dir=None, launcher='none', options=None, check=lambda cfg: None):
+    """The config as the runner takes it: work directory, launcher, CPU processes.
 
-    torch makes that traceback the text of an error of the same type.
+    check: called with it before anything is written.
     """
-    name, text = type(error).__name__, str(error)
-    if text.startswith(f'Caught {name} in '):
-        text = re.split(rf'^(?:\w+\.)*{name}: ', text, flags=re.MULTILINE)[-1].strip()
-    return f'{name}: {text}'
-
-
-def prepare(config, work_dir=None, launcher='none', options=None):
-    """The config as the runner takes it: work directory, launcher, CPU processes."""
     warnings.filterwarnings('ignore', category=UserWarning, module='mm.*')
     cfg = read_config(config, options)
+    check(cfg)
     cfg.launcher = launcher
     cfg.work_dir = str(writable_folder(
         work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(config).stem))
@@ -96,31 +88,39 @@ def add_tensorboard(cfg):
 
 
 def train(config, work_dir=None, resume=False, amp=False, launcher='none', options=None,
-          seed=None, keep_batch=False, allow_elastic=False):
-    """Train ``config``; returns the runner.
+          seed=None, keep_batch=False, accept_batch=False, allow_elastic=False):
+    """Train ``config``; returns the trained model.
 
     keep_batch: accumulate gradients to the recipe's global batch.
+    accept_batch: pre-train at another global batch; the results are marked.
     allow_elastic: resume on another number of processes with the same global batch.
     """
-    cfg = prepare(config, work_dir, launcher, options)
+    processes, said = 0, ''
+
+    def check(cfg):
+        nonlocal processes, said
+        if launcher != 'none' and not torch.cuda.is_available() and 'SyncBN' in str(cfg.model):
+            raise ValueError(f'{config} normalises over all processes (SyncBN), which needs GPUs; '
+                             f'found none. Run one process: python tools/train.py {config}')
+        processes = world_size_of(launcher)
+        require_numbers(cfg)
+        said = require_batch(
+            cfg, processes, config, keep_batch, accept_batch, nodes_of(processes))
+    cfg = prepare(config, work_dir, launcher, options, check)
     add_tensorboard(cfg)
-    if launcher != 'none' and not torch.cuda.is_available() and 'SyncBN' in str(cfg.model):
-        raise ValueError(f'{config} normalises over all processes (SyncBN), which needs GPUs; '
-                         f'found none. Run one process: python tools/train.py {config}')
-    if keep_batch:
-        said = accumulate(cfg, world_size_of(launcher))
-        if is_first_process(launcher):
-            print(said, file=sys.stderr)
+    if said and is_first_process(launcher):
+        print(said, file=sys.stderr)
     if allow_elastic:
         cfg.allow_elastic = True  # `ResultRecorder` compares
-    require_numbers(cfg)
     if seed is not None:
         cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
     if cfg.get('randomness', {}).get('seed') is None:
         raise ValueError(f'{config}: randomness.seed is not set; a run without a seed cannot be '
                          'resumed or repeated. Give --seed')
-    if amp or cfg.optim_wrapper.type == 'AmpOptimWrapper':
+    if amp or 'Amp' in kind(cfg.optim_wrapper):
         cfg.optim_wrapper = mixed_precision(cfg.optim_wrapper, asked=amp)
+    if is_first_process(launcher):
+        announce(f'{config}: {made_of(cfg, processes, nodes_of(processes))} -> {cfg.work_dir}')
 
     # Ours, not mmengine's, which compiles the whole step, and again when the progress moves.
     how = cfg.get('compile') or cfg.get('compiled', False)  # the latter: of a work directory
@@ -136,7 +136,7 @@ def train(config, work_dir=None, resume=False, amp=False, launcher='none', optio
         if missing[0]:
             runner.val_loop.run()  # it was stopped after the last step, before its evaluation
         return model
-    with only_run(cfg.work_dir, launcher):
+    with naming_needs(config), only_run(cfg.work_dir, launcher):
         cfg.resume = False
         if not resume:
             require_new(cfg.work_dir)
@@ -182,73 +182,33 @@ def missing_of_compiler():
         (compiler, shutil.which(compiler)), (header, header.is_file())) if not is_there), '')
 
 
-def world_size_of(launcher):
-    """Processes that ``launcher`` started, before they are connected."""
-    if launcher == 'none':
-        return get_world_size()
-    return int(os.environ['SLURM_NTASKS' if launcher == 'slurm' else 'WORLD_SIZE'])
-
-
-def accumulate(cfg, processes):
-    """Set the accumulated steps that give the recipe's global batch on ``processes``.
-
-    Where training is counted in iterations, which mmengine counts before accumulation, lengths and
-    schedules grow with it. Returns one line that says what the batch is made of.
-    """
-    each = cfg.train_dataloader.batch_size
-    stated = cfg.get('recipe') or cfg.get('result') or {}
-    wanted = stated.get('full', {}).get('batch_size')
-    if not wanted:
-        raise ValueError('--keep-batch: the config states no global batch, expected '
-                         'full.batch_size in recipe or result; leave --keep-batch out')
-    steps, rest = divmod(wanted, each * processes)
-    if rest:
-        raise ValueError(
-            f'--keep-batch: found {each} images x {processes} processes = {each * processes}, '
-            f'expected a divisor of the global batch {wanted} of the recipe; change '
-            'train_dataloader.batch_size or the number of processes')
-    cfg.optim_wrapper.accumulative_counts = steps
-    norm = '' if 'BN' not in str(cfg.model) or steps == 1 else (
-        f'; batch norm sees {each * (processes if "SyncBN" in str(cfg.model) else 1)} of them')
-    if cfg.train_cfg.get('max_iters'):
-        scale(cfg.train_cfg, steps, 'max_iters', 'val_interval')
-        for schedule in cfg.param_scheduler:
-            scale(schedule, steps, 'begin', 'end', 'T_max', 'milestones')
-        scale(cfg.default_hooks.checkpoint, steps, 'interval')
-    return (f'global batch {wanted} = {each} x {processes} processes x {steps} accumulated steps'
-            f'{norm}')
-
-
-def scale(node, steps, *keys):
-    """Multiply these counts by ``steps``; what is none (-1: never) stays."""
-    for key in keys:
-        value = node.get(key)
-        if isinstance(value, (list, tuple)):
-            node[key] = [v * steps for v in value]
-        elif value and value > 0:
-            node[key] = value * steps
-
-
 def mixed_precision(optim_wrapper, asked):
-    """AMP where there is a GPU; without one bfloat16 if it was asked for, else float32."""
-    dtype, loss_scale = optim_wrapper.get('dtype'), optim_wrapper.get('loss_scale', 'dynamic')
+    """AMP where there is a GPU; without one bfloat16 if it was asked for, else float32.
+
+    The type is stated in what comes back, bfloat16 unless the config has float16, and the scale of
+    the loss goes with it: bfloat16 has the range of float32 and needs none.
+    """
+    dtype, loss_scale = optim_wrapper.get('dtype'), optim_wrapper.get('loss_scale')
     if dtype not in (None, 'bfloat16', 'float16'):
         raise ValueError(f'optim_wrapper.dtype is {dtype!r}, expected bfloat16 or float16; for '
                          'float32 set optim_wrapper.type=OptimWrapper')
     if dtype == 'float16' and loss_scale == 1:
         raise ValueError('optim_wrapper.loss_scale is 1 with float16, where small gradients become '
                          '0; expected optim_wrapper.loss_scale=dynamic')
+    plain = {k: v for k, v in optim_wrapper.items() if k not in ('dtype', 'loss_scale')}
     if torch.cuda.is_available():
-        return dict(optim_wrapper, type='AmpOptimWrapper')
-    if asked:
-        if dtype == 'float16' or not multiplies_bfloat16():
+        if dtype == 'float16':
+            return dict(plain, type='AmpOptimWrapper', dtype=dtype,
+                        loss_scale='dynamic' if loss_scale is None else loss_scale)
+        return dict(plain, type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.0)
+    if asked or kind(optim_wrapper) == 'CPUAmpOptimWrapper':
+        if dtype == 'float16' or asked and not multiplies_bfloat16():
             raise ValueError('--amp needs a GPU, or for bfloat16 a CPU that multiplies it '
                              '(AVX512-BF16, AMX); found neither. Leave it out to train in float32')
-        return dict({k: v for k, v in optim_wrapper.items() if k != 'loss_scale'},
-                    type='semmae.CPUAmpOptimWrapper', dtype='bfloat16')
-    print('no GPU: float32 instead of mixed precision', file=sys.stderr)
-    return dict({k: v for k, v in optim_wrapper.items() if k not in ('dtype', 'loss_scale')},
-                type='OptimWrapper')
+        return dict(plain, type='semmae.CPUAmpOptimWrapper', dtype='bfloat16')
+    if is_main_process():
+        print('no GPU: float32 instead of mixed precision', file=sys.stderr)
+    return dict(plain, type='OptimWrapper')
 
 
 def test(config, checkpoint, work_dir=None, launcher='none', options=None):
@@ -264,15 +224,18 @@ def test(config, checkpoint, work_dir=None, launcher='none', options=None):
                 'a downstream config, for example mm_configs/semmae_linprobe.py')
         raise ValueError(f'{config} has no test: it trains {cfg.model.type}. Evaluate its '
                          f'checkpoint with {cure}')
-    if cfg.optim_wrapper.type == 'AmpOptimWrapper':
+    if 'Amp' in kind(cfg.optim_wrapper):
         cfg.optim_wrapper = mixed_precision(cfg.optim_wrapper, asked=False)
     if launcher != 'none' and not torch.cuda.is_available():
         without_sync_bn(cfg.model)
 
-    if is_first_process(launcher) and (who := trained_by(cfg.work_dir)):
-        print(f'{cfg.work_dir} is in use by {who}; this test writes its line beside',
-              file=sys.stderr)
-    return evaluate(cfg, checkpoint, content)
+    if is_first_process(launcher):
+        if who := trained_by(cfg.work_dir):
+            print(f'{cfg.work_dir} is in use by {who}; this test writes its line beside',
+                  file=sys.stderr)
+        announce(f'{config} on {checkpoint} -> {cfg.work_dir}')
+    with naming_needs(config):
+        return evaluate(cfg, checkpoint, content)
 
 
 def evaluate(cfg, checkpoint, content=None):
@@ -291,6 +254,20 @@ def evaluate(cfg, checkpoint, content=None):
     return run(cfg, load_and_test)
 
 
+class SpeaksHook(Hook):
+    """Shows what was held back for the case of a mistake: with its first batch a run is under way.
+    """
+
+    def before_train(self, runner):
+        if not isinstance(runner.train_loop, (EpochBasedTrainLoop, IterBasedTrainLoop)):
+            speak()  # k-NN, which reads images at once
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        speak()
+
+    before_val_iter = before_test_iter = before_train_iter
+
+
 def run(cfg, action):
     """Build the runner and act; its dump of the config gets a name of its own.
 
@@ -303,6 +280,7 @@ def run(cfg, action):
     cfg.experiment_name = f'{Path(filename).stem}_{next(RUNS)}'
     with built_from(cfg):
         runner = Runner.from_cfg(cfg)
+    runner.register_hook(SpeaksHook(), 'LOWEST')
     copy = Path(runner.work_dir) / Path(filename).name
     if is_main_process() and copy.is_file() and copy.resolve() != Path(filename).resolve():
         copy.rename(copy.with_name('config.py'))
