@@ -160,7 +160,9 @@ def protocol_of(runner, weights, size, is_test=False):
                     background=cfg.result.get('background'))
     protocol = dict(
         measured, **{k: v for k, v in size.items() if k != 'pixels'},
-        train_images=images_fingerprint(training_data(runner)), **training_fields(cfg),
+        train_images=images_fingerprint(training_data(runner), with_sizes=True),
+        val_images=images_fingerprint(evaluated_data(runner), with_sizes=True),
+        **training_fields(cfg),
         **evaluation_fields(cfg, is_test), **probe_parts(runner),
         pretraining={k: weights.get(k) for k in ('epochs', 'num_train', 'batch_size')})
     if (cfg.get('train_cfg') or {}).get('type') == 'semmae.KNNLoop':

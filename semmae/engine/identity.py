@@ -6,6 +6,7 @@ says why it cannot change a weight or a metric, so a new option keeps results ap
 The seed is not part of it: runs that differ in the seed alone may be averaged.
 """
 import hashlib
+import os
 import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -180,19 +181,36 @@ def training_data(runner):
     return data.dataset if isinstance(data, Seeded) else data
 
 
-def images_fingerprint(data, num=1000):
+def images_fingerprint(data, with_sizes=False, num=1000):
     """A short hash of the folder, name and label of ``num`` images, evenly spaced, or None.
 
     Of few, since it is taken at each checkpoint; an image more or less moves all that follow.
+    with_sizes: also of the bytes in the files of images and label maps, which tells copies of
+        another resolution or quality apart; taken once for a data set.
     """
     if not hasattr(data, 'get_data_info'):
         return None
+    if with_sizes and hasattr(data, '_images_with_sizes'):
+        return data._images_with_sizes
     found = hashlib.sha256()
     for i in np.linspace(0, len(data) - 1, min(num, len(data))).round().astype(int):
         info = data.get_data_info(int(i))
         name = Path(info.get('img_path', '')).parts[-2:]
-        found.update(f'{"/".join(name)} {info.get("gt_label")}\n'.encode())
-    return found.hexdigest()[:12]
+        sizes = [size_of(info.get(key)) for key in ('img_path', 'seg_map_path')]
+        found.update(f'{"/".join(name)} {info.get("gt_label")}'
+                     f'{f" {sizes}" if with_sizes else ""}\n'.encode())
+    digest = found.hexdigest()[:12]
+    if with_sizes:
+        data._images_with_sizes = digest
+    return digest
+
+
+def size_of(path):
+    """Bytes of a local file, or None."""
+    try:
+        return os.path.getsize(path) if path else None
+    except OSError:
+        return None
 
 
 def versions_that_matter():
@@ -272,6 +290,6 @@ def identity_of(runner, size):
     size: `conditions.run_size`.
     """
     facts = {key: size[key] for key in ('batch_size', 'norm_batch', 'num_train') if key in size}
-    return {**facts, 'train_images': images_fingerprint(training_data(runner)),
+    return {**facts, 'train_images': images_fingerprint(training_data(runner), with_sizes=True),
             **training_fields(runner.cfg), **parts_fields(runner), **encoder_fields(runner),
             **start_fields(runner), **versions_that_matter()}

@@ -246,6 +246,15 @@ def test_other_images_or_labels_are_another_training_and_another_place_is_not():
         assert {k for k in found if found[k] != base[k]} <= {'train_images', 'num_train'}
 
 
+def test_a_copy_of_the_images_at_another_quality_is_another_training(tmp_path):
+    names = [tmp_path / f'{quality}/train/{i}.jpg' for quality in 'ab' for i in range(3)]
+    for path in names:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b'x' * (100 if '/a/' in str(path) else 50))
+    one, two = ([(str(path), 0) for path in names if f'/{q}/' in str(path)] for q in 'ab')
+    assert identity_on(one) == identity_on(one) != identity_on(two)
+
+
 @pytest.mark.parametrize('field, changes', [
     ('parts.source', dict(source='labels')), ('parts.grid', dict(grid=14)),
     ('parts.num_parts', dict(num_parts=7)), ('parts.softmax_over', dict(softmax_over='positions')),
