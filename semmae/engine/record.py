@@ -116,6 +116,9 @@ class ResultRecorder(Hook):
         meta = checkpoint.get('meta') or {}
         meta.pop('config', None)  # mmengine would execute it when it resumes
         self.meta = meta
+        if runner._resume:
+            known = (meta.get('semmae') or {}).get('identity') or {}
+            self.start = known.get('start.weights', '')
         state = checkpoint.get('state_dict', {})
         if odd := misfits({k: v for k, v in state.items() if torch.is_tensor(v)},
                           unwrapped(runner.model).state_dict()):
@@ -158,6 +161,9 @@ class ResultRecorder(Hook):
                 id=name, method=stated.get('method') or (
                     name if name != 'scratch' else 'untrained'
                     if self.kind_of(runner) == 'frozen' else 'from scratch'), reduced_why='')
+            if self.start:
+                own = own | dict(identity={**(own.get('identity') or {}),
+                                           'start.weights': self.start[:12]})
             own = {**own, **stated.get('stands_for', {}),
                    **{k: own[k] + v for k, v in stated.get('variant', {}).items()}}
             learner = unwrapped(runner.model)

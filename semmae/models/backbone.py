@@ -41,12 +41,7 @@ class ViT(VisionTransformer):
     def __init__(self, *args, is_pos_embed_fixed=False, rel_pos_bias=False, is_frozen=False,
                  interpolate_offset=0., pretrained=None, **kwargs):
         if pretrained:
-            named = (kwargs.get('init_cfg') or {}).get('checkpoint')
-            if named not in (None, pretrained):
-                raise ValueError(f'the ViT got two checkpoints, pretrained={pretrained} and '
-                                 f'init_cfg.checkpoint={named}; expected one of them')
-            kwargs['init_cfg'] = dict(kwargs.get('init_cfg') or {}, type='Pretrained',
-                                      checkpoint=pretrained)
+            kwargs['init_cfg'] = with_pretrained(kwargs.get('init_cfg'), pretrained)
         super().__init__(*args, **kwargs)
         if not 0 <= interpolate_offset < 1:
             raise ValueError(f'interpolate_offset={interpolate_offset}: expected 0 (MAE) or a part '
@@ -93,6 +88,9 @@ class ViT(VisionTransformer):
 
         ids_keep: (B, V) positions; only these patches are embedded. None keeps all L.
         """
+        if ids_keep is not None and self.has_relative_positions:
+            raise ValueError('rel_pos_bias=True needs all patches in order, got ids_keep. Expected '
+                             'rel_pos_bias=False for a backbone that sees some of the patches')
         if ids_keep is None:
             x, hw = self.patch_embed(images)
         else:
@@ -117,7 +115,7 @@ class ViT(VisionTransformer):
         if ids_keep is not None and self.out_type == 'featmap':
             raise ValueError("out_type='featmap' needs all patches, found ids_keep")
         grid = None
-        if self.has_relative_positions and ids_keep is None and self.out_type == 'featmap':
+        if self.has_relative_positions and self.out_type == 'featmap':
             images, grid = self.filled_up(images)
         outs = self.encode(*self.tokens(images, ids_keep))
         return outs if grid is None else tuple(
@@ -137,7 +135,9 @@ class ViT(VisionTransformer):
         return F.pad(images, (0, missing[1], 0, missing[0])), grid
 
     def encode(self, x, hw):
-        """Tokens (B, 1 + V, D) through all layers; hw: the grid, for maps of features."""
+        """Tokens (B, 1 + V, D) through all layers; hw: the grid of all patches."""
+        if self.has_relative_positions:
+            self.require_grid(hw)
         outs = []
         for i, layer in enumerate(self.layers):
             x = layer(x)
@@ -146,6 +146,36 @@ class ViT(VisionTransformer):
             if i in self.out_indices:
                 outs.append(self._format_output(x, hw))
         return tuple(outs)
+
+    def require_grid(self, hw):
+        """ValueError for a grid that the relative positions are not made for.
+
+        The number of patches does not tell: 4x16 patches are as many as 8x8.
+        """
+        own = tuple(self.patch_resolution)
+        if tuple(hw) == own:
+            return
+        is_larger = any(found > side for found, side in zip(hw, own))
+        expected = ("windows of that size: model.test_cfg=dict(mode='slide', crop_size=img_size, "
+                    'stride=...)' if is_larger else
+                    f"images of {self.img_size[0]}x{self.img_size[1]} pixels, or "
+                    "out_type='featmap', which fills smaller ones up")
+        raise ValueError(
+            f'relative position bias is made for a grid of {own[0]}x{own[1]} patches, got '
+            f'{hw[0]}x{hw[1]}: the image is {"larger" if is_larger else "smaller"} than img_size '
+            f'of the backbone. Expected {expected}')
+
+
+def with_pretrained(init_cfg, file):
+    """The ``init_cfg`` that loads ``file``; ValueError if it starts from something else."""
+    plain = dict(type='Pretrained', checkpoint=file)
+    if not init_cfg:
+        return plain
+    if not isinstance(init_cfg, dict) or init_cfg.get('type', 'Pretrained') != 'Pretrained' or (
+            init_cfg.get('checkpoint') or file) != file:
+        raise ValueError(f'the ViT got two checkpoints or initialisations, pretrained={file} and '
+                         f'init_cfg={init_cfg}; expected one of them')
+    return dict(init_cfg, **plain)
 
 
 class RelPosAttention(Attention):
@@ -172,15 +202,6 @@ class RelPosAttention(Attention):
         """(1, heads, 1 + L, 1 + L), added to the logits of attention."""
         return self.relative_position_bias_table[self.relative_position_index].permute(
             2, 0, 1).unsqueeze(0)
-
-    def forward(self, x, num_queries=None):
-        if x.shape[1] != len(self.relative_position_index):
-            raise ValueError(
-                f'relative position bias is made for {len(self.relative_position_index)} tokens, '
-                f'got {x.shape[1]}: the image is larger than img_size of the backbone. Expected '
-                "windows of that size: model.test_cfg=dict(mode='slide', crop_size=img_size, "
-                'stride=...)')
-        return super().forward(x, num_queries)
 
 
 def relative_positions(h, w):

@@ -94,3 +94,22 @@ def test_the_learner_of_a_part_store_travels_into_the_result(toy, tmp_path):
     assert runs['learned']['method'] == 'SemMAE'
     assert runs['heads']['method'] == 'SemMAE, encoder heads as parts'
     json.dumps(runs)  # plain data
+
+
+@pytest.mark.slow
+def test_weights_that_a_pretraining_starts_from_are_named_and_a_resumed_run_knows_them(
+        toy, tmp_path):
+    first = pretrained(tmp_path / 'first', toy)
+    options = {'load_from': str(first), 'train_cfg.max_epochs': 2}
+    longer = pretrained(tmp_path / 'second', toy, **options)
+    fields = read_checkpoint(longer)['meta']['semmae']['identity']
+    assert fields['start.weights'] and 'start.weights' not in read_checkpoint(
+        first)['meta']['semmae']['identity']
+    last = longer.with_name('epoch_2.pth')
+    whole = read_checkpoint(last)['meta']['semmae']['identity']
+    last.unlink()
+    last.with_name('epoch_2.pth.sha256').unlink()
+    trained(tmp_path / 'second', 'mae_p16_mini.py', seed=0, resume=True, options={
+        f'{DATA}.data_root': str(toy / 'imagenet/train'), 'train_dataloader.batch_size': 8,
+        'train_dataloader.dataset.min_length': 0, **options})
+    assert read_checkpoint(last)['meta']['semmae']['identity'] == whole

@@ -92,7 +92,7 @@ def test_relative_positions_share_a_bias_exactly_where_offsets_are_equal():
 
 
 def test_relative_positions_at_another_size_are_refused():
-    with pytest.raises(ValueError, match='made for 17 tokens, got 37'):
+    with pytest.raises(ValueError, match='made for a grid of 4x4 patches, got 6x6'):
         vit(rel_pos_bias=True)(torch.randn(1, 3, 48, 48))
 
 

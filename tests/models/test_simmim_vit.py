@@ -50,7 +50,8 @@ def test_a_mask_of_another_grid_is_refused():
 
 def test_a_pretraining_loads_whole_into_the_vit_and_only_the_mask_token_is_left(toy, tmp_path):
     pipeline = 'train_dataloader.dataset.dataset.pipeline'
-    train(REPO / 'mm_configs/ablations/simmim_vit-base-p16_mask32.py', tmp_path, seed=0, options={
+    train(REPO / 'mm_configs/ablations/simmim_vit-base-p16_mask32.py', tmp_path, seed=0,
+          accept_batch=True, options={
         'model.backbone.arch': dict(_delete_=True, **ARCH), 'model.backbone.img_size': 64,
         'model.neck.in_channels': 24, f'{pipeline}.1.scale': 64,
         f'{pipeline}.3.input_size': 64,
