@@ -25,7 +25,8 @@ from benchmarks.speed.masking import alternate
 from benchmarks.speed.record import where, write
 from semmae.evaluation.protocol import fingerprint
 from semmae.evaluation.work_dirs import read_everything
-from semmae.reporting.tables import DATASETS, load_numbers
+from semmae.reporting.cells import DATASETS
+from semmae.reporting.tables import load_numbers
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools/make_tables.py'
 

@@ -7,7 +7,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from mmseg.models import SegDataPreProcessor
 from torch.utils.data import DataLoader
 
-from semmae.engine.launch import scale
+from semmae.engine.batch import scale
 from semmae.engine.sanity import require_consistent, require_shapes
 
 from .tiny import TinyData, TinyModel, fork, wait
