@@ -125,6 +125,7 @@ def fork(action, said):
     if child := os.fork():
         return child
     code = 1
+    torch.set_num_threads(1)  # threads of the parent's pool are not there any more
     try:
         with open(said, 'w', buffering=1) as out:
             os.dup2(out.fileno(), 1)
