@@ -117,8 +117,8 @@ def test_part_learning_on_two_processes_reaches_the_parts_and_health_of_one(
                *part_options(toy, pretrained / 'epoch_3.pth', batch_size=4))
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = weights(learned / 'epoch_3.pth'), weights(tmp_path / 'epoch_3.pth')
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-6, msg=name)
+    for name, value in one.items():  # sums over two processes round otherwise
+        assert (two[name] - value).norm() <= 1e-5 * value.norm(), name
     mine, theirs = (json.loads((work / 'part_health.jsonl').read_text().splitlines()[-1])
                     for work in (learned, tmp_path))
     assert mine['coverage'] == pytest.approx(theirs['coverage'], abs=1e-6)
@@ -231,10 +231,11 @@ def test_a_run_is_not_resumed_with_another_seed_or_batch(pretrained, toy, tmp_pa
     assert 'seed 0, now 1; batch_size 8, now 4' in done.stderr
 
 
-def test_the_tables_show_it_as_reduced_with_the_papers_number_beside(probed):
-    done = run(sys.executable, 'tools/make_tables.py', probed, '--table', 1)
-    row = next(r for r in done.stdout.splitlines() if '65.0' in r)
+def test_the_tables_show_it_as_reduced_apart_from_the_papers_numbers(probed):
+    done = run(sys.executable, 'tools/make_tables.py', probed, '--measured')
+    row = next(r for r in done.stdout.splitlines() if 'linprobe/semmae_p16' in r)
     assert f'{lines(probed)[0]["value"]:.2f} (n=1)' in row and 'reduced' in row
+    assert '65.0 ' not in row and 'not comparable with the paper' in done.stdout
 
 
 def test_mim_test_runs_classification_through_semmae_and_segmentation_through_both(

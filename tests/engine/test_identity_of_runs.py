@@ -100,7 +100,8 @@ def test_the_learner_of_a_part_store_travels_into_the_result(toy, tmp_path):
 def test_weights_that_a_pretraining_starts_from_are_named_and_a_resumed_run_knows_them(
         toy, tmp_path):
     first = pretrained(tmp_path / 'first', toy)
-    options = {'load_from': str(first), 'train_cfg.max_epochs': 2}
+    options = {'load_from': str(first), 'train_cfg.max_epochs': 2,
+               'default_hooks.checkpoint.interval': 1}
     longer = pretrained(tmp_path / 'second', toy, **options)
     fields = read_checkpoint(longer)['meta']['semmae']['identity']
     assert fields['start.weights'] and 'start.weights' not in read_checkpoint(
