@@ -13,6 +13,10 @@ from semmae.registry import MODELS
 
 REPO = Path(__file__).resolve().parents[1]
 
+# torch starts the threads of autograd with the first backward pass. Started here, before any other
+# device is known, there are none, and a forked test may compute gradients.
+torch.zeros(1, requires_grad=True).sum().backward()
+
 
 def pytest_collection_modifyitems(items):
     shared = REPO.parent / 'shared' / 'data'
