@@ -12,11 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from semmae.evaluation.results import as_line, read_results
 from semmae.files import write_atomically
 from semmae.reporting.part_tables import part_tables, render_parts
 from semmae.reporting.render import render
 from semmae.reporting.tables import build_tables, measured
+from semmae.results.results import as_line, read_results
 
 
 def collect(folders, out):

@@ -23,15 +23,15 @@ import torch
 import torch.nn.functional as F
 from mmengine.dataset import default_collate
 
-from semmae.engine.record import device, git_commit, versions
 from semmae.evaluation.metrics import PartSegmentation
-from semmae.evaluation.results import append_result, read_results
 from semmae.files import sha256, write_atomically
 from semmae.functional.losses import diversity_loss
 from semmae.functional.parts import blur_maps, border_share
 from semmae.models import PartLearner
+from semmae.recording.record import device, git_commit, versions
 from semmae.registry import DATASETS, MODELS
 from semmae.reporting.part_tables import cell, origin_sentence
+from semmae.results.results import append_result, read_results
 
 TOY = Path('data/toy/imagenet')
 ARCH = dict(embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=384)

@@ -17,9 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from semmae.evaluation.results import FILE_NAME, as_line
 from semmae.files import write_atomically
 from semmae.reporting.provenance import DIRTY
+from semmae.results.results import FILE_NAME, as_line
 
 REPO = Path(__file__).resolve().parents[1]
 

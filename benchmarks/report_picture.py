@@ -19,9 +19,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from semmae.evaluation.results import read_results
 from semmae.files import sha256, write_atomically
 from semmae.reporting.report import digest_in, digest_of
+from semmae.results.results import read_results
 
 REPO = Path(__file__).resolve().parents[1]
 MINI = REPO / 'benchmarks' / 'results' / 'mini'

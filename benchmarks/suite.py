@@ -1,7 +1,7 @@
 """The runs behind the tables, as data: what each needs, the command, and the file it leaves.
 
 ``{images}``, ``{work_dir}``, ``{seed_dir}`` (all work dirs of a seed) and products
-of other rows (``{mae_p16}``) are filled in by the runner (`semmae.engine.plan`). A row named
+of other rows (``{mae_p16}``) are filled in by the runner (`semmae.suites.schedule`). A row named
 ``task/recipe`` fills the table cells of that name.
 """
 import csv

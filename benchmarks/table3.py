@@ -25,11 +25,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.suite import ALPHA, MAPS
 from semmae.datasets.part_store import PartStore
-from semmae.evaluation.results import read_results
 from semmae.files import write_atomically
 from semmae.functional.masking import part_guided_mask
 from semmae.functional.parts import foreground_ids
 from semmae.functional.patches import gather_positions
+from semmae.results.results import read_results
 
 RANDOM, UNTRAINED = 'mae_p8_fg', 'scratch'
 PAPER = {RANDOM: 66.8, 'semmae_p8_alpha0': 66.5, 'semmae_p8_alpha1': 52.9,

@@ -78,20 +78,21 @@ def _child(parent, *locations):
 
 
 DATA = [f'semmae.datasets.{m}' for m in
-        ('seeded', 'part_dataset', 'transforms', 'fast_images', 'image_cache', 'cub_parts',
-         'inat2019', 'cars', 'damage')]
+        ('seeded', 'part_dataset', 'transforms', 'fast_loading', 'image_cache', 'cub_parts',
+         'inat2019', 'cars', 'image_reading')]
 
 MODELS = _child(root.MODELS, 'semmae.models')
 DATASETS = _child(root.DATASETS, *DATA)
 TRANSFORMS = _child(root.TRANSFORMS, *DATA)
 DATA_SAMPLERS = _child(root.DATA_SAMPLERS, *DATA)
-HOOKS = _child(root.HOOKS, *(f'semmae.engine.{m}' for m in
-                             ('hooks', 'ema', 'saving', 'guards', 'loops', 'monitor', 'record',
-                              'part_quality', 'data_check')))
-OPTIMIZERS = _child(root.OPTIMIZERS, 'semmae.engine.lars')
-OPTIM_WRAPPER_CONSTRUCTORS = _child(
-    root.OPTIM_WRAPPER_CONSTRUCTORS, 'semmae.engine.optim')
-OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'semmae.engine.optim')
-LOOPS = _child(root.LOOPS, 'semmae.engine.knn', 'semmae.engine.loops')
+HOOKS = _child(root.HOOKS, 'semmae.config.data_check',
+               *(f'semmae.training.{m}' for m in
+                 ('checkpointing', 'ema', 'hooks', 'loops', 'stopping')),
+               'semmae.parts.quality', 'semmae.recording.record',
+               'semmae.visualization.mask_monitor')
+OPTIMIZERS = _child(root.OPTIMIZERS, 'semmae.training.lars')
+OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'semmae.training.optim')
+OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'semmae.training.optim')
+LOOPS = _child(root.LOOPS, 'semmae.training.knn_loop', 'semmae.training.loops')
 METRICS = _child(root.METRICS, 'semmae.evaluation.metrics', 'semmae.evaluation.knn',
-               'semmae.evaluation.segmentation')
+                 'semmae.evaluation.segmentation')

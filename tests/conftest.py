@@ -11,6 +11,8 @@ from semmae.datasets.part_store import PartStoreWriter, list_images
 from semmae.datasets.toy import write_toy
 from semmae.registry import MODELS
 
+from .tiny import config, trained
+
 REPO = Path(__file__).resolve().parents[1]
 
 # torch starts the threads of autograd with the first backward pass. Started here, before any other
@@ -93,3 +95,12 @@ def learner(tmp_path_factory):
         id='parts', method='part learning', reduced_why='3 of 9 epochs', seed=5))
     torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
     return path
+
+
+@pytest.fixture(scope='session')
+def whole(tmp_path_factory):
+    """The work directory of a tiny training of three epochs of six iterations, uninterrupted."""
+    folder = tmp_path_factory.mktemp('whole')
+    code, said = trained(folder, config(folder))
+    assert code == 0, said
+    return folder / 'work'

@@ -48,7 +48,7 @@ def test_no_import_against_the_arrow(folder, target):
 
 
 def test_of_the_engine_models_know_the_strict_loader_only():
-    assert all(' semmae.engine.checkpoint' in i for i in importing('models', 'semmae.engine'))
+    assert all(' semmae.checkpoints.load' in i for i in importing('models', 'semmae.engine'))
 
 
 def test_the_pretraining_model_does_not_know_the_part_learner():
@@ -60,4 +60,4 @@ def test_nothing_in_the_package_imports_tools_or_benchmarks():
 
 
 def test_the_rule_would_notice_a_violation(tmp_path):
-    assert 'semmae.engine.checkpoint.load_backbone' in imports(REPO / 'semmae/models/backbone.py')
+    assert 'semmae.checkpoints.load.load_backbone' in imports(REPO / 'semmae/models/backbone.py')

@@ -10,9 +10,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from semmae.engine import launch
-from semmae.engine.length import follow_length, length_of
+from semmae.config.length import follow_length, length_of
 from semmae.registry import DATASETS, MODELS
+from semmae.training import run as training
 
 REPO = Path(__file__).resolve().parents[1]
 LEAVES = sorted(p.relative_to(REPO).as_posix() for p in (REPO / 'mm_configs').rglob('*.py')
@@ -42,9 +42,9 @@ def test_header_says_what_it_is_and_how_to_run_it(leaf):
 def test_config_builds_and_takes_one_step(leaf, toy, cars, inat, tmp_path, monkeypatch):
     cfg = Config.fromfile(REPO / leaf)
     shrink(cfg, toy, cars, inat, tmp_path)
-    monkeypatch.setattr(launch, 'read_config', lambda *_: cfg)
+    monkeypatch.setattr(training, 'read_config', lambda *_: cfg)
     before = []
-    original = launch.Runner.train
+    original = training.Runner.train
 
     def remember(runner):
         original_init = runner._init_model_weights
@@ -54,8 +54,8 @@ def test_config_builds_and_takes_one_step(leaf, toy, cars, inat, tmp_path, monke
             before.append({k: v.clone() for k, v in runner.model.named_parameters()})
         runner._init_model_weights = init
         return original(runner)
-    monkeypatch.setattr(launch.Runner, 'train', remember)
-    model = launch.train(leaf, work_dir=tmp_path / 'run', seed=0, accept_batch=True)
+    monkeypatch.setattr(training.Runner, 'train', remember)
+    model = training.train(leaf, work_dir=tmp_path / 'run', seed=0, accept_batch=True)
     changed = {k for k, v in model.named_parameters() if not v.equal(before[0][k])}
     trained = {k for k, v in model.named_parameters() if v.requires_grad}
     # One step moves everything but what its gradient does not reach yet.

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def main():
-    from semmae.engine.config import Options
+    from semmae.config.options import Options
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     parser.add_argument('config')
     parser.add_argument('checkpoint', nargs='?', help='of the part learner')
@@ -44,11 +44,11 @@ def main():
         parser.error('expected either the checkpoint of a part learner or --labels')
     if args.labels and (args.verify or args.source != 'learned'):
         parser.error('--verify and --source need a part learner, found --labels')
-    from semmae.engine.launch import fail_clearly
+    from semmae.training.run import fail_clearly
     with fail_clearly():
-        from semmae.engine.extract import extract_parts, verify_parts
-        from semmae.engine.true_parts import extract_true_parts
         from semmae.files import writable_folder
+        from semmae.parts.extract import extract_parts, verify_parts
+        from semmae.parts.true_parts import extract_true_parts
         if not args.verify:
             writable_folder(args.out, '--out')
         inputs = (args.config, args.checkpoint, args.images, args.out, args.grid, args.source)

@@ -9,9 +9,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def main():
-    from semmae.engine.errors import fail_clearly
+    from semmae.training.errors import fail_clearly
     with fail_clearly():
-        from semmae.engine.processes import launch
+        from semmae.training.processes import launch
         tool, processes, *arguments = sys.argv[1:]
         sys.exit(launch(tool, processes, arguments))
 

@@ -20,9 +20,9 @@ def main():
                         help='images of the pictures; those that the parts were extracted from')
     parser.add_argument('--out', type=Path, help='default: DIR/report/report.html')
     args = parser.parse_args()
-    from semmae.engine.launch import fail_clearly
+    from semmae.training.run import fail_clearly
     with fail_clearly():
-        from semmae.engine.mini_report import mini_report
+        from semmae.visualization.folder_report import mini_report
         out = args.out or args.dir / 'report/report.html'
         print(f'Report: {mini_report(args.dir, args.images, out)}')
 

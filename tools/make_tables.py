@@ -15,12 +15,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from semmae.evaluation.results import read_results
-from semmae.evaluation.work_dirs import read_everything
 from semmae.reporting.elsewhere import elsewhere_table, errata_table
 from semmae.reporting.part_tables import part_tables, render_parts
 from semmae.reporting.render import FORMATS, print_tables, render
 from semmae.reporting.tables import TITLES, build_tables, conflicts, measured
+from semmae.results.mmengine_logs import read_everything
+from semmae.results.results import read_results
 
 
 def parse_args(argv):

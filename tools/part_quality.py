@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def parse():
-    from semmae.engine.config import Options
+    from semmae.config.options import Options
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     parser.add_argument('config')
     parser.add_argument('checkpoint')
@@ -46,14 +46,14 @@ def parse():
 
 def main():
     args = parse()
-    from semmae.engine.launch import fail_clearly
+    from semmae.training.run import fail_clearly
     with fail_clearly():
         from mmengine.dist import is_main_process
 
-        from semmae.engine.part_quality import ROWS, part_quality
-        from semmae.evaluation.results import read_results
         from semmae.files import writable_folder, write_atomically
+        from semmae.parts.quality import ROWS, part_quality
         from semmae.reporting.part_tables import part_tables, render_parts
+        from semmae.results.results import read_results
         writable_folder(args.work_dir)
         part_quality(args.config, args.checkpoint, args.work_dir, args.masks, args.cub,
                      args.rows or tuple(ROWS), args.name or 'CUB', args.background, args.grid,

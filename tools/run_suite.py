@@ -55,7 +55,7 @@ def main():
     from rich.console import Console
 
     from semmae.datasets.part_store import list_images, sample_images
-    from semmae.engine.plan import execute, plan
+    from semmae.suites.schedule import execute, plan
     console = Console()
     try:
         suite, work_dir = SUITES[args.suite], args.work_dir or f'work_dirs/{args.suite}'
@@ -69,7 +69,7 @@ def main():
         runs = plan(suite, work_dir, args.only, args.checkpoint, args.seeds, images, gpus,
                     args.launcher, args.interpolate_offset)
         if args.dry_run:
-            from semmae.engine.costs import costs, show
+            from semmae.suites.costs import costs, show
             with console.status('counting what each row costs'):
                 device = device_of(args)
                 found = costs(runs, device, [work_dir, *args.measured], known)
@@ -84,7 +84,7 @@ def main():
 
 def device_of(args):
     """The `Device` of the flags, or None."""
-    from semmae.engine.footprint import Device, probe
+    from semmae.suites.roofline import Device, probe
     if args.probe:
         return probe(*(('cuda', 'bfloat16') if count_gpus() else ('cpu', 'float32')))
     return Device(args.tflops * 1e12, (args.bandwidth or float('inf')) * 1e9) if (

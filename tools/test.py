@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def parse(argv=None):
-    from semmae.engine.config import Options
-    from semmae.engine.errors import Parser
+    from semmae.config.options import Options
+    from semmae.training.errors import Parser
     parser = Parser(prog='tools/test.py', description=__doc__.split('\n', 1)[0])
     parser.add_argument('config')
     parser.add_argument('checkpoint')
@@ -26,15 +26,15 @@ def parse(argv=None):
 
 def check(args, processes, nodes=1):
     """ValueError, before ``processes`` are started, for what command and config give away."""
-    from semmae.engine.config import read_config
+    from semmae.config.options import read_config
     read_config(args.config, args.cfg_options)
 
 
 def main():
-    from semmae.engine.errors import fail_clearly
+    from semmae.training.errors import fail_clearly
     with fail_clearly(is_quiet=True):
         args = parse()
-        from semmae.engine.launch import test
+        from semmae.training.run import test
         test(args.config, args.checkpoint, work_dir=args.work_dir, launcher=args.launcher,
              options=args.cfg_options)
 

@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def parse(argv=None):
-    from semmae.engine.config import Options
-    from semmae.engine.errors import Parser
+    from semmae.config.options import Options
+    from semmae.training.errors import Parser
     parser = Parser(prog='tools/train.py', description=__doc__.split('\n', 1)[0])
     parser.add_argument('config')
     parser.add_argument('--work-dir', help='default: work_dirs/<name of the config>')
@@ -39,19 +39,19 @@ def parse(argv=None):
 
 def check(args, processes, nodes=1):
     """ValueError, before ``processes`` are started, for what command and config give away."""
-    from semmae.engine.batch import require_batch
-    from semmae.engine.config import read_config
-    from semmae.engine.sanity import require_numbers
+    from semmae.config.options import read_config
+    from semmae.config.preflight import require_numbers
+    from semmae.training.global_batch import require_batch
     cfg = read_config(args.config, args.cfg_options)
     require_numbers(cfg)
     require_batch(cfg, processes, args.config, args.keep_batch, args.accept_batch, nodes)
 
 
 def main():
-    from semmae.engine.errors import fail_clearly
+    from semmae.training.errors import fail_clearly
     with fail_clearly(is_quiet=True):
         args = parse()
-        from semmae.engine.launch import train
+        from semmae.training.run import train
         train(args.config, work_dir=args.work_dir, resume=args.resume, amp=args.amp,
               launcher=args.launcher, options=args.cfg_options, seed=args.seed,
               keep_batch=args.keep_batch, accept_batch=args.accept_batch,

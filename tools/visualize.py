@@ -52,12 +52,12 @@ def parse(argv=None):
 def main():
     args = vars(parse())
     what = args.pop('what')
-    from semmae.engine.launch import fail_clearly
     from semmae.files import writable_file
+    from semmae.training.run import fail_clearly
     with fail_clearly():
         writable_file(args['out'], ('.png', '.pdf', '.svg'))
-        from semmae.engine import pictures
         from semmae.reporting.figures import alpha_curves, training_curves
+        from semmae.visualization import pictures
         draw = dict(parts=pictures.draw_parts, masks=pictures.draw_masks,
                     strategies=pictures.draw_strategies,
                     reconstruction=pictures.draw_reconstructions, attention=pictures.draw_attention,

@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.speed.floor import action
 from benchmarks.speed.masking import alternate
 from benchmarks.speed.record import where, write
-from semmae.engine.allocator import keep_freed_memory
-from semmae.engine.extract import own_device
-from semmae.engine.footprint import step_of
+from semmae.parts.extract import own_device
+from semmae.suites.roofline import step_of
+from semmae.training.allocator import keep_freed_memory
 
 REPO = Path(__file__).resolve().parents[2]
 VIT_B = dict(embed_dims=768, num_layers=12, num_heads=12, mlp_ratio=4)

@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.speed.masking import alternate
 from benchmarks.speed.record import flops_of, where, write
-from semmae.engine.allocator import keep_freed_memory
-from semmae.engine.extract import own_device
+from semmae.parts.extract import own_device
 from semmae.registry import MODELS
+from semmae.training.allocator import keep_freed_memory
 
 REPO = Path(__file__).resolve().parents[2]
 CONFIGS = {'linear probing, ViT-B/16': 'mm_configs/ablations/linprobe_vit-base-p16.py',

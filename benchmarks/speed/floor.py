@@ -2,7 +2,7 @@
 
 python benchmarks/speed/floor.py --out benchmarks/results/speed_floor.json
 
-The floor is the longer of computing and moving what a step has to (`semmae.engine.footprint`), at
+The floor is the longer of computing and moving what a step has to (`semmae.suites.roofline`), at
 the fastest product of two matrices and the fastest copy found here, or at --tflops and --bandwidth
 of another device, where nothing is then run. What is timed is the very step that is counted: loss,
 backward pass and update on blank images, without loading, decoding and masks. Prints a Markdown
@@ -24,12 +24,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.speed.masking import alternate
 from benchmarks.speed.record import where, write
-from semmae.engine.allocator import keep_freed_memory
-from semmae.engine.costs import optimizer_states
-from semmae.engine.extract import own_device
-from semmae.engine.footprint import Device, encoding_of, loss_of, probe, step_of, structure
-from semmae.engine.launch import mixed_precision
+from semmae.parts.extract import own_device
 from semmae.registry import MODELS
+from semmae.suites.costs import optimizer_states
+from semmae.suites.roofline import Device, encoding_of, loss_of, probe, step_of, structure
+from semmae.training.allocator import keep_freed_memory
+from semmae.training.run import mixed_precision
 
 REPO = Path(__file__).resolve().parents[2]
 IMAGENET = 1_281_167

@@ -34,11 +34,11 @@ from benchmarks.speed.record import where, write
 from semmae.datasets.part_dataset import PartDataset
 from semmae.datasets.part_store import PartStore, PartStoreWriter, list_images
 from semmae.datasets.seeded import Seeded, SeededSampler
-from semmae.engine.allocator import keep_freed_memory
-from semmae.engine.extract import own_device
-from semmae.engine.footprint import loss_of, step_of, structure
 from semmae.models.masking import Candidates
+from semmae.parts.extract import own_device
 from semmae.registry import MODELS
+from semmae.suites.roofline import loss_of, step_of, structure
+from semmae.training.allocator import keep_freed_memory
 
 REPO = Path(__file__).resolve().parents[2]
 # size: configs; patch sizes; images of a step on a CPU of part learning, pre-training and a rank

@@ -19,9 +19,9 @@ from mmengine.config import Config
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.speed.record import flops_of, where, write
-from semmae.engine.extract import own_device
 from semmae.functional.masking import split_ids
 from semmae.models.masking import Candidates
+from semmae.parts.extract import own_device
 from semmae.registry import MODELS
 
 REPO = Path(__file__).resolve().parents[2]

@@ -27,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.speed.floor import IMAGENET, counted, here
 from benchmarks.speed.record import where, write
 from semmae.datasets.part_store import PartStoreWriter
-from semmae.engine.allocator import keep_freed_memory
-from semmae.engine.extract import Photos, own_device, precision_of, segment, without_random_steps
-from semmae.engine.launch import mixed_precision
+from semmae.parts.extract import Photos, own_device, precision_of, segment, without_random_steps
 from semmae.registry import MODELS
+from semmae.training.allocator import keep_freed_memory
+from semmae.training.run import mixed_precision
 
 REPO = Path(__file__).resolve().parents[2]
 # name: config, (width, height) of the images, batch on a CPU (on a GPU the config's)

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from semmae.engine.footprint import FUSED
-from semmae.engine.record import device, git_commit, versions
 from semmae.files import write_atomically
+from semmae.recording.record import device, git_commit, versions
+from semmae.suites.roofline import FUSED
 
 
 def flops_of(step):

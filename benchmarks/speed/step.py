@@ -29,13 +29,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.speed.masking import alternate
 from benchmarks.speed.record import flops_of, where, write
-from semmae.engine.allocator import keep_freed_memory
-from semmae.engine.costs import quiet
-from semmae.engine.extract import own_device
-from semmae.engine.footprint import probe
-from semmae.engine.launch import compile_parts, mixed_precision
-from semmae.engine.optim import multiplies_bfloat16
+from semmae.parts.extract import own_device
 from semmae.registry import MODELS
+from semmae.suites.costs import quiet
+from semmae.suites.roofline import probe
+from semmae.training.allocator import keep_freed_memory
+from semmae.training.optim import multiplies_bfloat16
+from semmae.training.run import compile_parts, mixed_precision
 
 REPO = Path(__file__).resolve().parents[2]
 IMAGES = 800 * 1_281_167  # of the paper's pre-training (Sec. 4.1), ImageNet-1k

@@ -23,10 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.speed.masking import alternate
 from benchmarks.speed.record import where, write
-from semmae.evaluation.protocol import fingerprint
-from semmae.evaluation.work_dirs import read_everything
 from semmae.reporting.cells import DATASETS
 from semmae.reporting.tables import load_numbers
+from semmae.results.mmengine_logs import read_everything
+from semmae.results.protocol import fingerprint
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools/make_tables.py'
 

@@ -16,7 +16,7 @@ from mmcv.transforms import BaseTransform
 from .. import __version__
 from ..files import write_atomically
 from ..registry import TRANSFORMS
-from .fast_images import LoadCenterCrop, mirror, planar
+from .fast_loading import LoadCenterCrop, mirror, planar
 from .part_store import (
     as_bytes,
     differences,

@@ -13,8 +13,8 @@ from mmpretrain.datasets import RandomResizedCrop
 from PIL import Image
 
 from ..registry import TRANSFORMS
-from .damage import read_bytes
 from .image_files import TURNED, decoding, orientation, read_label_header
+from .image_reading import read_bytes
 from .part_store import PartStore
 
 MAPS = ('part_ids', 'foreground')

@@ -1,2 +1,1 @@
-"""Protocols, result files and metrics. Import the modules by name: this file stays light, so that
-table tools can read results without torch or the mm libraries."""
+"""Registered metrics."""

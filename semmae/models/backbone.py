@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from mmpretrain.models.backbones import VisionTransformer
 from torch import nn
 
-from ..engine.checkpoint import load_backbone, resize_position_embedding
+from ..checkpoints.load import load_backbone, resize_position_embedding
 from ..functional.patches import gather_positions, patches_at, sincos_position_embedding
 from ..registry import MODELS
 from .layers import Attention, Layer
@@ -31,9 +31,9 @@ class ViT(VisionTransformer):
     interpolate_offset: how the position embedding follows images of another size than
         ``img_size``, and a checkpoint of another grid. 0: to the new size, as MAE and mmpretrain
         do. 0.1: as DINO and iBOT do; their features at other sizes need it
-        (`engine.checkpoint.resize_position_embedding`).
+        (`checkpoints.load.resize_position_embedding`).
     init_cfg: ``dict(type='Pretrained', checkpoint=FILE)`` loads FILE strictly
-        (`engine.checkpoint.load_backbone`) or raises; the report is kept in ``load_report``.
+        (`checkpoints.load.load_backbone`) or raises; the report is kept in ``load_report``.
         ``checkpoint_key`` in it chooses among the state dicts of FILE.
     pretrained: FILE, as mmseg's configs name it (``model.pretrained``); the same as ``init_cfg``.
     """

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from timm.models.vision_transformer import VisionTransformer
 
-from ..engine.checkpoint import OURS_TO_TIMM, load_backbone
+from ..checkpoints.load import OURS_TO_TIMM, load_backbone
 from ..registry import MODELS
 from .backbone import RelPosAttention
 
@@ -26,7 +26,7 @@ class PartEncoder(BaseModule):
         `ViT`, at the size of ``img_size`` only), loaded strictly by `init_weights`.
         A model built without `init_weights` expects its weights in the checkpoint of the learner.
     checkpoint_key: which state dict of the file; None takes the teacher of iBOT and DINO
-        (`engine.checkpoint.backbone_state`).
+        (`checkpoints.load.backbone_state`).
     grid: patches a side. Images are resized to ``grid * patch_size`` pixels, whatever they have,
         and the position embedding is interpolated (ours; the paper does not say how an encoder
         with 16x16 patches gives 28x28 parts).

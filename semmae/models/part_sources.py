@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModule
 from sklearn.cluster import KMeans
 
-from ..engine.checkpoint import load_whole
+from ..checkpoints.load import load_whole
 from ..files import sha256
 from ..functional.parts import (
     border_share,

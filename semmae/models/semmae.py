@@ -161,7 +161,7 @@ class SemMAE(BaseModel):
             losses['alpha'] = inputs.new_full((), self.masking.alpha(self.progress))
         if hasattr(self.masking, 'loss'):
             losses |= self.masking_losses(candidates, mask, predicted, target)
-        # For those who watch (`engine.monitor`); the images would only fill the memory.
+        # For those who watch (`visualization.mask_monitor`); the images would only fill the memory.
         self.last = replace(candidates, images=None), mask
         return losses
 

@@ -1,5 +1,5 @@
 """What may fill a cell of the paper: its data set, size, network, kind of training and recipe."""
-from semmae.evaluation import protocol
+from semmae.results import protocol
 
 DATASETS = dict(linprobe='ImageNet-1k', finetune='ImageNet-1k', inat19='iNaturalist 2019',
                 cub='CUB-200-2011', cars='Stanford Cars', ade20k='ADE20K')

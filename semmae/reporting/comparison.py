@@ -11,9 +11,9 @@ from itertools import count, product
 from pathlib import Path
 from string import ascii_lowercase
 
-from semmae.evaluation import protocol
-from semmae.evaluation.predictions import read_predictions, recount
-from semmae.evaluation.statistics import METRICS, paired_bootstrap, welch
+from semmae.results import protocol
+from semmae.results.predictions import read_predictions, recount
+from semmae.results.statistics import METRICS, paired_bootstrap, welch
 
 FEW = 5  # marks or values that a text names one by one
 

@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageDraw, ImageFont
 
-from ..evaluation.results import finite
-from ..evaluation.work_dirs import json_object
+from ..results.mmengine_logs import json_object
+from ..results.results import finite
 
 # Twelve colours for colour-blind readers (M. Krzywinski, "Color palettes for color blindness"), in
 # an order of ours in which the first six differ most for every kind of colour vision.

@@ -21,7 +21,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 from PIL import Image
 
-from ..evaluation.protocol import anchor, is_percent
+from ..results.protocol import anchor, is_percent
 from .provenance import origins
 from .render import visible
 

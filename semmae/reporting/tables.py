@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from semmae.evaluation import protocol
+from semmae.results import protocol
 
 from .cells import obstacles, stands_apart
 from .comparison import (

@@ -22,9 +22,9 @@ from semmae.datasets.transforms import (
     most_of,
     view_of,
 )
-from semmae.engine.extract import extract_parts, without_random_steps
-from semmae.engine.pictures import take
+from semmae.parts.extract import extract_parts, without_random_steps
 from semmae.registry import DATASETS, TRANSFORMS
+from semmae.visualization.pictures import take
 
 REPO = Path(__file__).parents[2]
 SHARED = REPO.parent / 'shared/data'

@@ -48,7 +48,7 @@ def test_a_checkpoint_loads_into_another_grid_as_the_forward_pass_would_resize_i
 def test_interpolation_by_an_offset_looks_where_ibot_looks():
     # A ramp of slope 1 reads off the place that is looked at (bilinear, which is exact on it):
     # output i of a grid twice as large is at (i + 0.5) * 4 / 8.1 - 0.5 of the old one.
-    from semmae.engine.checkpoint import resize_position_embedding
+    from semmae.checkpoints.load import resize_position_embedding
     ramp = torch.arange(4.).expand(4, 4).reshape(1, 16, 1)
     places = resize_position_embedding(ramp, (4, 4), (8, 8), 0, offset=0.1, mode='bilinear')
     wanted = ((torch.arange(8) + 0.5) * 4 / 8.1 - 0.5).clamp(0, 3)

@@ -6,10 +6,10 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 
-from semmae.engine import launch
 from semmae.models.backbone import RelPosAttention
 from semmae.models.layers import Layer, attend
 from semmae.registry import MODELS
+from semmae.training import run as training
 
 
 def layers(**kwargs):
@@ -71,13 +71,13 @@ def mini(dtype):
     cfg = Config.fromfile('mm_configs/mini/mae_p16_mini.py')
     model = MODELS.build(cfg.model)
     model.init_weights()
-    wrapper = launch.mixed_precision(cfg.optim_wrapper, asked=dtype is not None)
+    wrapper = training.mixed_precision(cfg.optim_wrapper, asked=dtype is not None)
     return model, build_optim_wrapper(model, wrapper)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU has its own mixed precision')
 def test_amp_on_a_cpu_multiplies_in_bfloat16_and_trains_float32_weights(monkeypatch):
-    monkeypatch.setattr(launch, 'multiplies_bfloat16', lambda: True)
+    monkeypatch.setattr(training, 'multiplies_bfloat16', lambda: True)
     g = torch.Generator().manual_seed(1)
     data = dict(inputs=torch.randint(256, (8, 3, 64, 64), dtype=torch.uint8, generator=g),
                 noise=torch.rand(8, 64, generator=g))
@@ -97,9 +97,9 @@ def test_amp_on_a_cpu_multiplies_in_bfloat16_and_trains_float32_weights(monkeypa
 @pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU has its own mixed precision')
 @pytest.mark.parametrize('can, dtype', [(False, 'bfloat16'), (True, 'float16')])
 def test_amp_on_a_cpu_that_cannot_is_refused(monkeypatch, can, dtype):
-    monkeypatch.setattr(launch, 'multiplies_bfloat16', lambda: can)
+    monkeypatch.setattr(training, 'multiplies_bfloat16', lambda: can)
     with pytest.raises(ValueError, match='--amp needs a GPU, or for bfloat16 a CPU'):
-        launch.mixed_precision(dict(type='AmpOptimWrapper', dtype=dtype), asked=True)
+        training.mixed_precision(dict(type='AmpOptimWrapper', dtype=dtype), asked=True)
 
 
 def test_parameters_of_equal_rate_and_decay_are_updated_together():

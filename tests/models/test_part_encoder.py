@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from semmae.engine.checkpoint import OURS_TO_TIMM, renamed
+from semmae.checkpoints.load import OURS_TO_TIMM, renamed
 from semmae.models import layers
 from semmae.registry import MODELS
 

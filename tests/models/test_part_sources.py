@@ -2,8 +2,8 @@
 import pytest
 import torch
 
-from semmae.engine.extract import to_bytes
 from semmae.models.part_sources import SOURCES
+from semmae.parts.extract import to_bytes
 from semmae.registry import MODELS
 
 from .test_part_learner import halves, learner

@@ -6,8 +6,8 @@ import torch
 from mmengine.config import Config
 
 from benchmarks.suite import PAPER
-from semmae.engine.launch import train
 from semmae.registry import MODELS
+from semmae.training.run import train
 
 REPO = Path(__file__).resolve().parents[2]
 ARCH = dict(embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=48)

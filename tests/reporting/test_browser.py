@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semmae.evaluation.protocol import anchor, fingerprint
 from semmae.reporting.render import render
 from semmae.reporting.report import write_report
 from semmae.reporting.tables import build_tables
+from semmae.results.protocol import anchor, fingerprint
 
 CHROMIUM = os.environ.get('SEMMAE_CHROMIUM') or next(filter(None, map(
     shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'chrome'))), None)

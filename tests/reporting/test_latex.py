@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from semmae.evaluation.protocol import fingerprint
-from semmae.evaluation.results import read_results
 from semmae.reporting.cells import DATASETS
 from semmae.reporting.elsewhere import elsewhere_table, errata_table
 from semmae.reporting.part_tables import part_tables, render_parts
 from semmae.reporting.render import render, visible
 from semmae.reporting.tables import build_tables
+from semmae.results.protocol import fingerprint
+from semmae.results.results import read_results
 
 pytestmark = pytest.mark.skipif(
     shutil.which('pdflatex') is None or shutil.which('pdftotext') is None,

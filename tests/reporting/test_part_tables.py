@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from semmae.evaluation.protocol import fingerprint
-from semmae.evaluation.results import append_result
 from semmae.reporting.part_tables import health_of, part_tables, render_parts
 from semmae.reporting.tables import build_tables
+from semmae.results.protocol import fingerprint
+from semmae.results.results import append_result
 
 NOTE = '6 parts, 12x12 patches, val'
 REPO = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semmae.evaluation.results import append_result
+from semmae.results.results import append_result
 
 REPO = Path(__file__).parents[2]
 RECORD = dict(row='linprobe/mae_p16', method='MAE', recipe='mae_p16', task='linprobe',

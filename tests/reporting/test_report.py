@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semmae.evaluation.protocol import anchor, fingerprint
 from semmae.reporting.figures import alpha_curves
 from semmae.reporting.render import render
 from semmae.reporting.report import figure, write_report
 from semmae.reporting.tables import build_tables
+from semmae.results.protocol import anchor, fingerprint
 
 SCRIPT = '<script>alert(1)</script>'
 VOID = {'meta', 'img', 'br', 'hr', 'link', 'input'}

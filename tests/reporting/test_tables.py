@@ -18,8 +18,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semmae.evaluation.protocol import fingerprint
-from semmae.evaluation.results import append_result, read_results
 from semmae.reporting import comparison
 from semmae.reporting import render as module
 from semmae.reporting.cells import DATASETS
@@ -32,6 +30,8 @@ from semmae.reporting.tables import (
     load_numbers,
     measured,
 )
+from semmae.results.protocol import fingerprint
+from semmae.results.results import append_result, read_results
 
 REPO = Path(__file__).parents[2]
 TOOL = [sys.executable, str(REPO / 'tools' / 'make_tables.py')]

@@ -1,0 +1,1 @@
+"""Checkpoint files: reading as plain tensors, other projects' layouts, strict loading."""

@@ -1,0 +1,295 @@
+"""The identity of a training: everything that decides its weights, as flat, readable fields.
+
+A field is a dotted key of the resolved config (``model.masking.gamma``) or a fact that only the run
+knows (``batch_size`` of all processes, ``parts.source``). Every key counts unless `LET_THROUGH`
+says why it cannot change a weight or a metric, so a new option keeps results apart by default.
+The seed is not part of it: runs that differ in the seed alone may be averaged.
+"""
+import hashlib
+import os
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from .. import __version__
+from ..datasets.seeded import Seeded
+from ..training.hooks import unwrapped
+
+# Top-level keys that mmengine's runner or this package reads for a training.
+TRAINING = ('model', 'data_preprocessor', 'train_dataloader', 'train_cfg', 'optim_wrapper',
+            'param_scheduler', 'auto_scale_lr', 'custom_hooks', 'default_hooks', 'default_scope',
+            'env_cfg', 'randomness', 'compile', 'sync_bn', 'activation_checkpointing',
+            'efficient_conv_bn_eval')
+# Those of an evaluation. A test is recorded under the names of a validation.
+EVALUATION = {'val_dataloader': 'test_dataloader', 'val_evaluator': 'test_evaluator',
+              'val_cfg': 'test_cfg'}
+
+# Hooks that only look at a training, save it or refuse it.
+OBSERVERS = frozenset({
+    'IterTimerHook', 'LoggerHook', 'CheckpointHook', 'RuntimeInfoHook', 'RankStateHook',
+    'FiniteHook', 'StopHook', 'DataCheckHook', 'ResultRecorder', 'MaskMonitorHook',
+    'PretrainPicturesHook', 'PartHealthHook', 'VisualizationHook', 'SegVisualizationHook'})
+
+WRAPPERS = frozenset({'OptimWrapper', 'AmpOptimWrapper', 'CPUAmpOptimWrapper'})
+
+_LOADER = r'(train|val)_dataloader\.'
+LET_THROUGH = tuple((re.compile(pattern), reason) for pattern, reason in (
+    (r'.*\b(data_root|root|store|part_store|label_root)$',
+     'a place on a disk; the images and the part store are known by their content'),
+    (r'model\..*\b(checkpoint|pretrained|learner)$',
+     'a place on a disk; starting weights and part learners are known by their content'),
+    (_LOADER + r'(num_workers|persistent_workers|pin_memory|pin_memory_device|prefetch_factor|'
+     r'timeout|multiprocessing_context)$',
+     'how samples are read; random numbers of a sample depend on seed, epoch and index alone'),
+    (r'(train_dataloader\.batch_size|optim_wrapper\.accumulative_counts)$',
+     'they make the global batch, which is the fact batch_size'),
+    (r'val_dataloader\.batch_size$', 'in evaluation every sample is computed by itself'),
+    (r'optim_wrapper\.dtype$', 'it decides the fact precision, as a known type of wrapper does'),
+    (r'train_cfg\.(val_interval|val_begin|dynamic_intervals)(\.|$)',
+     'when a training is validated; the best of several validations is marked as such'),
+    (r'randomness\.seed$', 'seeds may be averaged'),
+    (r'env_cfg\.(mp_cfg|dist_cfg|resource_limit)(\.|$)', 'how processes are started and connected'),
+    (r'.*\.(backend_args|file_client_args|meta_keys|lazy_init|serialize_data|palette|max_damaged)'
+     r'(\.|$)', 'how files are opened, what is carried along or drawn, when a run is refused'),
+    (r'val_cfg\.type$', 'the same loop under another name in a test'),
+    (r'val_evaluator\.(\d+\.)?(prefix|collect_device|collect_dir|output_dir|format_only)$',
+     'how a metric is called and gathered'),
+))
+
+
+def reason_to_let_through(key):
+    """Why a key of a config can change neither a weight nor a metric, or ''."""
+    return next((reason for pattern, reason in LET_THROUGH if pattern.match(key)), '')
+
+
+# ------------------------------------------------------------------ a config as fields
+def leaves(node, prefix=''):
+    """(dotted key, value) of a config, at any depth; a list of plain values is one value."""
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from leaves(value, f'{prefix}{key}.')
+    elif isinstance(node, (list, tuple)) and any(isinstance(v, (dict, list, tuple)) for v in node):
+        for index, value in enumerate(node):
+            yield from leaves(value, f'{prefix}{index}.')
+    else:
+        yield prefix[:-1], as_field(node)
+
+
+def as_field(value):
+    """A config value as JSON has it; of an absolute path the name, of a class its name."""
+    if isinstance(value, dict):
+        return {str(k): as_field(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_field(v) for v in value]
+    if isinstance(value, str):
+        return Path(value).name if value.startswith('/') else value
+    if isinstance(value, type):
+        return value.__name__
+    return value if isinstance(value, (bool, int, float, type(None))) else str(value)
+
+
+def kind(node):
+    """A type without its scope: 'CheckpointHook' of dict(type='semmae.CheckpointHook')."""
+    found = node.get('type') if isinstance(node, dict) else node
+    return found.__name__ if isinstance(found, type) else str(found).rsplit('.', 1)[-1]
+
+
+def accumulated_steps(cfg):
+    """Iterations of mmengine for one update of the weights."""
+    return (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+
+
+def per_update(node, steps):
+    """A copy of a config in which lengths counted in iterations are counted in updates.
+
+    mmengine counts iterations and schedules in accumulated steps; with another number of processes
+    and the same global batch they are the same training.
+    """
+    def divided(value):
+        if isinstance(value, (list, tuple)):
+            return [divided(v) for v in value]
+        is_count = isinstance(value, int) and not isinstance(value, bool) and value > 0
+        return value // steps if is_count else value
+    return {key: divided(value) if key in ('begin', 'end', 'T_max', 'milestones', 'max_iters',
+                                           'val_interval', 'total_iters') else value
+            for key, value in node.items()}
+
+
+def schedules_of(cfg):
+    """The learning-rate schedules of a config as a list of dicts."""
+    found = cfg.get('param_scheduler') or []
+    return [found] if isinstance(found, dict) else list(found)
+
+
+def precision_of_training(cfg):
+    """'float32', or the type in which mixed precision multiplies."""
+    wrapper = cfg.get('optim_wrapper') or {}
+    return wrapper.get('dtype') or 'float16' if 'Amp' in kind(wrapper) else 'float32'
+
+
+def training_fields(cfg):
+    """{field: value} of all in a config that decides what a training does to weights."""
+    steps, groups = accumulated_steps(cfg), {k: cfg.get(k) for k in TRAINING if cfg.get(k)}
+    groups.pop('compile', None)
+    if how := cfg.get('compile') or cfg.get('compiled'):
+        groups['compile'] = how
+    if schedules := schedules_of(cfg):
+        groups['param_scheduler'] = [
+            s if s.get('by_epoch', True) else per_update(s, steps) for s in schedules]
+    if (groups.get('train_cfg') or {}).get('max_iters'):
+        groups['train_cfg'] = per_update(groups['train_cfg'], steps)
+    groups['custom_hooks'] = by_type(cfg.get('custom_hooks') or ())
+    groups['default_hooks'] = {name: hook for name, hook in (cfg.get('default_hooks') or {}).items()
+                               if hook and kind(hook) not in OBSERVERS}
+    fields = fields_of(groups)
+    if kind(groups.get('optim_wrapper')) in WRAPPERS:
+        fields.pop('optim_wrapper.type')
+    return {'precision': precision_of_training(cfg), **fields}
+
+
+def by_type(hooks):
+    """{type: hook} of the hooks that do something to a training, wherever they stand in a list."""
+    found = {}
+    for hook in hooks:
+        name = kind(hook)
+        if name not in OBSERVERS:
+            while name in found:
+                name += '+'
+            found[name] = hook if isinstance(hook, dict) else dict(type=name)
+    return found
+
+
+def evaluation_fields(cfg, is_test=False):
+    """{field: value} of all in a config that decides what an evaluation does with weights."""
+    other = {name: test for name, test in EVALUATION.items() if is_test and cfg.get(test)}
+    return fields_of({name: cfg.get(other.get(name, name)) for name in EVALUATION
+                      if cfg.get(other.get(name, name))})
+
+
+def fields_of(groups):
+    return {key: value for key, value in leaves(groups)
+            if value not in ({}, []) and not reason_to_let_through(key)}
+
+
+# ------------------------------------------------------------------ facts of a run
+def training_data(runner):
+    """The data set that is trained on, without its seeds; None if nothing is trained."""
+    loop = getattr(runner, '_train_loop', None)
+    data = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
+    return data.dataset if isinstance(data, Seeded) else data
+
+
+def images_fingerprint(data, with_sizes=False, num=1000):
+    """A short hash of the folder, name and label of ``num`` images, evenly spaced, or None.
+
+    Of few, since it is taken at each checkpoint; an image more or less moves all that follow.
+    with_sizes: also of the bytes in the files of images and label maps, which tells copies of
+        another resolution or quality apart; taken once for a data set.
+    """
+    if not hasattr(data, 'get_data_info'):
+        return None
+    if with_sizes and hasattr(data, '_images_with_sizes'):
+        return data._images_with_sizes
+    found = hashlib.sha256()
+    for i in np.linspace(0, len(data) - 1, min(num, len(data))).round().astype(int):
+        info = data.get_data_info(int(i))
+        name = Path(info.get('img_path', '')).parts[-2:]
+        sizes = [size_of(info.get(key)) for key in ('img_path', 'seg_map_path')]
+        found.update(f'{"/".join(name)} {info.get("gt_label")}'
+                     f'{f" {sizes}" if with_sizes else ""}\n'.encode())
+    digest = found.hexdigest()[:12]
+    if with_sizes:
+        data._images_with_sizes = digest
+    return digest
+
+
+def size_of(path):
+    """Bytes of a local file, or None."""
+    try:
+        return os.path.getsize(path) if path else None
+    except OSError:
+        return None
+
+
+def versions_that_matter():
+    """Releases of what computes weights; a change of theirs may change what a training does."""
+    def find(name, parts):
+        try:
+            return '.'.join(version(name).split('+')[0].split('.')[:parts])
+        except PackageNotFoundError:
+            return None
+    return {'versions.semmae': __version__, 'versions.torch': find('torch', 2),
+            'versions.mmengine': find('onedl-mmengine', 3),
+            'versions.mmpretrain': find('onedl-mmpretrain', 3),
+            'versions.timm': find('timm', 2)}
+
+
+def origin_fields(described, sha256=None):
+    """The fields of starting weights: of the training that made them, or of an unknown file.
+
+    described: ``meta['semmae']`` of a checkpoint of ours, or None.
+    """
+    known = (described or {}).get('identity')
+    if known:
+        return dict(known)
+    return {'weights': sha256[:12]} if sha256 else {}
+
+
+def prefixed(prefix, fields):
+    return {f'{prefix}.{key}': value for key, value in fields.items()}
+
+
+def parts_fields(runner):
+    """Where the parts of a pre-training come from: source, ranking, grid, and their learner."""
+    online = getattr(unwrapped(runner.model), 'online_parts', None)
+    store = getattr(training_data(runner), 'store', None)
+    made = dict(online.identity, source='online') if online is not None else (
+        store.manifest if store is not None else None)
+    if made is None:
+        return {}
+    return prefixed('parts', store_fields(made))
+
+
+def store_fields(made):
+    """What decides the parts of a store, of its manifest.
+
+    A learner that was trained with another seed is the same learner.
+    """
+    known = ('source', 'grid', 'num_parts', 'softmax_over', 'view', 'precision', 'parts')
+    fields = dict(leaves({k: made[k] for k in known if made.get(k) is not None}))
+    learner = origin_fields(dict(identity=made.get('learner')), made.get('learner_sha256'))
+    return fields | prefixed('learner', learner)
+
+
+def pipeline_parts(prefix, data):
+    """The fields of the part stores that transforms of a data set read, as in a probe at 8x8."""
+    fields = {}
+    for step in getattr(getattr(data, 'pipeline', None), 'transforms', ()):
+        if hasattr(manifest := getattr(getattr(step, 'store', None), 'manifest', None), 'get'):
+            fields |= prefixed(prefix, store_fields(manifest))
+    return fields
+
+
+def encoder_fields(runner):
+    """The frozen encoder of part learning: the training behind it, or its file."""
+    report = getattr(getattr(unwrapped(runner.model), 'encoder', None), 'load_report', None)
+    return prefixed('encoder', origin_fields(report['recipe'], report['sha256'])) if report else {}
+
+
+def start_fields(runner):
+    """The weights that a pre-training starts from, where it does not start from noise."""
+    report = getattr(getattr(unwrapped(runner.model), 'backbone', None), 'load_report', None)
+    return prefixed('start', origin_fields(report['recipe'], report['sha256'])) if report else {}
+
+
+def identity_of(runner, size):
+    """{field: value} of everything that decides the weights of a pre-training or part learner.
+
+    size: `conditions.run_size`.
+    """
+    facts = {key: size[key] for key in ('batch_size', 'norm_batch', 'num_train') if key in size}
+    return {**facts, 'train_images': images_fingerprint(training_data(runner), with_sizes=True),
+            **training_fields(runner.cfg), **parts_fields(runner), **encoder_fields(runner),
+            **start_fields(runner), **versions_that_matter()}

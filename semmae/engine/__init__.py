@@ -1,1 +1,0 @@
-"""Hooks, optimiser groups and checkpoints for mmengine's runner."""

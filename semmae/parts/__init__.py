@@ -1,0 +1,1 @@
+"""What a part learner is used for: extraction to a part store, quality, true parts."""

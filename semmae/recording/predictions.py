@@ -1,0 +1,91 @@
+"""From the outputs of an evaluation to the file of its predictions (`results.predictions`)."""
+import hashlib
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+from mmengine.dist import barrier, collect_results, is_main_process
+from PIL import Image
+
+from ..files import write_atomically
+from ..results.predictions import pixel_counts
+
+FOLDER = 'predictions'
+
+
+class Predictions:
+    """Collects what one evaluation predicts, on every process; `write` stores it once.
+
+    The file is named by its content, ``predictions/3f2a9c0d1e4b.npz``, so that a line of
+    results.jsonl never points at the predictions of another evaluation in the same folder.
+
+    log_dir: a folder below ``work_dir`` that is this run's alone, for what is not finished.
+    """
+
+    def __init__(self, work_dir, dataset, log_dir):
+        self.folder, self.rows = Path(work_dir) / FOLDER, []
+        self.unfinished = Path(log_dir) / FOLDER
+        self.dataset, self.root = dataset, root_of(dataset)
+        if is_main_process():
+            shutil.rmtree(self.unfinished, ignore_errors=True)
+        barrier()
+
+    def add(self, samples):
+        """samples: data samples of mmpretrain or mmseg as a model returns them; others pass."""
+        for sample in samples:
+            if 'pred_sem_seg' in sample:
+                self.rows.append(self.of_segmentation(sample))
+            elif 'pred_score' in sample and 'gt_label' in sample:
+                # As mmpretrain's Accuracy does it, not argmax, for scores that are equal.
+                score, predicted = sample.pred_score.float().cpu().topk(1)
+                self.rows.append(dict(
+                    images=self.name_of(sample), labels=sample.gt_label.item(),
+                    predicted=predicted.item(), score=np.float32(score.item())))
+
+    def of_segmentation(self, sample):
+        name = self.name_of(sample)
+        predicted, label = (getattr(sample, key).data.squeeze(0).cpu().numpy().astype(np.int64)
+                            for key in ('pred_sem_seg', 'gt_sem_seg'))
+        try:
+            counts = pixel_counts(predicted, label, len(self.dataset.metainfo['classes']),
+                                  getattr(self.dataset, 'ignore_index', 255))
+        except ValueError as error:
+            raise ValueError(f'{sample.img_path}: {error}') from error
+        path = (self.unfinished / name).with_suffix('.png')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        label_map = Image.fromarray(predicted.astype(np.uint8 if predicted.max() < 256
+                                                     else np.uint16))
+        palette = self.dataset.metainfo.get('palette')
+        if palette and label_map.mode == 'L':
+            label_map.putpalette(np.array(palette, np.uint8).tobytes())
+        label_map.save(path)
+        return dict(images=name, **counts)
+
+    def name_of(self, sample):
+        path = Path(sample.img_path)
+        return (path.relative_to(self.root).as_posix() if path.is_relative_to(self.root)
+                else path.name)
+
+    def write(self):
+        """Gather and store; (path below the work directory, arrays), (None, None) if nothing was
+        predicted, and on processes but the first. All of them have to call it."""
+        rows = collect_results(self.rows, len(self.dataset))
+        if not is_main_process() or not rows:
+            return None, None
+        arrays = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)
+        name = hashlib.sha256(content.getvalue()).hexdigest()[:12]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.unfinished.is_dir():
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+            self.unfinished.rename(self.folder / name)
+        write_atomically(self.folder / f'{name}.npz', lambda f: f.write(content.getvalue()))
+        return f'{FOLDER}/{name}.npz', arrays
+
+
+def root_of(dataset):
+    """The folder that the images of a data set lie in."""
+    prefix = getattr(dataset, 'data_prefix', None) or {}
+    return Path(prefix.get('img_path') or getattr(dataset, 'data_root', None) or '.')

@@ -1,0 +1,437 @@
+"""Numbers of runs that left no results.jsonl: mmengine's own logs, read as records.
+
+    WORK/<config>.py                        the config of the last start, as text
+    WORK/<time>/<time>.log                  what a start printed
+    WORK/<time>/<time>.json                 the metrics of a test: one object
+    WORK/<time>/vis_data/config.py          the config of this start
+    WORK/<time>/vis_data/scalars.json       a line for each logged step and each validation
+
+A config is read as data and never run. Reading never fails because of a damaged file.
+"""
+
+import json
+import os
+import re
+from collections import defaultdict, deque
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import NamedTuple
+
+from semmae.config.dumped_config import (
+    at,
+    dataset_of,
+    dict_at,
+    int_or_none,
+    kind,
+    protocol_of,
+    read_config,
+    split_of,
+)
+from semmae.results.protocol import fingerprint, metric_name
+from semmae.results.results import DOCUMENTARY, FILE_NAME, few, finite, read_results
+
+TIME = re.compile(r'[0-9]{8}_[0-9]{6}')
+NEVER_ENTERED = frozenset({'vis_data', 'predictions', 'vis_image'})
+# Metrics that mmseg logs times 100, like mmpretrain its accuracies.
+PERCENT = frozenset({'miou', 'macc', 'aacc'})
+# What an evaluator would have logged first.
+METRICS = {'Accuracy': 'accuracy/top1', 'IoUMetric': 'mIoU'}
+
+# What a training starts anew: heads, the norm after average pooling, relative positions.
+NEW_IN_TRAINING = re.compile(r'(?:\w*head|neck|fc)\.|(?:backbone\.)?(?:ln2|fc_norm)\.|'
+                             r'.*relative_position')
+UNUSED_IN_TEST = re.compile(r'auxiliary_head\.|.*relative_position_index')
+
+
+def read_everything(paths) -> tuple[list, list]:
+    """Records and problems of ``results.read_results`` and of `read_work_dirs` together."""
+    records, problems = read_results(paths)
+    others, more = read_work_dirs(paths)
+    return records + others, problems + more
+
+
+def read_work_dirs(paths, skip=()) -> tuple[list, list]:
+    """Records of the mmengine work dirs below ``paths``, and a text for each problem met.
+
+    A foreign run gives one record for each metric of its last test or validation, in the form of
+    ``results.read_results`` with two more fields: ``source``, its folder, and ``why``, what a
+    status other than 'ok' means. An evaluation of this project that never wrote its results.jsonl
+    gives one record 'unfinished'; a finished one and a pre-training give none.
+
+    skip: folders that are not entered. Neither result depends on the order of the paths.
+    """
+    paths, skip = ([p] if isinstance(p, (str, Path)) else p for p in (paths, skip))
+    problems, records, foreign = [], [], []
+    for folder, starts in _run_folders(paths, skip, problems):
+        run = _read_run(folder, starts, problems)
+        if isinstance(run.config.get('result'), dict):
+            records.append(_own_record(run))
+        elif not isinstance(run.config.get('recipe'), dict) and not _is_pretraining(run):
+            foreign.append(run)
+    for run, name in zip(foreign, _names([run.folder for run in foreign])):
+        records += _foreign_records(run, name, problems)
+    records.sort(key=lambda record: (record['row'], record['metric'], record['source']))
+    return records, sorted(set(problems))
+
+
+def _run_folders(paths, skip, problems):
+    """(folder, times of its starts) of each run without results.jsonl; each folder once.
+
+    Links are followed last, so that a link never renames the run that it leads to.
+    """
+    pending = sorted({str(Path(path)) for path in paths}, reverse=True)
+    links, seen = deque(), {_identity(path) for path in skip if os.path.exists(path)}
+    while pending or links:
+        folder = pending.pop() if pending else links.popleft()
+        try:
+            if (identity := _identity(folder)) in seen:
+                continue
+            seen.add(identity)
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+            below = [entry for entry in entries if entry.is_dir()]
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            problems.append(f'{folder}: folder not read ({error.strerror})')
+            continue
+        times = [entry.name for entry in below if TIME.fullmatch(entry.name)]
+        below = [entry for entry in below
+                 if entry.name not in NEVER_ENTERED and entry.name not in times]
+        pending += [entry.path for entry in reversed(below) if not entry.is_symlink()]
+        links += [entry.path for entry in below if entry.is_symlink()]
+        if (times and not any(entry.name == FILE_NAME and entry.stat().st_size
+                              for entry in entries)
+                and any(_is_start(folder, time) for time in times)):
+            yield folder, times
+
+
+def _identity(folder):
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _is_start(folder, time):
+    names = ('vis_data/scalars.json', f'{time}.json', f'{time}.log')
+    return any(os.path.exists(f'{folder}/{time}/{name}') for name in names)
+
+
+def _names(folders):
+    """The name of each folder, with as many folders above it as tell equal names apart."""
+    parts = [Path(os.path.abspath(folder)).parts for folder in folders]
+    same = defaultdict(set)
+    for path in parts:
+        same[path[-1]].add(path)
+    counts = {name: next(n for n in range(1, max(map(len, paths)) + 1)
+                         if len({path[-n:] for path in paths}) == len(paths))
+              for name, paths in same.items()}
+    return ['/'.join(path[-counts[path[-1]]:]).replace('//', '/') for path in parts]
+
+
+class _Scalars(NamedTuple):
+    """Of one or more scalars.json: the first logged step, the last training line, validations."""
+
+    first: int | None = None
+    last: dict | None = None
+    validations: dict = {}  # {step: metrics}, in order of time
+    is_validated: bool = False  # nothing was trained after the last validation
+
+
+class _Run(NamedTuple):
+    folder: str
+    config_file: str | None
+    config: dict
+    scalars: _Scalars
+    test: dict | None
+    tested: str  # the checkpoint that a test loaded
+    lost: list  # tensors that a checkpoint should have filled
+    log_iters: int | None  # iterations of the whole training, where the log says so
+    modified: float
+
+
+def _read_run(folder, times, problems):
+    """All starts of a run, joined in order of time; what the latest one says counts."""
+    joined, test, test_time, train_time, modified = _Scalars(), None, None, None, 0.0
+    for time in sorted(times):
+        scalars_file = f'{folder}/{time}/vis_data/scalars.json'
+        scalars = _read_scalars(scalars_file, problems)
+        if scalars.last or scalars.validations:
+            joined, test, train_time = _joined(joined, scalars), None, time
+            modified = _modified(scalars_file)
+        metrics = _read_test(f'{folder}/{time}/{time}.json', problems)
+        if metrics:
+            test, test_time, modified = metrics, time, _modified(f'{folder}/{time}/{time}.json')
+    newest = max(times)
+    log = _read_log(f'{folder}/{train_time or newest}', problems)
+    lost, tested = [key for key in log['lost'] if not NEW_IN_TRAINING.match(key)], ''
+    if test:
+        test_log = _read_log(f'{folder}/{test_time}', problems)
+        tested = test_log['loaded']
+        if test_time != train_time:
+            lost = [key for key in test_log['lost'] if not UNUSED_IN_TEST.match(key)] or (
+                lost if train_time else [])
+    config_file = _config_file(folder, test_time if test else newest)
+    config = read_config(config_file, problems) if config_file else {}
+    modified = modified or _modified(f'{folder}/{newest}/{newest}.log')
+    return _Run(folder, config_file, config, joined, test, tested, lost, log['iters'], modified)
+
+
+def _joined(before, after):
+    """Two starts as one training, unless the second began again at the first step."""
+    if before.last and after.last and after.first <= before.first:
+        return after
+    validations = {step: metrics for step, metrics in before.validations.items()
+                   if step not in after.validations}
+    return _Scalars(before.first if before.last else after.first, after.last or before.last,
+                    validations | after.validations, after.is_validated)
+
+
+def _modified(file):
+    try:
+        return os.stat(file).st_mtime
+    except OSError:
+        return 0.0
+
+
+def _read_scalars(file, problems):
+    """One start. Lines of a training carry 'iter', those of a validation do not."""
+    first = last = None
+    validations, is_validated, damaged, lines = {}, False, [], 0
+    try:
+        with open(file, 'rb') as stream:
+            for number, line in enumerate(stream, 1):
+                if not line.strip():
+                    continue
+                lines += 1
+                scalars = json_object(line)
+                if scalars is None or int_or_none(step := scalars.get('step')) is None:
+                    damaged.append(number)
+                elif 'iter' in scalars:
+                    first, last, is_validated = step if last is None else first, scalars, False
+                elif metrics := _metrics(scalars):
+                    validations.pop(step, None)
+                    validations[step], is_validated = metrics, True
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        problems.append(f'{file}: not read further ({error.strerror})')
+    if damaged:
+        problems.append(f'{file}: {len(damaged)} of {lines} lines damaged and skipped '
+                        f'({few(damaged)})')
+    return _Scalars(first, last, validations, is_validated)
+
+
+def _read_test(file, problems):
+    """The metrics of a finished test, or None."""
+    try:
+        with open(file, 'rb') as stream:
+            scalars = json_object(stream.read())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        problems.append(f'{file}: not read ({error.strerror})')
+        return None
+    if scalars is None:
+        problems.append(f'{file}: damaged and skipped')
+    return _metrics(scalars or {})
+
+
+def json_object(line):
+    """The object in a line of bytes, or None."""
+    try:
+        value = json.loads(line.decode('utf-8-sig'))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _metrics(scalars):
+    """What was measured, without the times and without the 'val/' of a hierarchical log."""
+    metrics = {re.sub('^(val|test)/', '', key): value for key, value in scalars.items()
+               if isinstance(value, (int, float)) and not isinstance(value, bool)}
+    return {key: value for key, value in metrics.items()
+            if key not in ('time', 'data_time', 'step', 'epoch', 'memory')}
+
+
+def _read_log(start, problems):
+    """What a start said before its first step: the checkpoint it loaded, and what it lacked.
+
+    mmengine writes the tensors of a 'Pretrained' initialisation into the log. Those of load_from
+    and of a tested checkpoint it prints to the console only, so they cannot be seen here.
+    """
+    log, file = dict(loaded='', lost=[], iters=None), f'{start}/{os.path.basename(start)}.log'
+    try:
+        with open(file, encoding='utf-8', errors='replace') as stream:
+            for line in stream:
+                if found := re.match(r'missing keys in source state_dict: (.*)', line):
+                    log['lost'] += [key.strip() for key in found[1].split(',') if key.strip()]
+                elif found := re.match(r'size mismatch for ([^:]+):', line):
+                    log['lost'].append(found[1])
+                elif found := re.search(r' - Load checkpoint from (.*)', line):
+                    log['loaded'] = found[1].strip()
+                elif found := re.search(r' - (?:Epoch|Iter)\((?:train|val|test)\) ', line):
+                    iters = re.search(r'Iter\(train\) +\[ *\d+/(\d+)\]', line)
+                    log['iters'] = iters and int(iters[1])
+                    break
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        problems.append(f'{file}: not read further ({error.strerror})')
+    return log
+
+
+def _config_file(folder, time):
+    """The config of a start, else the one that was dumped last into the work dir."""
+    for file in (f'{folder}/{time}/vis_data/config.py', f'{folder}/{time}.py'):
+        if os.path.isfile(file):
+            return file
+    files = [str(file) for file in Path(folder).glob('*.py') if file.is_file()]
+    return max(files, key=lambda file: (_modified(file), file), default=None)
+
+
+def _is_pretraining(run):
+    """Whether a run had nothing to measure, such as the pre-training of an autoencoder."""
+    loaders = ('val_dataloader', 'test_dataloader')
+    return bool(run.config.get('train_dataloader') and not run.test
+                and not run.scalars.validations
+                and not any(run.config.get(loader) for loader in loaders))
+
+
+def _measured(run):
+    """(dataset name, split) of the last test or validation."""
+    order = ('test_dataloader', 'val_dataloader')
+    for loader in order if run.test else reversed(order):
+        if data := dataset_of(at(run.config, loader)):
+            return kind(data), split_of(data)
+    return 'unknown', 'val'
+
+
+class _Progress(NamedTuple):
+    missing: str = ''  # what an unfinished training lacks
+    field: str = ''  # the field of a protocol that counts its steps, where they fell short
+    reached: int = 0
+
+
+def _progress(run):
+    """How far a training came against its config.
+
+    mmengine always validates after the last step. It counts validations in epochs unless
+    log_metric_by_epoch is off; in a run of iterations an epoch is a pass over the data.
+    """
+    train, logger = dict_at(run.config, 'train_cfg'), dict_at(run.config, 'default_hooks', 'logger')
+    last, ended = run.scalars.last or {}, run.scalars.is_validated
+    by_epoch = logger.get('log_metric_by_epoch') is not False
+    step = next(reversed(run.scalars.validations), 0)
+    epochs, iters = int_or_none(train.get('max_epochs')), int_or_none(train.get('max_iters'))
+    epoch, done = int_or_none(last.get('epoch')) or 0, int_or_none(last.get('iter')) or 0
+    if not last and run.scalars.validations and not step:
+        return _Progress()  # a validation alone
+    if epochs is not None and (epoch or by_epoch):
+        field, unit, total = 'epochs', 'epoch', epochs
+        reached = max(epoch, step if by_epoch else 0)
+        is_done = step >= epochs if by_epoch else ended and epoch >= epochs
+    else:
+        total = iters if iters is not None else run.log_iters
+        field, unit, reached = 'iters', 'iteration', done if by_epoch else max(done, step)
+        if total is None:
+            return _Progress('' if epochs is None else 'the iterations in an epoch are not known')
+        # The last steps are not logged where the interval does not divide them.
+        interval = int_or_none(logger.get('interval')) or 10
+        is_done = step >= total or by_epoch and ended and done > total - interval
+    if is_done:
+        return _Progress()
+    if reached >= total:
+        return _Progress(f'not validated after {unit} {reached} of {total}')
+    return _Progress(f'{unit} {reached} of {total}', field, reached)
+
+
+def _common(run, name, dataset, split, protocol):
+    last, seed = run.scalars.last or {}, int_or_none(at(run.config, 'randomness', 'seed'))
+    moment = datetime.fromtimestamp(run.modified, timezone.utc).isoformat(timespec='milliseconds')
+    return {**dict.fromkeys(DOCUMENTARY), 'tables': [], 'method': name, 'recipe': name,
+            'dataset': dataset, 'split': split, 'seed': seed, 'protocol': protocol,
+            'fingerprint': fingerprint(protocol), 'config': run.config_file or 'unknown',
+            'checkpoint': None, 'checkpoint_sha256': None, 'reduced': False, 'time': moment,
+            'epochs': int_or_none(last.get('epoch')), 'iters': int_or_none(last.get('iter')),
+            'source': run.folder, 'why': ''}
+
+
+def _own_record(run):
+    """An evaluation of this project that was started and never wrote its result."""
+    result, name = run.config['result'], os.path.basename(os.path.abspath(run.folder))
+    dataset, split, task = (str(result.get(key, 'unknown')) for key in ('dataset', 'split', 'task'))
+    metric, tables = result.get('metric'), result.get('tables')
+    metric = metric[0] if isinstance(metric, list) and metric else metric
+    metric = str(metric or 'unknown')
+    protocol = protocol_of(run.config, dataset, split, bool(run.test))
+    return {**_common(run, name, dataset, split, protocol), 'row': f'{task}/{name}',
+            'task': task, 'metric': metric, 'value': None, 'unit': _unit(metric),
+            'tables': tables if isinstance(tables, list) else [],
+            'status': 'unfinished', 'why': _progress(run).missing or f'no {FILE_NAME}'}
+
+
+def _foreign_records(run, name, problems):
+    """A record for each metric of the last test, or else of the last validation."""
+    dataset, split = _measured(run)
+    protocol = protocol_of(run.config, dataset, split, bool(run.test))
+    validations = run.scalars.validations
+    progress = _progress(run)
+    metrics = run.test or next(reversed(validations.values()), {})
+    status, why = 'ok', ''
+    if run.test:
+        if os.path.basename(run.tested).startswith('best_'):
+            protocol['selection'] = f"best of {len(validations) or 'several'} validations"
+        if progress.field and run.scalars.last:
+            # A test of a training that was stopped: the steps that it had count, not the planned.
+            protocol[progress.field], why = progress.reached, f'tested after {progress.missing}'
+    elif progress.missing or not metrics:
+        status, why = 'unfinished', progress.missing or 'nothing was validated'
+    if not run.config_file:
+        problems.append(f'{run.folder}: no config found; whether the run finished is not known')
+    if loss := _loss_trouble(run.scalars.last):
+        status, why = 'non-finite', loss
+    if run.lost:
+        plural = 's' if len(run.lost) > 1 else ''
+        status, why = 'not loaded', (f'{len(run.lost)} tensor{plural} of the '
+                                     f'{_owner(run.lost)} missing, first: {run.lost[0]}')
+    common = _common(run, name, dataset, split, protocol)
+    return [{**common, 'row': f'run/{name}', 'task': 'run', 'metric': metric,
+             'unit': _unit(metric), **_value(metric, value, status, why)}
+            for metric, value in (metrics or {_expected_metric(run): None}).items()]
+
+
+def _owner(lost):
+    """'backbone', or 'model' where a head was lost too."""
+    is_head = re.compile(r'(?:\w*head|neck|fc)\.')
+    return 'model' if any(is_head.match(key) for key in lost) else 'backbone'
+
+
+def _value(metric, value, status, why):
+    number = None if status != 'ok' else finite(value)
+    if status == 'ok' and number is None:
+        status, why = 'non-finite', f'{metric} is {_token(value)}'
+    return dict(value=number, status=status, why=why)
+
+
+def _loss_trouble(last):
+    loss = next((last[key] for key in ('loss', 'train/loss') if key in last), 0.0) if last else 0.0
+    is_number = isinstance(loss, (int, float))
+    return f"loss is {_token(loss)} at step {last['step']}" if (
+        is_number and finite(loss) is None) else ''
+
+
+def _token(value):
+    try:
+        return json.dumps(float(value))
+    except OverflowError:
+        return 'too large'
+
+
+def _unit(metric):
+    is_accuracy = metric.startswith('accuracy/') or '/accuracy/' in metric
+    return '%' if is_accuracy or metric_name(metric) in PERCENT else ''
+
+
+def _expected_metric(run):
+    evaluator = kind(run.config.get('val_evaluator'))
+    return METRICS.get(evaluator, evaluator)

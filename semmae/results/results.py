@@ -1,0 +1,289 @@
+"""results.jsonl: one line for each number that was measured, written by the run that measured it.
+
+Reading never fails because of a damaged line: what could not be used is skipped and counted.
+"""
+
+import json
+import math
+import os
+import zlib
+from collections import defaultdict
+from datetime import datetime, timezone
+from pathlib import Path
+
+from filelock import FileLock
+
+from semmae.results.protocol import fingerprint, is_percent
+
+FILE_NAME = 'results.jsonl'
+
+# What identifies a number, decides what it may be compared with, and leads back to its run.
+# A line without one of these cannot stand in a table.
+REQUIRED = {
+    'row': (str,), 'method': (str,), 'recipe': (str,), 'task': (str,), 'dataset': (str,),
+    'split': (str,), 'metric': (str,), 'value': (int, float, type(None)), 'unit': (str,),
+    'seed': (int, type(None)), 'protocol': (dict,), 'fingerprint': (str,), 'config': (str,),
+    'checkpoint': (str, type(None)), 'checkpoint_sha256': (str, type(None)), 'reduced': (bool,),
+    'status': (str,), 'time': (str,)}
+
+# Tasks that draw no random number: given the weights, every seed gives the same.
+SEEDLESS = frozenset({'knn'})
+
+# Written as null where the writer does not know them, so that every line has the same keys.
+DOCUMENTARY = ('tables', 'epochs', 'iters', 'config_sha256', 'load_report', 'git_commit',
+               'versions', 'device', 'wall_time_s', 'reduced_why', 'predictions', 'pretraining',
+               'model', 'kind', 'enlarged_why', 'differs')
+
+
+DOCUMENTARY_TYPES = dict(tables=list, versions=dict, load_report=dict, reduced_why=str,
+                         predictions=str, git_commit=str, device=str, why=str, pretraining=dict,
+                         model=dict, kind=str, enlarged_why=str, provenance=str, differs=dict)
+
+
+def append_result(path, record: dict) -> dict:
+    """Append one record as one line, atomically, and return it as written.
+
+    Fills ``status`` ('ok'), ``time``, ``fingerprint`` (of the protocol) and absent documentary
+    fields. A value that is NaN or infinite is written as null with status 'non-finite'. A record
+    that lacks a required field raises ValueError and writes nothing. The line also gets a checksum
+    of itself, ``crc``, which reading checks and leaves out.
+    """
+    record = {**dict.fromkeys(DOCUMENTARY), 'tables': [], 'status': 'ok',
+              'time': datetime.now(timezone.utc).isoformat(timespec='milliseconds'),
+              **_plain(record)}
+    if isinstance(record.get('protocol'), dict):
+        expected = fingerprint(record['protocol'])
+        if record.setdefault('fingerprint', expected) != expected:
+            raise ValueError(
+                f"result {record.get('row')!r}: fingerprint {record['fingerprint']!r} is not that "
+                f'of its protocol, {expected!r}. Leave the field out: it is computed.')
+    if record['status'] == 'ok' and record.get('value', 0) is None:
+        record['status'] = 'non-finite'
+    complaint = _complaint(record)
+    if complaint:
+        raise ValueError(f"result {record.get('row')!r} for {path}: {complaint}. Required: "
+                         f"{', '.join(REQUIRED)}.")
+    _append_line(Path(path), as_line(record))
+    return record
+
+
+def as_line(record) -> bytes:
+    """A record as one line of results.jsonl, with its checksum."""
+    return json.dumps({**record, 'crc': checksum(record)}, allow_nan=False).encode() + b'\n'
+
+
+def checksum(record) -> str:
+    """CRC-32 of a record without ``crc``, eight hex digits; the order of keys does not count."""
+    rest = {name: value for name, value in record.items() if name != 'crc'}
+    return f'{zlib.crc32(json.dumps(rest, sort_keys=True).encode()):08x}'
+
+
+def read_results(paths) -> tuple[list, list]:
+    """All usable records under the given work dirs and files, and a text for each problem met.
+
+    Returns (records, problems); neither depends on the order of paths, files or lines. A path that
+    does not exist raises FileNotFoundError: results that are not read would leave cells empty.
+
+    Of lines with the same row, dataset, split, metric, seed, fingerprint and weights, the one with
+    the latest ``time`` counts: a repeated evaluation replaces the earlier one. The weights are the
+    pre-trained ones where the load report names them, else the checkpoint: a probe trained again
+    from the same weights and seed is no second sample, nor is another seed of a task that draws
+    nothing (``SEEDLESS``). A failed repetition never replaces a good number; it is kept beside it,
+    to be named in a note. ``source`` is the file that a record was read from.
+    """
+    paths = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        raise FileNotFoundError(f"no such file or folder: {', '.join(missing)}. "
+                                f'Expected work dirs or {FILE_NAME} files.')
+    problems, records = [], []
+    files = {file.resolve(): file for path in paths for file in _result_files(path, problems)}
+    for file in files.values():
+        found, trouble = _read_file(file)
+        records += found
+        problems += trouble
+    return _latest(_of_one_training(records)), sorted(set(problems))
+
+
+def _append_line(path, line):
+    """One write of one line under a lock; a torn line left by a killed writer is closed first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f'{path}.lock', timeout=60):
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            size = os.fstat(fd).st_size
+            if size and os.pread(fd, 1, size - 1) != b'\n':
+                line = b'\n' + line
+            written = os.write(fd, line)
+            if written != len(line):
+                raise OSError(f'{path}: {written} of {len(line)} bytes written; is the disk full?')
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _plain(value):
+    """JSON values only: numpy and torch numbers become Python's, NaN and infinities become None."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((_plain(inner) for inner in value), key=str)
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, 'tolist'):  # numpy and torch, scalars and arrays, without importing either
+        return _plain(value.tolist())
+    raise TypeError(f'a result holds {type(value).__name__} {value!r}; expected JSON values')
+
+
+def _complaint(record):
+    """Why a record cannot be used, or '' if it can."""
+    lacking = [name for name in REQUIRED if name not in record]
+    if lacking:
+        return f"lacks {', '.join(lacking)}"
+    for name, types in REQUIRED.items():
+        value = record[name]
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            wanted = ' or '.join('null' if kind is type(None) else kind.__name__ for kind in types)
+            return f'{name} is {type(value).__name__}, expected {wanted}'
+    return ''
+
+
+def _result_files(path, problems):
+    """``path`` itself if it is a file, else every results.jsonl below it; follows links once."""
+    if not path.is_dir():
+        return [path]
+    files, seen = [], set()
+
+    def unreadable(error):
+        problems.append(f'{error.filename}: folder not read ({error.strerror})')
+
+    for root, folders, names in os.walk(path, followlinks=True, onerror=unreadable):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        if FILE_NAME in names:
+            files.append(Path(root) / FILE_NAME)
+    return files
+
+
+def _read_file(file):
+    """(records, problems) of one file, line by line: the file may be large or half written."""
+    records, rejected, lines = [], defaultdict(list), 0
+    try:
+        with open(file, 'rb') as stream:
+            for number, line in enumerate(stream, 1):
+                if number == 1:
+                    line = line.removeprefix(b'\xef\xbb\xbf')
+                if not line.strip():
+                    continue
+                lines += 1
+                record, why = _parse(line)
+                if record is not None:
+                    records.append({**record, 'source': str(file.resolve())})
+                if why:
+                    rejected[why].append(number)
+    except OSError as error:
+        return records, [f'{file}: not read further ({error.strerror})']
+    return records, [f'{file}: {len(numbers)} of {lines} lines {why} ({few(numbers)})'
+                     for why, numbers in rejected.items()]
+
+
+def _parse(line):
+    """(record or None, problem or ''); a NaN or Infinity token makes the status 'non-finite'."""
+    try:
+        record = json.loads(line.decode('utf-8'))
+        if not isinstance(record, dict):
+            return None, 'damaged and skipped'
+        # Lines of earlier versions and other writers have no checksum.
+        if 'crc' in record and record.pop('crc') != checksum(record):
+            return None, 'changed since they were written (crc) and skipped'
+    except (ValueError, RecursionError):
+        return None, 'damaged and skipped'
+    complaint = _complaint(record)
+    if complaint:
+        return None, f'skipped: {complaint}'
+    record['value'] = finite(record['value'])
+    if record['status'] == 'ok' and record['value'] is None:
+        record['status'] = 'non-finite'
+    lowest = -100 if record['metric'].endswith('ARI') else 0  # 0 is chance
+    if record['status'] == 'ok' and is_percent(record) and not lowest <= record['value'] <= 100:
+        record['status'] = 'impossible'
+        record['why'] = f"{record['value']:g} percent"
+    odd = [name for name, kind in DOCUMENTARY_TYPES.items()
+           if not isinstance(record.get(name, None), (kind, type(None)))]
+    if 'tables' not in odd and any(type(t) is not int for t in record.get('tables') or ()):
+        odd.append('tables')
+    record.update(dict.fromkeys(odd))
+    expected = fingerprint(record['protocol']) if record['protocol'] else record['fingerprint']
+    if record['fingerprint'] != expected:
+        record['fingerprint'] = expected
+        return record, 'carry a fingerprint that is not that of their protocol; the protocol counts'
+    return record, f"have unreadable fields, left out: {', '.join(odd)}" if odd else ''
+
+
+def finite(value):
+    try:
+        value = float(value)
+    except (TypeError, OverflowError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def few(numbers):
+    shown = ', '.join(map(str, numbers[:5]))
+    return f"line{'s' if len(numbers) > 1 else ''} {shown}{', ...' if len(numbers) > 5 else ''}"
+
+
+def _of_one_training(records):
+    """The records, of which those of the same weights carry the seed of the first.
+
+    A test of a checkpoint is no second run of its training, whatever seed the test was given.
+    """
+    seeds = {}
+    for record in sorted(records, key=_age):
+        weights = record['checkpoint_sha256']
+        key = (*(record[name] for name in ('row', 'dataset', 'split', 'metric', 'fingerprint')),
+               weights)
+        if weights:
+            record['seed'] = seeds.setdefault(key, record['seed'])
+    return records
+
+
+def _latest(records):
+    """The last good record of each evaluation, and a failed one where it came later."""
+    good, failed = {}, {}
+    for record in sorted(records, key=_age):
+        report = record.get('load_report')
+        pretrained = report.get('sha256') if isinstance(report, dict) else None
+        seed = None if record['task'] in SEEDLESS else record['seed']
+        key = (*(record[name] for name in ('row', 'dataset', 'split', 'metric')), seed,
+               record['fingerprint'], str(pretrained or record['checkpoint_sha256']))
+        (good if record['status'] == 'ok' else failed)[key] = record
+    failed = {key: record for key, record in failed.items()
+              if key not in good or _age(record) > _age(good[key])}
+    return sorted([*good.values(), *failed.values()],
+                  key=lambda record: (record['row'], record['metric'], _age(record)))
+
+
+def _age(record):
+    """Sorts by time; equal or unreadable times by content, so that line order decides nothing."""
+    try:
+        moment = datetime.fromisoformat(record['time'].replace('Z', '+00:00'))
+        moment = moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp()
+    except (ValueError, OverflowError):
+        moment = -math.inf
+    # Of two copies of one line the one with its predictions counts.
+    folder, name = Path(record.get('source') or '.').parent, record.get('predictions')
+    is_whole = isinstance(name, str) and (folder / name).is_file()
+    content = {key: value for key, value in record.items() if key != 'source'}
+    return moment, is_whole, json.dumps(content, sort_keys=True), record.get('source', '')

@@ -1,0 +1,1 @@
+"""Suites of runs: rows, their order, what they cost."""

@@ -1,0 +1,1 @@
+"""From a config to a finished training: run, resume, checkpoints, stopping, hooks."""

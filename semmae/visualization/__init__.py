@@ -1,0 +1,1 @@
+"""Pictures of parts, masks, reconstructions and segmentations, and the report of a folder."""

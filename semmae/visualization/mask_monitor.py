@@ -1,0 +1,227 @@
+"""Watching a pre-training: masks, throughput and gradients in its log, pictures beside it.
+
+B images, K candidate patches, P parts. A mask is 1 where a patch is removed.
+"""
+import contextlib
+import random
+import sys
+import time
+
+import numpy as np
+import torch
+from mmengine.dataset import default_collate
+from mmengine.dist import get_world_size, master_only
+from mmengine.hooks import Hook, LoggerHook
+from mmengine.runner import EpochBasedTrainLoop
+from torch.nn.utils import get_total_norm
+
+from ..config.conditions import accumulated_steps
+from ..datasets.seeded import Seeded
+from ..models.semmae import SemMAE
+from ..registry import HOOKS
+from ..training.hooks import unwrapped
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
+
+@HOOKS.register_module()
+class MaskMonitorHook(Hook):
+    """Adds to each line of the training log of a `SemMAE`, and to nothing between two lines:
+
+    masked_share_part0...: share of the candidates of each part that is masked; of this process's
+        batch, parts that are not in it left out.
+    visible_parts: of how many parts an image shows a patch, mean over the same batch.
+    images_per_second: of all processes since the last line, pauses between epochs included.
+    grad_norm: L2 norm of all gradients at the last optimiser step, if the interval had one.
+    memory_mb: peak resident memory where there is no GPU (mmengine logs a GPU's ``memory``).
+
+    interval: in iterations; None: that of the run's LoggerHook, which prints the values.
+    """
+
+    def __init__(self, interval=None):
+        if interval is not None and interval < 1:
+            raise ValueError(f'interval is {interval}, expected at least 1 iteration, or None')
+        self.interval = interval
+
+    def before_train(self, runner):
+        require_semmae(runner, self)
+        self.every = self.interval or next(
+            (hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 50)
+        self.handle = self.norm = self.since = None
+        self.images, self.shown = 0, ()
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        for key in self.shown:  # else LoggerHook would print them again with a shorter interval
+            runner.message_hub.log_scalars.pop(key, None)
+        self.shown = ()
+        self.since = self.since or time.perf_counter()
+        if runner.optim_wrapper.clip_grad_kwargs:
+            return  # mmengine itself logs the norm then, at every step and under the same name
+        # Gradients are gone when the wrapper has stepped, so the optimiser is asked. Of iterations
+        # that accumulate one steps, not always the one that is due.
+        if any(self.is_due(runner, batch_idx + k) for k in range(accumulated_steps(runner.cfg))):
+            self.handle = runner.optim_wrapper.optimizer.register_step_pre_hook(self.measure)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.disarm()
+        self.images += len(data_batch['inputs'])
+        if not self.is_due(runner, batch_idx):
+            return
+        model = unwrapped(runner.model)
+        candidates, mask = model.last
+        values = {}
+        if candidates.part_ids is not None:
+            values = part_scalars(candidates.part_ids, mask,
+                                  getattr(model.masking, 'num_parts', None))
+        if self.norm is not None:
+            values['grad_norm'] = self.norm.item()
+        now = time.perf_counter()  # after .item() and .tolist(), which wait for the device
+        values['images_per_second'] = self.images * get_world_size() / (now - self.since)
+        if resource and not torch.cuda.is_available():
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            values['memory_mb'] = round(peak / 2 ** (20 if sys.platform == 'darwin' else 10))
+        self.norm, self.images, self.since = None, 0, now
+        self.shown = [f'train/{key}' for key in values]
+        for key, value in zip(self.shown, values.values()):
+            runner.message_hub.update_scalar(key, value, resumed=False)
+
+    def after_train(self, runner):
+        self.disarm()
+
+    def is_due(self, runner, batch_idx):
+        """Whether LoggerHook with this interval prints after this iteration."""
+        loader = runner.train_dataloader
+        return (self.every_n_inner_iters(batch_idx, self.every)
+                or len(loader) <= self.every and self.end_of_epoch(loader, batch_idx))
+
+    def measure(self, optimizer, args, kwargs):
+        """Keep the norm of the gradients of a step that is about to be done, on the device."""
+        self.norm = get_total_norm([p.grad for group in optimizer.param_groups
+                                    for p in group['params'] if p.grad is not None])
+        # Set by GradScaler for a fused optimiser, which divides by it inside its kernel.
+        scale = getattr(optimizer, 'grad_scale', None)
+        if scale is not None:
+            self.norm = self.norm / scale
+
+    def disarm(self):
+        if self.handle:
+            self.handle.remove()
+            self.handle = None
+
+
+@HOOKS.register_module()
+class PretrainPicturesHook(Hook):
+    """Shows masks and reconstructions of ``num`` training images while a `SemMAE` trains.
+
+    Drawn after every ``interval``-th epoch and the last, of images evenly spaced over the data set
+    and always the same, under the very flips and masks that the epoch trained with; a strategy
+    that learns draws the masks as it would at the end of the epoch. They go to the run's
+    visualizer: ``vis_data/vis_image/masks_50.png``, and TensorBoard where it is on.
+    """
+
+    def __init__(self, interval=50, num=4):
+        if interval < 1 or num < 1:
+            raise ValueError(f'interval is {interval} and num is {num}, expected at least 1 each')
+        self.interval, self.num = interval, num
+
+    def before_train(self, runner):
+        require_semmae(runner, self)
+        for found, wanted in ((runner.train_loop, EpochBasedTrainLoop),
+                              (runner.train_dataloader.dataset, Seeded)):
+            if not isinstance(found, wanted):
+                raise ValueError(f'PretrainPicturesHook replays the samples of an epoch: expected '
+                                 f'{wanted.__name__}, found {type(found).__name__}; take the hook '
+                                 'out of custom_hooks')
+
+    @master_only
+    def after_train_epoch(self, runner):
+        epoch = runner.epoch + 1
+        if epoch % self.interval and epoch < runner.max_epochs:
+            return
+        dataset, model = runner.train_dataloader.dataset, unwrapped(runner.model)
+        chosen = np.linspace(0, len(dataset.dataset) - 1, self.num).round().astype(int)
+        with unchanged_randomness(), evaluating(model), torch.no_grad(), \
+                runner.optim_wrapper.optim_context(runner.model):  # in the precision of training
+            batch = default_collate([dataset[runner.epoch, i] for i in sorted(set(chosen))])
+            masks, rebuilt = draw(model, batch, f'Epoch {epoch}. ')
+        runner.visualizer.add_image('masks', masks, step=epoch)
+        runner.visualizer.add_image('reconstructions', rebuilt, step=epoch)
+
+
+def draw(model, batch, caption=''):
+    """(masks, reconstructions) of a batch as the data set gives it: two (H, W, 3) uint8 RGB."""
+    from ..reporting import figures
+    from . import pictures
+    data = model.data_preprocessor(batch)
+    parts, foreground = ((data.get('part_ids'), data.get('foreground')) if not model.online_parts
+                         else model.online_parts(data['inputs']))
+    candidates = model.candidates(data['inputs'], parts, foreground, data.get('noise'))
+    mask = model.masking(candidates)
+    length = candidates.grid[0] * candidates.grid[1]
+    ids = candidates.ids.cpu()
+    hidden = pictures.as_maps(pictures.on_grid(ids, mask, length))
+    dropped = pictures.as_maps(pictures.on_grid(ids, torch.zeros_like(ids), length, elsewhere=1))
+    images, title = pictures.pixels_of(batch), 'mask'
+    if hasattr(model.masking, 'alpha'):
+        title += f', α = {model.masking.alpha(model.progress):.2g}'
+    caption += f'{mask[0].float().mean():.0%} of the patches are masked.'
+    about = pictures.about(ids, length)
+    masks = figures.mask_sheet(
+        images, {title: hidden}, None, caption=caption + about, dropped=dropped,
+        label_maps={} if parts is None else {'parts': pictures.as_maps(parts)})
+    rebuilt = pictures.rebuild(model, data['inputs'], *model.split(candidates, mask))
+    return masks, figures.reconstruction_sheet(
+        images, figures.hide(images, hidden, dropped),
+        figures.hide(rebuilt, np.zeros_like(dropped), dropped), None,
+        f'{caption} {pictures.about_rebuilding(model)}{about}')
+
+
+def part_scalars(part_ids, mask, num_parts=None):
+    """{'masked_share_part0': share, ..., 'visible_parts': mean over images}, absent parts left out.
+
+    part_ids: (B, K) int. mask: (B, K) bool. num_parts: None for the highest id plus one.
+    """
+    num_parts = num_parts or int(part_ids.max()) + 1
+    is_part = part_ids[..., None] == torch.arange(num_parts, device=part_ids.device)  # (B, K, P)
+    is_masked = is_part & mask[..., None]
+    visible = (is_part & ~mask[..., None]).any(1).sum()
+    *counts, visible = torch.cat([is_masked.sum((0, 1)), is_part.sum((0, 1)),
+                                  visible[None]]).tolist()  # one transfer
+    shares = {f'masked_share_part{p}': masked / total for p, (masked, total) in enumerate(
+        zip(counts[:num_parts], counts[num_parts:])) if total}
+    return dict(shares, visible_parts=visible / len(mask))
+
+
+def require_semmae(runner, hook):
+    """A ValueError where the run does not train a `SemMAE`."""
+    model = unwrapped(runner.model)
+    if not isinstance(model, SemMAE):
+        raise ValueError(f'{type(hook).__name__} watches a semmae.SemMAE, this run trains a '
+                         f'{type(model).__name__}; take the hook out of custom_hooks')
+
+
+@contextlib.contextmanager
+def evaluating(model):
+    """The model in evaluation mode, and afterwards in the mode that it was in."""
+    was = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was)
+
+
+@contextlib.contextmanager
+def unchanged_randomness():
+    """What is drawn inside (`Seeded` seeds all generators) is not missed by those outside."""
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

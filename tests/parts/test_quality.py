@@ -1,0 +1,101 @@
+"""From a learner's checkpoint to its tables of part quality, and the words of a collapsed run."""
+import json
+import logging
+import re
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from semmae.parts.quality import RANKINGS, ROWS, part_quality
+from semmae.reporting.part_tables import part_tables
+from semmae.results.results import read_results
+from semmae.training.hooks import PartHealthHook
+
+REPO = Path(__file__).resolve().parents[2]
+CONFIG = REPO / 'mm_configs/mini/semmae_parts_mini.py'
+
+
+def test_every_row_has_its_numbers_and_a_table_holds_all_rows(learner, toy, tmp_path):
+    found = part_quality(CONFIG, learner, tmp_path, masks=(
+        toy / 'imagenet/val', toy / 'imagenet/part_labels/val'), name='toy')
+    assert set(found) == set(ROWS)
+    records, problems = read_results([tmp_path])
+    assert not problems
+    assert all(r['reduced'] and r['checkpoint_sha256'] and r['task'] == 'parts' for r in records)
+    assert {r['row'] for r in records} == {
+        f'parts/{row.replace("learned", "parts")}' for row in ROWS}
+    everything, objects, foreground = part_tables(records).values()
+    assert 'part learning' in everything.index and len(everything) == len(ROWS) - len(RANKINGS)
+    assert 'head attention (3 parts)' in everything.index
+    assert {'part learning: highest part map', 'tokens unlike those at the border'} <= set(
+        foreground.index) and 'part learning' not in foreground.index
+    assert {r['seed'] for r in records} == {5}
+    first = next(r for r in records if r['row'] == 'parts/heads' and r['metric'] == 'parts/ARI')
+    assert first['value'] == pytest.approx(found['heads']['parts/ARI'])
+    assert first['protocol']['grid'] == 12 and first['method'] == 'head attention (3 parts)'
+
+
+def test_landmarks_are_measured_on_the_test_images_of_cub(learner, toy, tmp_path):
+    found = part_quality(CONFIG, learner, tmp_path, cub=toy / 'CUB_200_2011', rows=['voronoi'])
+    assert {'landmarks/NMI', 'landmarks/error', 'foreground/AUC'} <= set(found['voronoi'])
+    assert found['voronoi']['landmarks/test_images'] == found['voronoi']['foreground/images'] == 16
+    records, _ = read_results([tmp_path])
+    assert {r['dataset'] for r in records} == {'CUB'} and {r['split'] for r in records} == {'test'}
+
+
+def test_a_wrong_question_is_refused_before_anything_runs(learner, toy, tmp_path):
+    masks = toy / 'imagenet/val', toy / 'imagenet/part_labels/val'
+    with pytest.raises(ValueError, match=r"unknown rows \['slots'\], expected some of learned"):
+        part_quality(CONFIG, learner, tmp_path / 'x', masks=masks, rows=['slots'])
+    with pytest.raises(ValueError, match='one of them'):
+        part_quality(CONFIG, learner, tmp_path / 'x')
+    with pytest.raises(ValueError, match='expected a part learner'):
+        part_quality(REPO / 'mm_configs/mini/mae_p16_mini.py', learner, tmp_path / 'x', masks=masks)
+    assert not any((tmp_path / 'x').rglob('*'))
+
+
+# ------------------------------------------------------------------ health
+def epoch(tmp_path, coverage, cosine=.5, largest=.5, epoch=0):
+    """The hook after an epoch of one step with these signs, and what was logged."""
+    hook, said = PartHealthHook(), []
+    logger = logging.Logger('test')
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append((record.levelname, record.getMessage()))
+    logger.addHandler(handler)
+    model = types.SimpleNamespace(coverage=torch.tensor(coverage))
+    runner = types.SimpleNamespace(model=model, logger=logger, work_dir=tmp_path, epoch=epoch)
+    hook.before_train_epoch(runner)
+    signs = dict.fromkeys(hook.SIGNS, torch.tensor(.5))
+    signs.update(off_diagonal_cosine=torch.tensor(cosine), largest_share=torch.tensor(largest))
+    for _ in range(2):
+        hook.after_train_iter(runner, 0, outputs=signs)
+    hook.after_train_epoch(runner)
+    hook.after_train(runner)
+    return hook, said
+
+
+@pytest.mark.parametrize('signs, words', [
+    (dict(coverage=[.5, .5, 0, 0]), r'2 of 4 parts are never seen \(\[2, 3\]\)'),
+    (dict(coverage=[.25] * 4, cosine=.999), 'maps are all alike'),
+    (dict(coverage=[.97, .01, .01, .01], largest=.97), '97% of an image')])
+def test_a_collapsed_run_ends_with_a_clear_statement(tmp_path, signs, words):
+    hook, said = epoch(tmp_path, **signs)
+    level, last = said[-1]
+    assert level == 'ERROR' and 'COLLAPSED' in last
+    assert len(hook.health['collapsed']) == 1
+    assert re.search(words, last)
+    checkpoint = dict(meta={})
+    hook.before_save_checkpoint(None, checkpoint)
+    assert checkpoint['meta']['part_health']['collapsed']
+
+
+def test_a_sound_run_says_its_coverage_and_no_more_and_a_repeated_epoch_counts_once(tmp_path):
+    for number in (0, 1, 1):
+        _, said = epoch(tmp_path, [.4, .3, .2, .1], epoch=number)
+        assert said == [('INFO', 'parts cover 40% 30% 20% 10%')]
+    lines = [json.loads(x) for x in (tmp_path / 'part_health.jsonl').read_text().splitlines()]
+    assert [x['epoch'] for x in lines] == [1, 2]
+    assert np.allclose(lines[0]['coverage'], [.4, .3, .2, .1])
