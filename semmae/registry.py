@@ -85,7 +85,7 @@ MODELS = _child(root.MODELS, 'semmae.models')
 DATASETS = _child(root.DATASETS, *DATA)
 TRANSFORMS = _child(root.TRANSFORMS, *DATA)
 DATA_SAMPLERS = _child(root.DATA_SAMPLERS, *DATA)
-HOOKS = _child(root.HOOKS, 'semmae.config.data_check',
+HOOKS = _child(root.HOOKS, 'semmae.mmengine_patches', 'semmae.config.data_check',
                *(f'semmae.training.{m}' for m in
                  ('checkpointing', 'ema', 'hooks', 'loops', 'stopping')),
                'semmae.parts.quality', 'semmae.recording.record',

@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from semmae.datasets.part_store import PartStoreWriter, list_images
 from semmae.datasets.toy import write_toy
+from semmae.mmengine_patches import install
 from semmae.registry import MODELS
 
 from .tiny import config, trained
@@ -18,6 +19,8 @@ REPO = Path(__file__).resolve().parents[1]
 # torch starts the threads of autograd with the first backward pass. Started here, before any other
 # device is known, there are none, and a forked test may compute gradients.
 torch.zeros(1, requires_grad=True).sum().backward()
+
+install()
 
 
 def pytest_collection_modifyitems(items):

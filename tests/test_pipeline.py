@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from semmae.checkpoints.load import read_checkpoint
+from semmae.checkpoints.read import read_checkpoint
 
 pytestmark = pytest.mark.slow  # starts processes: two minutes in all
 REPO = Path(__file__).resolve().parents[1]

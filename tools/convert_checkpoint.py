@@ -18,7 +18,7 @@ def main():
     parser.add_argument('dst')
     parser.add_argument('--to', choices=['mmpretrain', 'mmseg-mae', 'timm'], required=True)
     args = parser.parse_args()
-    from semmae.training.run import fail_clearly
+    from semmae.training.errors import fail_clearly
     with fail_clearly():
         from semmae.checkpoints.load import convert
         count = convert(args.src, args.dst, args.to)

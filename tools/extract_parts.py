@@ -44,11 +44,13 @@ def main():
         parser.error('expected either the checkpoint of a part learner or --labels')
     if args.labels and (args.verify or args.source != 'learned'):
         parser.error('--verify and --source need a part learner, found --labels')
-    from semmae.training.run import fail_clearly
+    from semmae.training.errors import fail_clearly
     with fail_clearly():
         from semmae.files import writable_folder
+        from semmae.mmengine_patches import install
         from semmae.parts.extract import extract_parts, verify_parts
         from semmae.parts.true_parts import extract_true_parts
+        install()
         if not args.verify:
             writable_folder(args.out, '--out')
         inputs = (args.config, args.checkpoint, args.images, args.out, args.grid, args.source)

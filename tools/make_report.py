@@ -20,9 +20,11 @@ def main():
                         help='images of the pictures; those that the parts were extracted from')
     parser.add_argument('--out', type=Path, help='default: DIR/report/report.html')
     args = parser.parse_args()
-    from semmae.training.run import fail_clearly
+    from semmae.training.errors import fail_clearly
     with fail_clearly():
+        from semmae.mmengine_patches import install
         from semmae.visualization.folder_report import mini_report
+        install()
         out = args.out or args.dir / 'report/report.html'
         print(f'Report: {mini_report(args.dir, args.images, out)}')
 

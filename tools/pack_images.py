@@ -19,7 +19,7 @@ def main():
     parser.add_argument('--size', type=int, default=224, help='pixels a side')
     parser.add_argument('--verify', action='store_true', help='check hashes and list of images')
     args = parser.parse_args()
-    from semmae.training.run import fail_clearly
+    from semmae.training.errors import fail_clearly
     with fail_clearly():
         from semmae.datasets.image_cache import LoadPacked, pack_images
         from semmae.files import writable_folder

@@ -46,7 +46,7 @@ def parse():
 
 def main():
     args = parse()
-    from semmae.training.run import fail_clearly
+    from semmae.training.errors import fail_clearly
     with fail_clearly():
         from mmengine.dist import is_main_process
 

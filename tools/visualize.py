@@ -53,11 +53,13 @@ def main():
     args = vars(parse())
     what = args.pop('what')
     from semmae.files import writable_file
-    from semmae.training.run import fail_clearly
+    from semmae.training.errors import fail_clearly
     with fail_clearly():
         writable_file(args['out'], ('.png', '.pdf', '.svg'))
+        from semmae.mmengine_patches import install
         from semmae.reporting.figures import alpha_curves, training_curves
         from semmae.visualization import pictures
+        install()
         draw = dict(parts=pictures.draw_parts, masks=pictures.draw_masks,
                     strategies=pictures.draw_strategies,
                     reconstruction=pictures.draw_reconstructions, attention=pictures.draw_attention,

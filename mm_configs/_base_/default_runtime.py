@@ -2,6 +2,7 @@
 default_scope = 'mmpretrain'
 
 default_hooks = dict(
+    patches=dict(type='semmae.PatchHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),

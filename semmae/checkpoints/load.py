@@ -6,15 +6,11 @@ where the grid differs, and refuses everything else that does not fit.
 """
 import math
 import re
-from pathlib import Path
 
 import torch
-from mmengine.dist import get_rank
-from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import MMLogger
 
-from ..files import digest_file, sha256, writable_file, write_atomically
-from ..training.checkpointing import latest as latest
+from ..files import sha256, writable_file, write_atomically
 from .layouts import OURS_TO_TIMM as OURS_TO_TIMM
 from .layouts import (
     TABLE,
@@ -43,28 +39,6 @@ MAY_BE_LEFT = re.compile(
     rf'^{WRAPPERS}(?:(ln1|ln2|norm|fc_norm|head|fc|neck|lm_head|pooler|classifier)\.|decoder|mask)'
     r'|relative_position_index$')
 CONVERTERS = {'mmpretrain': for_mmpretrain, 'mmseg-mae': for_mmseg_mae, 'timm': for_timm}
-
-
-class AtomicBackend(LocalBackend):
-    """mmengine's local files, written beside their place, synced and renamed.
-
-    A run killed while it saves leaves the last complete checkpoint, never half of a new one.
-    """
-
-    def put(self, obj, filepath):
-        Path(filepath).parent.mkdir(parents=True, exist_ok=True)
-        # Every rank dumps the metrics of a test under the same name.
-        write_atomically(filepath, lambda f: f.write(obj), get_rank() or '')
-
-    def put_text(self, obj, filepath, encoding='utf-8'):
-        self.put(obj.encode(encoding), filepath)
-
-    def remove(self, filepath):
-        super().remove(filepath)
-        digest_file(filepath).unlink(missing_ok=True)
-
-
-register_backend('local', AtomicBackend, force=True, prefixes='')
 
 
 def backbone_state(content: dict, checkpoint_key=None, source='the checkpoint') -> dict:

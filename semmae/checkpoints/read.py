@@ -1,8 +1,4 @@
-"""Files in as data: whatever they hold, nothing of it is ever executed.
-
-mmengine reads checkpoints through the schemes and annotations through the handlers that are
-registered here, so this holds for every module of the mm libraries, too, once `semmae` is imported.
-"""
+"""Reads checkpoint files as data: tensors and plain values. Never runs code from a file."""
 import argparse
 import hashlib
 import pickle
@@ -14,11 +10,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import torch
-import yaml
 from filelock import FileLock
-from mmengine.fileio.handlers import PickleHandler, YamlHandler, register_handler
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import CheckpointLoader
 
 from ..files import check_digest, sha256, write_atomically
 
@@ -42,9 +35,6 @@ SAFE = [HistoryBuffer, (_statistics_of_history, 'builtins.getattr'), argparse.Na
 
 TIMEOUT = 30  # seconds without a byte, after which a download is given up
 URL = re.compile(r'https?://')
-# Places that mmengine reads without a check, from lists of addresses or stores of its own.
-ELSEWHERE = ('open-mmlab://', 'openmmlab://', 'torchvision://', 'modelzoo://', 'mmcls://',
-             'pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://')
 
 
 def read_checkpoint(path, map_location='cpu') -> dict:
@@ -150,48 +140,3 @@ def download(url, file):
         raise ValueError(f'{url} cannot be downloaded: {error}') from error
     if size and done != size:
         raise ValueError(f'{url} ended after {done} of {size} bytes; try again')
-
-
-def load_from_checked_file(filename, map_location=None, logger=None):
-    """mmengine's loader: ours, without its fallback to unsafe unpickling.
-
-    Without ``meta['config']`` too, which mmengine executes when it resumes.
-    """
-    content = read_checkpoint(filename, map_location or 'cpu')
-    if isinstance(content.get('meta'), dict):
-        content['meta'].pop('config', None)
-    return content
-
-
-def load_from_elsewhere(filename, map_location=None, logger=None):
-    raise ValueError(f'{filename} is not loaded: what is there would not be checked. Download the '
-                     'file and give its path, or its https:// address with #sha256= and its digest')
-
-
-# prefixes='' is every path without a scheme. mmengine logs what follows load_from_ in the names.
-CheckpointLoader.register_scheme(
-    prefixes=['', 'http://', 'https://'], loader=load_from_checked_file, force=True)
-CheckpointLoader.register_scheme(prefixes=ELSEWHERE, loader=load_from_elsewhere, force=True)
-
-
-class NoPickle(PickleHandler):
-    """Writes pickles (mmengine dumps predictions so) and reads none."""
-
-    def load_from_fileobj(self, file, **kwargs):
-        raise ValueError(f'{getattr(file, "name", "a pickle")}: a pickle can run any code, so none '
-                         'is read. Write the annotations as .json or .txt')
-
-    def load_from_path(self, filepath, **kwargs):
-        raise ValueError(f'{filepath}: a pickle can run any code, so none is read. Write the '
-                         'annotations as .json or .txt')
-
-
-class PlainYaml(YamlHandler):
-    """YAML of plain values; mmengine's own reads tags that name functions, and calls them."""
-
-    def load_from_fileobj(self, file, **kwargs):
-        return yaml.load(file, Loader=yaml.SafeLoader)
-
-
-register_handler(['pkl', 'pickle'])(NoPickle)
-register_handler(['yaml', 'yml'])(PlainYaml)

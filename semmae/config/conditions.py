@@ -6,7 +6,7 @@ from pathlib import Path
 from mmengine.dist import get_world_size
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..training.hooks import unwrapped
+from ..models.layers import unwrapped
 from .identity import (
     accumulated_steps,
     evaluation_fields,

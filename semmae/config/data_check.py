@@ -7,8 +7,8 @@ from mmengine.hooks import Hook
 
 from ..datasets.image_reading import SeededOrNext
 from ..evaluation.segmentation import name_of, require_classes
+from ..models.layers import unwrapped
 from ..registry import HOOKS
-from ..training.hooks import unwrapped
 
 
 @HOOKS.register_module()

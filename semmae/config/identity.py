@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import __version__
 from ..datasets.seeded import Seeded
-from ..training.hooks import unwrapped
+from ..models.layers import unwrapped
 
 # Top-level keys that mmengine's runner or this package reads for a training.
 TRAINING = ('model', 'data_preprocessor', 'train_dataloader', 'train_cfg', 'optim_wrapper',
@@ -29,7 +29,7 @@ EVALUATION = {'val_dataloader': 'test_dataloader', 'val_evaluator': 'test_evalua
 # Hooks that only look at a training, save it or refuse it.
 OBSERVERS = frozenset({
     'IterTimerHook', 'LoggerHook', 'CheckpointHook', 'RuntimeInfoHook', 'RankStateHook',
-    'FiniteHook', 'StopHook', 'DataCheckHook', 'ResultRecorder', 'MaskMonitorHook',
+    'FiniteHook', 'StopHook', 'PatchHook', 'DataCheckHook', 'ResultRecorder', 'MaskMonitorHook',
     'PretrainPicturesHook', 'PartHealthHook', 'VisualizationHook', 'SegVisualizationHook'})
 
 WRAPPERS = frozenset({'OptimWrapper', 'AmpOptimWrapper', 'CPUAmpOptimWrapper'})

@@ -10,7 +10,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
 from ..datasets.image_reading import DamagedImage
 from ..datasets.seeded import Seeded, SeededSampler, seed_cpu
-from ..training.hooks import unwrapped
+from ..models.layers import unwrapped
 from .length import require_schedules
 
 

@@ -1,9 +1,10 @@
-"""Transformer layers: mmpretrain's tensors, and nothing computed that nobody looks at.
+"""Transformer layers with mmpretrain's tensors; they skip queries whose output is unused.
 
 B images, T tokens, D channels, Q tokens that are asked for.
 """
 import torch.nn.functional as F
 from mmcv.cnn.bricks.drop import DropPath
+from mmengine.model import is_model_wrapper
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from mmpretrain.models.utils.attention import MultiheadAttention
 
@@ -71,3 +72,8 @@ class Layer(TransformerEncoderLayer):
         else:
             x = x[:, -num_queries:] + self.attn(seen, num_queries)
         return self.ffn(self.ln2(x), identity=x)
+
+
+def unwrapped(model):
+    """The model itself, with or without DistributedDataParallel around it."""
+    return model.module if is_model_wrapper(model) else model

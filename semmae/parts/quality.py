@@ -8,9 +8,9 @@ from mmengine.dataset import default_collate
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 
-from ..checkpoints.load import read_checkpoint
+from ..checkpoints.read import read_checkpoint
+from ..models.layers import unwrapped
 from ..registry import HOOKS
-from ..training.hooks import unwrapped
 from ..training.run import evaluate, prepare
 from .extract import without_random_steps
 

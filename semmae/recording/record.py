@@ -31,11 +31,11 @@ from ..config.identity import accumulated_steps, identity_of, origin_fields, tra
 from ..config.preflight import require_consistent, require_evaluation
 from ..config.recipes import differences, task_differences
 from ..files import sha256
+from ..models.layers import unwrapped
 from ..registry import HOOKS
 from ..results.predictions import recount
 from ..results.protocol import metric_name
 from ..results.results import append_result
-from ..training.hooks import unwrapped
 from .predictions import Predictions
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from mmengine.config import Config
 
 from ..checkpoints.layouts import options_of
-from ..checkpoints.load import anatomy, backbone_state, read_checkpoint
+from ..checkpoints.load import anatomy, backbone_state
+from ..checkpoints.read import read_checkpoint
 from ..files import sha256
 
 # Their code resizes positions by a factor with 0.1 added to the grid: `interpolate_pos_encoding` of

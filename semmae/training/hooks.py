@@ -5,17 +5,12 @@ from pathlib import Path
 import torch
 from mmengine.dist import all_reduce, gather, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from ..datasets.seeded import seed_everything
 from ..files import write_atomically
 from ..functional.parts import signs_of_collapse
+from ..models.layers import unwrapped
 from ..registry import HOOKS
-
-
-def unwrapped(model):
-    """The model itself, with or without DistributedDataParallel around it."""
-    return model.module if is_model_wrapper(model) else model
 
 
 def stack_ranks(value):

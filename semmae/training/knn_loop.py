@@ -5,8 +5,8 @@ from mmengine.dist import all_gather
 from mmengine.runner import BaseLoop
 
 from ..datasets.seeded import Seeded
+from ..models.layers import unwrapped
 from ..registry import LOOPS
-from .hooks import unwrapped
 
 
 @LOOPS.register_module()

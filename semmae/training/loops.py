@@ -9,8 +9,9 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch.nn import SyncBatchNorm
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..models.layers import unwrapped
 from ..registry import HOOKS, LOOPS
-from .hooks import stack_ranks, unwrapped
+from .hooks import stack_ranks
 
 
 @LOOPS.register_module()

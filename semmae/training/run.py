@@ -16,17 +16,19 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from .. import registry  # noqa: F401  registers everything, and checks the stack first
-from ..checkpoints.load import latest, load_whole, read_checkpoint
+from ..checkpoints.folder import is_first_process, latest
+from ..checkpoints.load import load_whole
+from ..checkpoints.read import read_checkpoint
 from ..config.identity import kind
 from ..config.options import read_config
 from ..config.preflight import built_from, require_numbers
 from ..files import writable_folder
+from ..mmengine_patches import install
+from ..models.layers import unwrapped
 from ..needs import run_of, with_needs
 from .allocator import keep_freed_memory
-from .checkpointing import is_first_process
 from .errors import announce, fail_clearly, is_foreign_mistake, message_of, speak  # noqa: F401
 from .global_batch import accumulate, made_of, nodes_of, require_batch, world_size_of  # noqa: F401
-from .hooks import unwrapped
 from .optim import multiplies_bfloat16
 from .stopping import only_run, require_new, train_until_stopped, trained_by
 
@@ -273,6 +275,7 @@ def run(cfg, action):
 
     Runner writes ``work_dir/<name of the config>``, and mim looks for configs by that name.
     """
+    install()
     keep_freed_memory()
     filename = cfg.filename
     # mmengine keeps log, scalars and pictures of a run under its name and the second of its start:

@@ -14,10 +14,11 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 
+from ..checkpoints.folder import checkpoints, is_first_process
 from ..files import writable_folder
+from ..models.layers import unwrapped
 from ..registry import HOOKS
-from .checkpointing import CheckpointHook, checkpoints, is_first_process
-from .hooks import unwrapped
+from .checkpointing import CheckpointHook
 
 PATIENCE = 3  # seconds in which a run that is just ending may let go of its folder
 GRACE = 5  # seconds after a signal in which more of them are no second thought

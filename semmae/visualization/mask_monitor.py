@@ -17,9 +17,9 @@ from torch.nn.utils import get_total_norm
 
 from ..config.conditions import accumulated_steps
 from ..datasets.seeded import Seeded
+from ..models.layers import unwrapped
 from ..models.semmae import SemMAE
 from ..registry import HOOKS
-from ..training.hooks import unwrapped
 
 try:
     import resource

@@ -10,6 +10,8 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from semmae.checkpoints import load
+from semmae.checkpoints.read import read_checkpoint
+from semmae.mmengine_patches import AtomicBackend
 from semmae.registry import MODELS
 
 ARCH = dict(embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=48)
@@ -95,7 +97,7 @@ def test_safetensors_are_read_like_any_other_file(tmp_path):
     assert load.load_backbone(vit(), tmp_path / 'x.safetensors')['new'] == []
     (tmp_path / 'x.safetensors').write_bytes(b'<html>')
     with pytest.raises(ValueError, match=r'x.safetensors \(6 bytes\) is not a checkpoint'):
-        load.read_checkpoint(tmp_path / 'x.safetensors')
+        read_checkpoint(tmp_path / 'x.safetensors')
 
 
 def test_the_teacher_is_read_unless_the_student_is_asked_for(tmp_path):
@@ -121,7 +123,7 @@ def test_options_and_learning_rates_are_read_from_files_of_either_numpy(core, tm
             written = data.replace(b'numpy._core', b'numpy.core').replace(b'numpy.core', core)
             then.writestr(name, written if name.endswith('data.pkl') else data)
             assert not name.endswith('data.pkl') or core + b'.multiarray' in written
-    content = load.read_checkpoint(tmp_path / 'then.pth')
+    content = read_checkpoint(tmp_path / 'then.pth')
     assert content['optimizer']['param_groups'][0]['lr'] == 5e-4
     assert content['args'].arch == 'vit_small' and content['args'].patch_size == 16
 
@@ -289,13 +291,13 @@ def test_a_malicious_pickle_is_refused_and_never_runs(make, tmp_path):
     proof = tmp_path / 'ran'
     torch.save(dict(state_dict=vit().state_dict(), meta=dict(x=make(proof))), tmp_path / 'x.pth')
     with pytest.raises(ValueError, match='not a checkpoint .* not executed') as error:
-        load.read_checkpoint(tmp_path / 'x.pth')
+        read_checkpoint(tmp_path / 'x.pth')
     assert 'weights_only' not in str(error.value), "torch's advice to trust the file"
     assert not proof.exists()
     with open(tmp_path / 'y.pth', 'wb') as f:
         pickle.dump(Attack(proof), f)
     with pytest.raises(ValueError, match='not executed'):
-        load.read_checkpoint(tmp_path / 'y.pth')
+        read_checkpoint(tmp_path / 'y.pth')
     assert not proof.exists()
 
 
@@ -303,7 +305,7 @@ def test_a_malicious_pickle_is_refused_and_never_runs(make, tmp_path):
 def test_a_file_that_is_no_checkpoint_is_named(content, tmp_path):
     (tmp_path / 'x.pth').write_bytes(content)
     with pytest.raises(ValueError, match=rf'x.pth \({len(content)} bytes\)'):
-        load.read_checkpoint(tmp_path / 'x.pth')
+        read_checkpoint(tmp_path / 'x.pth')
 
 
 def test_a_truncated_checkpoint_is_refused(tmp_path):
@@ -311,11 +313,11 @@ def test_a_truncated_checkpoint_is_refused(tmp_path):
     whole = (tmp_path / 'x.pth').read_bytes()
     (tmp_path / 'x.pth').write_bytes(whole[:len(whole) // 2])
     with pytest.raises(ValueError, match='x.pth'):
-        load.read_checkpoint(tmp_path / 'x.pth')
+        read_checkpoint(tmp_path / 'x.pth')
 
 
 def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
-    backend = load.AtomicBackend()
+    backend = AtomicBackend()
     backend.put(b'old', tmp_path / 'x.pth')
     monkeypatch.setattr(os, 'fsync', lambda fd: (_ for _ in ()).throw(OSError(28, 'disk full')))
     with pytest.raises(OSError, match='disk full'):
@@ -325,7 +327,7 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_mmengine_writes_its_files_through_the_atomic_backend():
     from mmengine.fileio import get_file_backend
-    assert type(get_file_backend('work_dirs/x.pth')) is load.AtomicBackend
+    assert type(get_file_backend('work_dirs/x.pth')) is AtomicBackend
 
 
 def test_the_wrong_config_for_a_whole_checkpoint_is_refused(tmp_path):

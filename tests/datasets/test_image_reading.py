@@ -17,7 +17,7 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from semmae.checkpoints.load import read_checkpoint
+from semmae.checkpoints.read import read_checkpoint
 from semmae.config.data_check import DataCheckHook
 from semmae.datasets.image_reading import DamagedImage, LoadImage, SeededOrNext, read_bytes
 from semmae.datasets.seeded import Seeded, SeededSampler

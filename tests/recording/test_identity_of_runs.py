@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from semmae.checkpoints.load import read_checkpoint
+from semmae.checkpoints.read import read_checkpoint
 from semmae.datasets.part_store import PartStore
 from semmae.parts.extract import extract_parts
 from semmae.reporting.tables import build_tables

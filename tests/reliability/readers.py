@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import semmae.registry  # noqa: F401  (registers what the pipelines name)
-from semmae.checkpoints.load import read_checkpoint
+from semmae.checkpoints.read import read_checkpoint
 from semmae.datasets.fast_loading import LoadCenterCrop, LoadRandomResizedCrop
 from semmae.datasets.image_cache import ImageCache, pack_images
 from semmae.datasets.part_store import PartStore, PartStoreWriter

@@ -26,7 +26,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
-from semmae.checkpoints.load import read_checkpoint
+from semmae.checkpoints.read import read_checkpoint
 from semmae.config.length import follow_length, length_of
 from semmae.datasets.seeded import Seeded, SeededSampler
 from semmae.datasets.toy import write_toy

@@ -27,9 +27,10 @@ from mmengine.runner import CheckpointLoader, EpochBasedTrainLoop, Runner
 from mmengine.runner import runner as mmengine_runner
 from mmengine.runner.checkpoint import load_from_local
 
-from semmae.checkpoints import read
-from semmae.training import checkpointing, stopping
+from semmae.checkpoints import folder, read
+from semmae.checkpoints.write import Digesting, save_with_mmengine
 from semmae.training import run as training
+from semmae.training import stopping
 from tests.tiny import LENGTH, STOCK, VALIDATION, TinyModel, config, fork, start, wait
 from tests.training.test_checkpointing import (
     BEST,
@@ -124,7 +125,7 @@ class Trial(NamedTuple):
 
 def as_it_is_installed():
     """Undo, in this process, what ours puts in the place of mmengine's writer and reader."""
-    mmengine_runner.save_checkpoint = checkpointing.mmengines_own
+    mmengine_runner.save_checkpoint = save_with_mmengine
     register_backend('local', LocalBackend, force=True, prefixes='')
     mmengine_io.backend_instances.clear()
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
@@ -163,7 +164,7 @@ def straight(root):
 def in_our_save(act, share, save):
     """Calls ``act`` in that save, after that share of its bytes."""
     save_checkpoint, write, count, left = (
-        mmengine_runner.save_checkpoint, checkpointing.Digesting.write, 0, None)
+        mmengine_runner.save_checkpoint, Digesting.write, 0, None)
 
     def measured(checkpoint, *args, **kwargs):
         nonlocal count, left
@@ -183,7 +184,7 @@ def in_our_save(act, share, save):
         elif left is not None:
             left -= len(data)
         return write(self, data)
-    mmengine_runner.save_checkpoint, checkpointing.Digesting.write = measured, writing
+    mmengine_runner.save_checkpoint, Digesting.write = measured, writing
 
 
 def in_stock_save(act, share, save):
@@ -312,7 +313,7 @@ def after_damage(trial, name):
 # ------------------------------------------------------------------ R6: signals
 def tell_in_a_save(number, stock):
     """The second save gets the signal, once."""
-    owner, name = (LocalBackend, 'put') if stock else (checkpointing.Digesting, 'write')
+    owner, name = (LocalBackend, 'put') if stock else (Digesting, 'write')
     act, is_told = getattr(owner, name), False
 
     def acting(self, *args):
@@ -501,7 +502,7 @@ def cases(root, quick=False):
 
 def take_unseen():
     """No digest and no CRC is looked at."""
-    checkpointing.check_digest = read.check_digest = lambda path: True
+    folder.check_digest = read.check_digest = lambda path: True
     read.check_records = lambda path: None
 
 

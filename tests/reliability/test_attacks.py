@@ -12,7 +12,8 @@ import torch
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
 
-from semmae.checkpoints.load import load_backbone, read_checkpoint
+from semmae.checkpoints.load import load_backbone
+from semmae.checkpoints.read import read_checkpoint
 from tests.reliability import attacks
 
 REPO = Path(__file__).resolve().parents[2]

@@ -17,9 +17,9 @@ from rich.console import Console
 
 import benchmarks.suite
 from benchmarks.suite import Row, Suite
+from semmae.checkpoints.folder import latest
 from semmae.registry import MODELS
 from semmae.suites.schedule import execute, launch, plan, stop
-from semmae.training.checkpointing import latest
 from tools.run_suite import main
 
 REPO = Path(__file__).resolve().parents[2]

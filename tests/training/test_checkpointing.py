@@ -11,10 +11,12 @@ from unittest.mock import Mock, patch
 import pytest
 import torch
 
-from semmae.checkpoints.load import AtomicBackend, read_checkpoint
+from semmae.checkpoints.folder import latest
+from semmae.checkpoints.read import read_checkpoint
+from semmae.checkpoints.write import Digesting, write_checkpoint
 from semmae.files import check_digest, digest_file
+from semmae.mmengine_patches import AtomicBackend
 from semmae.training import checkpointing
-from semmae.training.checkpointing import latest, write_checkpoint
 
 from ..tiny import STOCK, VALIDATION, config, trained
 
@@ -76,7 +78,7 @@ def look_at_every_instant(work):
                 look()
         return inner
     for place, name in ((os, 'replace'), (os, 'fsync'), (pathlib.Path, 'unlink'),
-                        (checkpointing.Digesting, 'write'), (AtomicBackend, 'remove')):
+                        (Digesting, 'write'), (AtomicBackend, 'remove')):
         setattr(place, name, watched(getattr(place, name)))
 
 
@@ -105,7 +107,7 @@ def test_the_best_of_before_stays_where_none_is_better(tmp_path):
 
 def at_byte(act, share, save=2):
     """Calls ``act`` in a save, after that share of what the first one wrote."""
-    sizes, write = [], checkpointing.Digesting.write
+    sizes, write = [], Digesting.write
 
     def counting(self, data):
         if not hasattr(self, 'size'):
@@ -117,7 +119,7 @@ def at_byte(act, share, save=2):
             act(self)
         self.size += len(data)
         return write(self, data)
-    checkpointing.Digesting.write = counting
+    Digesting.write = counting
 
 
 @pytest.mark.parametrize('share', [0, .5, .9])
@@ -272,11 +274,11 @@ def test_a_file_is_hashed_once_while_it_does_not_change(tmp_path):
 def test_tensors_go_to_the_file_one_by_one_and_not_through_a_copy_of_all(tmp_path):
     written, content = [], {name: torch.zeros(1 << 18) for name in 'abcd'}  # of 1 MB
 
-    class Counting(checkpointing.Digesting):
+    class Counting(Digesting):
         def write(self, data):
             written.append(len(data))
             return super().write(data)
-    with patch.object(checkpointing, 'Digesting', Counting):
+    with patch('semmae.checkpoints.write.Digesting', Counting):
         write_checkpoint(content, tmp_path / 'x.pth')
     assert max(written) <= 1 << 20 and sum(written) > 4 << 20
     assert check_digest(tmp_path / 'x.pth')

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from semmae.checkpoints.load import read_checkpoint
+from semmae.checkpoints.read import read_checkpoint
 from semmae.config.conditions import changes
 from semmae.datasets.seeded import SeededSampler
 from semmae.training.loops import ResumableEpochLoop

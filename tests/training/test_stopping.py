@@ -11,14 +11,16 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
+from mmengine.runner import runner as mmengine_runner
 from torch.utils.data import DataLoader
 
 from semmae.checkpoints import load
+from semmae.checkpoints.folder import is_first_process, latest
 from semmae.checkpoints.read import read_checkpoint
+from semmae.checkpoints.write import Digesting, write_checkpoint
 from semmae.registry import DATASETS, OPTIM_WRAPPERS
-from semmae.training import checkpointing, stopping
 from semmae.training import run as training
-from semmae.training.checkpointing import is_first_process, latest
+from semmae.training import stopping
 from semmae.training.stopping import FiniteHook, LeavesSignals, only_run, trained_by
 
 from ..tiny import REPO, VALIDATION, TinyData, TinyModel, config, fork, start, trained, wait
@@ -136,13 +138,13 @@ def test_under_nohup_the_end_of_the_terminal_is_ignored_still(tmp_path):
 
 def test_a_signal_in_a_save_lets_it_end_and_saves_nothing_twice(tmp_path):
     def in_a_save():
-        write = checkpointing.Digesting.write
+        write = Digesting.write
 
         def told(self, data):
-            checkpointing.Digesting.write = write
+            Digesting.write = write
             os.kill(os.getpid(), signal.SIGTERM)
             return write(self, data)
-        checkpointing.Digesting.write = told
+        Digesting.write = told
     assert trained(tmp_path, config(tmp_path), in_a_save)[0] == 143
     assert names(tmp_path / 'work') == with_digests('epoch_1')
 
@@ -217,13 +219,13 @@ def test_all_processes_stop_where_one_was_told_to(tmp_path, by_epoch):
 def test_all_processes_are_there_until_the_checkpoint_is_written(tmp_path):
     """A launcher kills the others when the first of them has ended."""
     def slow_to_write():
-        write = checkpointing.write_checkpoint
+        write = write_checkpoint
 
         def writing(*args, **kwargs):
             time.sleep(2)
             write(*args, **kwargs)
             (tmp_path / 'written').write_text(str(time.time()))
-        checkpointing.mmengine_runner.save_checkpoint = writing
+        mmengine_runner.save_checkpoint = writing
         told(signal.SIGTERM, after=2)()
 
     def watched():

@@ -14,7 +14,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from PIL import Image
 
-from semmae.checkpoints.load import read_checkpoint
+from semmae.checkpoints.read import read_checkpoint
 from semmae.models import SemMAE
 from semmae.models.masking import Candidates
 from semmae.registry import HOOKS
