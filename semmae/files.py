@@ -1,4 +1,4 @@
-"""Files that are whole or absent, places that can be written, archives that stay in a folder."""
+"""Files that are complete or absent, writable places, and archives that stay in their folder."""
 import contextlib
 import functools
 import hashlib
@@ -10,33 +10,29 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 
 def write_atomically(path, write, writer=''):
-    """``write(file)`` into a temporary neighbour of ``path``, synced, then renamed.
+    """``write(file)`` into a temporary file beside ``path``, synced, then renamed to ``path``.
 
-    If writing fails, ``path`` is what it was before and the neighbour is gone.
-    writer: tells apart those who may write the same file at the same time. One who was killed and
-    comes back writes over what it left.
+    If writing fails, ``path`` is unchanged and the temporary file is removed.
+    writer: a name for each of several writers of the same file, which replaces its own leftovers.
     """
     path = Path(path)
     partial = path.with_name(f'{path.name}.partial{writer}')
     try:
-        with open(partial, 'wb') as f:
+        with partial.open('wb') as f:
             write(f)
             f.flush()
             os.fsync(f.fileno())
-        os.replace(partial, path)
+        partial.replace(path)
     except Exception:
         partial.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder):
-    """What was renamed or removed in ``folder`` stays so when the machine loses power."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path.parent, os.O_RDONLY)  # so that the renaming survives a loss of power
     try:
         os.fsync(descriptor)
     finally:
@@ -44,12 +40,12 @@ def sync_folder(folder):
 
 
 def digest_file(path) -> Path:
-    """Where the digest of ``path`` stands, in the format of ``sha256sum -c``."""
+    """The file with the digest of ``path``, in the format of ``sha256sum -c``."""
     return Path(f'{path}.sha256')
 
 
 def check_digest(path) -> bool:
-    """Whether ``path`` has a digest beside it; ValueError if that is not its own."""
+    """Whether ``path`` has a digest file; ValueError if the digest in it is another one."""
     stated = digest_file(path)
     if not stated.is_file():
         return False
@@ -63,25 +59,25 @@ def check_digest(path) -> bool:
 
 
 def sha256(path) -> str:
-    """Hex digest of a file; read once per process while it does not change."""
-    at = os.stat(path)
-    return _sha256(os.path.abspath(path), at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns)
+    """Hex digest of a file; read once per process while the file does not change."""
+    path = Path(path).absolute()
+    at = path.stat()
+    return _sha256(path, at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns)
 
 
 @functools.lru_cache(maxsize=256)
 def _sha256(path, *unchanged):
-    with open(path, 'rb') as f:
-        digest = hashlib.sha256()
+    digest = hashlib.sha256()
+    with path.open('rb') as f:
         while block := f.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
 
 
 def writable_folder(path, flag='--work-dir') -> Path:
-    """The folder, made if need be; ValueError at once where nothing could be written later.
+    """The folder, made if absent; ValueError if nothing can be written into it.
 
-    Tried with a file of 1 MB, because a full disk and a quota let themselves be seen by nothing
-    else.
+    Writes a file of 1 MB, because only a write shows a full disk or a quota.
     """
     path = Path(path)
     try:
@@ -97,9 +93,9 @@ def writable_folder(path, flag='--work-dir') -> Path:
 
 
 def writable_file(path, suffixes=(), flag='--out') -> Path:
-    """The path, if a file can be written there; ValueError at once if not. Makes its folder.
+    """The path, in a folder made if absent; ValueError if no file can be written there.
 
-    suffixes: of which its name has to have one, in either case; () allows any.
+    suffixes: the endings that its name may have, in either case; () allows any.
     """
     path = Path(path)
     if suffixes and path.suffix.lower() not in suffixes:
@@ -112,76 +108,84 @@ def writable_file(path, suffixes=(), flag='--out') -> Path:
 
 MOST_MEMBERS, MOST_BYTES = 5_000_000, 1 << 40  # ImageNet has 1.4 million files, 150 GB
 MOST_GROWTH = 200  # times the size of the archive; images hardly shrink, texts tenfold
+ARCHIVE_ERRORS = (ValueError, OSError, EOFError, RuntimeError, tarfile.TarError,
+                  zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
-def unpack(archive, folder, sha256_wanted=None, most_members=MOST_MEMBERS, most_bytes=MOST_BYTES):
+def unpack(archive, folder, sha256_wanted=None) -> int:
     """Unpack a .tar (.gz, .bz2, .xz) or .zip into ``folder``, new or not; returns how many files.
 
-    What stands at the top of the archive is put there whole, once everything is unpacked.
-    ValueError, and nothing new in the folder, for another hash, for a member that is there already,
-    that would lie outside or is neither file nor folder (links, devices), and for more members or
-    bytes than allowed, or so many for the size of the archive that it is a bomb: told by what is
-    unpacked, not by what the archive says.
+    The top of the archive is moved into the folder when everything is unpacked. ValueError, and
+    nothing new in the folder, for another hash, for a member that exists already, that would lie
+    outside or is neither file nor folder (link, device), and for more unpacked members or bytes
+    than MOST_MEMBERS, MOST_BYTES or MOST_GROWTH allow.
     """
     archive, folder = Path(archive), Path(folder)
     if not archive.is_file():
         raise FileNotFoundError(f'no archive at {archive}')
     if sha256_wanted and (found := sha256(archive)) != sha256_wanted.lower():
-        raise ValueError(f'{archive}: found sha256 {found}, expected {sha256_wanted}; get it again')
+        raise ValueError(f'{archive}: got sha256 {found}, expected {sha256_wanted}; download it '
+                         'again')
     is_new = not folder.exists()
     writable_folder(folder, '--out')
-    there = {*os.listdir(folder)}
-    most_bytes = min(most_bytes, max(MOST_GROWTH * archive.stat().st_size, 1 << 20))
     partial = Path(tempfile.mkdtemp(prefix=f'{archive.name}.partial', dir=folder))
-    count = done = members = 0
     try:
-        for name, source in members_of(archive):
-            members += 1
-            if members > most_members:
-                raise ValueError(f'more than {most_members} members')
-            pure = PurePosixPath(name.replace('\\', '/'))
-            if pure.is_absolute() or '..' in pure.parts or {*name.partition('/')[0]} & {*':\0'}:
-                raise ValueError(f'member {name!r} would lie outside of the folder')
-            if there.intersection(pure.parts[:1]):
-                raise ValueError(f'{folder / pure.parts[0]} is there already; remove it, or give '
-                                 'another --out')
-            target = partial / pure
-            if source is None:
-                target.mkdir(parents=True, exist_ok=True)
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with source, open(target, 'xb') as f:
-                while block := source.read(1 << 20):
-                    done += len(block)
-                    if done > most_bytes:
-                        raise ValueError(f'it unpacks to more than {most_bytes / 1e6:.0f} MB')
-                    f.write(block)
-            count += 1
-        for name in os.listdir(partial):
-            os.rename(partial / name, folder / name)
-    except (ValueError, OSError, EOFError, RuntimeError, tarfile.TarError,
-            zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
+        count = unpack_into(partial, archive, folder)
+        for entry in [*partial.iterdir()]:
+            entry.rename(folder / entry.name)
+    except ARCHIVE_ERRORS as error:
         raise ValueError(f'{archive} is not unpacked: {error}') from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         if is_new:
             with contextlib.suppress(OSError):
-                folder.rmdir()  # which it is if nothing came into it
+                folder.rmdir()  # only an empty folder is removed
     return count
 
 
-def members_of(archive):
-    """(name, open file, or None for a folder) of each member; ValueError for any other kind."""
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as f:
-            for member in f.infolist():
-                kind = stat.S_IFMT(member.external_attr >> 16)
-                if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                    raise ValueError(f'member {member.filename!r} is a link or a device')
-                yield member.filename, None if member.is_dir() else f.open(member)
-        return
-    with tarfile.open(archive) as f:
-        for member in f:
-            if not (member.isfile() or member.isdir()):
-                raise ValueError(f'member {member.name!r} is a link or a device')
-            yield member.name, None if member.isdir() else f.extractfile(member)
+def zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
+    """(name, open file or None for a folder) of each member of a zip archive."""
+    with zipfile.ZipFile(archive) as file:
+        for info in file.infolist():
+            if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise ValueError(f'member {info.filename!r} is a link or a device')
+            yield info.filename, None if info.is_dir() else file.open(info)
+
+
+def tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
+    """(name, open file or None for a folder) of each member of a tar archive."""
+    with tarfile.open(archive) as file:
+        for info in file:
+            if not (info.isfile() or info.isdir()):
+                raise ValueError(f'member {info.name!r} is a link or a device')
+            yield info.name, file.extractfile(info)
+
+
+def unpack_into(partial: Path, archive: Path, folder: Path) -> int:
+    """Unpacks into ``partial`` what will move to ``folder``; returns how many files."""
+    count, done = 0, 0
+    taken = {entry.name for entry in folder.iterdir()}
+    most_bytes = min(MOST_BYTES, max(MOST_GROWTH * archive.stat().st_size, 1 << 20))
+    members = zip_members if zipfile.is_zipfile(archive) else tar_members
+    for number, (name, source) in enumerate(members(archive), 1):
+        if number > MOST_MEMBERS:
+            raise ValueError(f'more than {MOST_MEMBERS} members')
+        path = PurePosixPath(name.replace('\\', '/'))
+        if path.is_absolute() or '..' in path.parts or {*name.partition('/')[0]} & {*':\0'}:
+            raise ValueError(f'member {name!r} would lie outside of the folder')
+        if taken.intersection(path.parts[:1]):
+            raise ValueError(f'{folder / path.parts[0]} exists already; remove it, or give another '
+                             '--out')
+        target = partial / path
+        if source is None:
+            target.mkdir(parents=True, exist_ok=True)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with source, target.open('xb') as f:
+            while block := source.read(1 << 20):
+                done += len(block)
+                if done > most_bytes:
+                    raise ValueError(f'it unpacks to more than {most_bytes / 1e6:.0f} MB')
+                f.write(block)
+        count += 1
+    return count

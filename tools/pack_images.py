@@ -1,8 +1,8 @@
-"""Decoded images of a folder, short side resized and centre cropped, into one file.
+"""Decoded images of a folder, short side resized and centre cropped, in one file.
 
 python tools/pack_images.py data/imagenet/train --out data/packed/imagenet_train_224 --size 224
 
-Stopped or killed, it goes on where it was when started again. With --verify, it writes nothing and
+A run that was stopped or killed continues when it is started again. --verify writes nothing and
 checks a finished cache against its hashes and the images.
 """
 import argparse
@@ -23,13 +23,11 @@ def main():
     with fail_clearly():
         from semmae.datasets.image_cache import LoadPacked, pack_images
         from semmae.files import writable_folder
-        if not args.verify:
-            writable_folder(args.out, '--out')
         if args.verify:
             cache = LoadPacked(args.out, args.images, args.size).cache
             cache.verify()
         else:
-            cache = pack_images(args.images, args.out, args.size)
+            cache = pack_images(args.images, writable_folder(args.out, '--out'), args.size)
         print(f'{len(cache)} images of {cache.size}x{cache.size} pixels'
               f'{", as they were written" if args.verify else ""} -> {cache.root}')
 

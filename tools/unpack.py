@@ -1,8 +1,8 @@
 """Unpack a downloaded data set.   python tools/unpack.py CUB_200_2011.tgz --out data
 
-Takes .tar (.gz, .bz2, .xz) and .zip. Writes nothing outside of the folder --out and over nothing in
-it (here data/CUB_200_2011 is made), and leaves nothing there if the archive is damaged, is not the
-one of --sha256, or holds links, devices or more than any data set.
+Takes .tar (.gz, .bz2, .xz) and .zip. Writes only new files, only into the folder --out (here
+data/CUB_200_2011), and nothing if the archive is damaged, has another hash than --sha256, or holds
+links, devices or more than any data set.
 """
 import argparse
 import sys
@@ -15,7 +15,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     parser.add_argument('archive')
     parser.add_argument('--out', required=True, help='the folder, new or not')
-    parser.add_argument('--sha256', help='hex digest that the archive has to have')
+    parser.add_argument('--sha256', help='hex digest that the archive must have')
     args = parser.parse_args()
     from semmae.files import unpack
     try:

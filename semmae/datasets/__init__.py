@@ -1,4 +1,5 @@
 """Data sets, part store, transforms.
 
-``image_files``, ``part_store`` and ``toy`` work without mm libraries.
+``check``, ``image_files``, ``layouts``, ``part_store``, ``stored`` and ``toy`` import neither torch
+nor mm libraries.
 """

@@ -1,25 +1,23 @@
-"""CUB-200-2011 with bounding boxes and part landmarks, in the layout in which it is published."""
+"""CUB-200-2011 with bounding boxes and part landmarks, in its published layout."""
 from pathlib import Path
 
 import numpy as np
 from mmpretrain.datasets import CUB
 
 from ..registry import DATASETS
-from .transforms import check_truth_steps
-
-LISTS = ('images.txt', 'image_class_labels.txt', 'train_test_split.txt', 'bounding_boxes.txt',
-         'classes.txt', 'parts/parts.txt', 'parts/part_locs.txt')
+from .geometry import check_truth_steps
+from .layouts import CUB_LISTS
 
 
 @DATASETS.register_module()
 class CUBParts(CUB):
     """mmpretrain's CUB whose samples also carry ``bbox``, ``landmarks`` and ``is_train``.
 
-    split: 'train', 'test', or 'all' for both, of which ``is_train`` tells the samples apart.
+    split: 'train', 'test', or 'all' for both.
     bbox: (4,) float32, x y width height in pixels of the file.
     landmarks: (number of parts, 3) float32, x y visible (0 or 1) in pixels of the file; 15 parts
         in the original. Row i is ``metainfo['parts'][i]``.
-    The classes are those of classes.txt, so that a subset reports its own and not the 200 of CUB.
+    The classes are those of classes.txt, so a subset has its own and not the 200 of CUB.
     """
 
     def __init__(self, data_root, split='train', metainfo=None, **kwargs):
@@ -28,19 +26,18 @@ class CUBParts(CUB):
         check_truth_steps(kwargs.get('pipeline', ()))
         self.wanted_split = split
         root = Path(data_root).expanduser()
-        missing = [name for name in LISTS if not (root / name).is_file()]
+        missing = [name for name in CUB_LISTS if not (root / name).is_file()]
         if missing:
             raise FileNotFoundError(
-                f"{root}: found no {', '.join(missing)}; expected CUB-200-2011 as it is published. "
-                f'Unpack CUB_200_2011.tgz there, then run: {check(root)}')
+                f"{root}: has no {', '.join(missing)}; expected CUB-200-2011 as published. Unpack "
+                f'CUB_200_2011.tgz there, then run: {check(root)}')
         names = {key: tuple(name for _, name in sorted(read_list(root / path, int, str)))
                  for key, path in (('classes', 'classes.txt'), ('parts', 'parts/parts.txt'))}
-        # The parent knows two splits only; `load_data_list` sets the one that is wanted.
+        # The parent accepts two splits only; `load_data_list` reads the one that is wanted.
         super().__init__(data_root=str(root), split='test' if split == 'all' else split,
                          metainfo={**names, **(metainfo or {})}, **kwargs)
 
     def load_data_list(self):
-        self.split = self.wanted_split
         root = Path(self.data_root)
         images = dict(read_list(root / 'images.txt', int, str))
         labels = dict(read_list(root / 'image_class_labels.txt', int, int))
@@ -50,29 +47,27 @@ class CUBParts(CUB):
                   'image_class_labels.txt': set(labels), 'bounding_boxes.txt': set(boxes)}
         for name, ids in ids_of.items():
             if ids != set(images):
-                raise ValueError(f'{root / name}: found {len(ids)} image ids, expected the '
+                raise ValueError(f'{root / name}: got {len(ids)} image ids, expected the '
                                  f'{len(images)} of images.txt. Run: {check(root)}')
         wrong = {label for label in labels.values() if not 0 < label <= len(self.CLASSES)}
         if wrong:
-            raise ValueError(f'{root}/image_class_labels.txt: found label {max(wrong)}, expected '
+            raise ValueError(f'{root}/image_class_labels.txt: got label {max(wrong)}, expected '
                              f'1..{len(self.CLASSES)} as in classes.txt. Run: {check(root)}')
         landmarks = read_landmarks(root, images, len(self.metainfo['parts']))
-        id_of = {self.backend.join_path(self.img_prefix, name): i for i, name in images.items()}
-        data_list = super().load_data_list()
-        for info in data_list:
-            i = id_of[info['img_path']]
-            info.update(bbox=np.array(boxes[i], np.float32), landmarks=landmarks[i],
-                        is_train=bool(is_train[i]))
-        return data_list
+        splits = dict(train=[True], test=[False], all=[True, False])[self.wanted_split]
+        return [dict(img_path=self.backend.join_path(self.img_prefix, name), gt_label=labels[i] - 1,
+                     bbox=np.array(boxes[i], np.float32), landmarks=landmarks[i],
+                     is_train=bool(is_train[i]))
+                for i, name in images.items() if bool(is_train[i]) in splits]
 
 
 def read_landmarks(root, images, num_parts):
-    """{image id: (num_parts, 3) float32 x, y, visible}; every image has a row for every part."""
+    """{image id: (num_parts, 3) float32 x, y, visible}; ValueError if an image lacks a part."""
     path = root / 'parts/part_locs.txt'
     landmarks = {i: np.full((num_parts, 3), np.nan, np.float32) for i in images}
     for image, part, x, y, visible in read_list(path, int, int, float, float, float):
         if image not in landmarks or not 0 < part <= num_parts:
-            raise ValueError(f'{path}: found part {part} of image {image}, expected parts '
+            raise ValueError(f'{path}: got part {part} of image {image}, expected parts '
                              f'1..{num_parts} of images in images.txt. Run: {check(root)}')
         landmarks[image][part - 1] = x, y, visible
     short = [i for i, rows in landmarks.items() if np.isnan(rows).any()]
@@ -93,11 +88,11 @@ def read_list(path, *types):
                 types, line.strip().split(maxsplit=len(types) - 1), strict=True)))
         except ValueError:
             wanted = ' '.join(t.__name__ for t in types)
-            raise ValueError(f'{path}, line {number}: found {line!r}, expected {wanted}. '
+            raise ValueError(f'{path}, line {number}: got {line!r}, expected {wanted}. '
                              f'Unpack the file again') from None
     return rows
 
 
 def check(root):
-    """The command that says what is wrong with the copy at ``root``."""
+    """The command that checks the copy at ``root``."""
     return f'python tools/check_data.py cub --root {root.parent}'

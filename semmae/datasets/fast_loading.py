@@ -1,14 +1,12 @@
-"""Images read, cropped, resized and mirrored in one step.
+"""Steps that read, crop, resize and mirror an image in one.
 
-``results['img']`` is (size, size, 3) uint8 BGR, as after the steps of mmpretrain that are replaced,
-but a view of planar RGB memory (3, size, size): packing it copies nothing.
+``results['img']`` is (size, size, 3) uint8 BGR, as after the steps of mmpretrain that they replace,
+but a view of planar RGB memory (3, size, size), so that packing copies nothing.
 
-Pixels differ from those of the replaced steps by rounding only: torch's bicubic kernel for bytes in
-place of Pillow's, equally far from exact arithmetic and several times as fast. Plain JPEGs are
-decoded by simplejpeg, to the same bits as by OpenCV and a little sooner; rows below a crop are not.
-Measured and left out, for it gains little or loses at ImageNet's sizes: torchvision's or Pillow's
-decoder, and JPEGs shrunk by libjpeg while they are decoded, which pays for photos of 2,000 pixels
-and not of 1,000.
+Pixels differ from those of the replaced steps by rounding only: torch's bicubic kernel for bytes is
+as far from exact arithmetic as Pillow's and several times as fast. simplejpeg decodes plain JPEGs
+to the bits of OpenCV, a little faster and not below a crop. The decoders of torchvision and Pillow,
+and shrinking in libjpeg, are not faster at ImageNet's sizes.
 """
 import contextlib
 from types import SimpleNamespace
@@ -21,21 +19,17 @@ from mmcv.transforms import BaseTransform
 from mmpretrain.datasets import RandomResizedCrop
 
 from ..registry import TRANSFORMS
+from .geometry import Role
 from .image_files import MAX_PIXELS, decoding, not_decoded, orientation, read_header, why_not
 from .image_reading import read_bytes
-from .transforms import MAPS
+from .transforms import MAPS, mirror
 
 PLAIN = {0xe0, 0xe2, 0xed, 0xee, 0xdb, 0xc4, 0xfe}  # JFIF, ICC, Photoshop, Adobe, tables, comments
-# Without mmcv's cache of random numbers, which is for mixes of images.
-draw_box = vars(RandomResizedCrop)['rand_crop_params'].__wrapped__
 
 
 def content_of(path):
-    """A file as (N,) uint8 that may be written to. Raises DamagedImage as `read_bytes` does."""
-    with contextlib.suppress(OSError):
-        if (content := np.fromfile(path, np.uint8)).size:
-            return content
-    return np.frombuffer(bytearray(read_bytes(path)), np.uint8)  # which says why, or tries again
+    """A file as a writable (N,) uint8 array. Raises DamagedImage as `read_bytes` does."""
+    return np.frombuffer(bytearray(read_bytes(path)), np.uint8)
 
 
 def decode(content, path):
@@ -44,14 +38,14 @@ def decode(content, path):
     Raises DamagedImage for what `LoadImage` refuses.
     """
     header, flag = None, cv2.IMREAD_COLOR
-    if plain_frame(content):  # which has told its size, its mode and that nothing turns it
+    if plain_frame(content):  # its size and mode are checked, and nothing turns it
         image = decode_plain(content)
         if image is not None:
             return image
     else:
         header = read_header(content.tobytes(), path)
         if 'exif' in header.info and orientation(header) is None:
-            flag |= cv2.IMREAD_IGNORE_ORIENTATION  # OpenCV would guess
+            flag |= cv2.IMREAD_IGNORE_ORIENTATION  # OpenCV guesses with damaged EXIF
     with decoding(path):
         image = cv2.imdecode(content, flag)
     if image is None:
@@ -60,9 +54,9 @@ def decode(content, path):
 
 
 def decode_plain(content, strict=True):
-    """(H, W, 3) uint8 BGR of a JPEG with a `plain_frame`, or None where libjpeg finds fault.
+    """(H, W, 3) uint8 BGR of a JPEG with a `plain_frame`, or None if libjpeg reports an error.
 
-    strict: also with what it could pass over.
+    strict: a warning of libjpeg counts as an error.
     """
     with contextlib.suppress(ValueError):
         return simplejpeg.decode_jpeg(content, 'BGR', strict=strict)
@@ -70,17 +64,17 @@ def decode_plain(content, strict=True):
 
 
 def plain_frame(content):
-    """(place of the height in the file, height, width) of a plain JPEG, else None.
+    """(offset of the height in the file, height, width) of a plain JPEG, else None.
 
     Plain: complete, grey or of three colours, one scan without restart markers, at most MAX_PIXELS,
-    and no EXIF tag that could turn it. content: (N,) uint8.
+    and no EXIF. content: (N,) uint8.
     """
     head, at, frame = content[:4096].tobytes(), 2, None
     if head[:2] != b'\xff\xd8' or content[-2:].tobytes() != b'\xff\xd9':
         return None
     while at + 10 < len(head) and head[at] == 0xff:
         marker, length = head[at + 1], head[at + 2] << 8 | head[at + 3]
-        if marker == 0xc0:  # baseline; what each component is sampled by follows
+        if marker == 0xc0:  # baseline frame, with the sampling of each component
             count, height = head[at + 9], head[at + 5] << 8 | head[at + 6]
             width = head[at + 7] << 8 | head[at + 8]
             if (count in (1, 3) and 0 < height * width <= MAX_PIXELS
@@ -95,13 +89,12 @@ def plain_frame(content):
 
 
 def decode_above(content, path, bottom, frame):
-    """At least the rows above ``bottom`` of `decode`, of a JPEG with a `plain_frame`.
+    """At least the rows above ``bottom`` of `decode`, of a JPEG with this `plain_frame`.
 
-    libjpeg is told a smaller height and stops there. Without the end marker, it passes over the
-    rest without a word.
+    libjpeg stops at a smaller height in the header; without an end marker it ignores the rest.
     """
     at, height, width = frame
-    # Two rows more, of which libjpeg takes colour for the last one; it decodes 8 or 16 at a time.
+    # libjpeg needs the colour of two more rows for the last one, and decodes 8 or 16 at a time.
     rows = -(-(bottom + 2) // 16) * 16
     if rows < height:
         content[at:at + 2] = rows >> 8, rows & 255
@@ -113,31 +106,16 @@ def decode_above(content, path, bottom, frame):
 
 
 def resize(image, size):
-    """(height, width, 3) of image (H, W, 3) uint8, bicubic with antialiasing.
-
-    An image of that size stays as it is. size: (height, width)
-    """
+    """Image (H, W, 3) uint8 at ``size`` (height, width), bicubic with antialiasing."""
     if image.shape[:2] == size:
         return image
-    batch = torch.from_numpy(image)[None].permute(0, 3, 1, 2)  # whose strides say channels last
+    batch = torch.from_numpy(image)[None].permute(0, 3, 1, 2)  # strides of channels last
     resized = torch.nn.functional.interpolate(batch, size, mode='bicubic', antialias=True)
     return resized[0].permute(1, 2, 0).numpy()
 
 
-def mirror(image, results, prob):
-    """Image and part maps mirrored with probability ``prob``; draws as `FlipWithParts` does."""
-    results['flip'] = bool(np.random.rand() < prob)
-    if not results['flip']:
-        return image
-    results['flip_direction'] = 'horizontal'
-    for key in MAPS:
-        if key in results:
-            results[key] = np.ascontiguousarray(results[key][:, ::-1])
-    return cv2.flip(image, 1)
-
-
 def planar(image):
-    """(H, W, 3) BGR as it is given, but a view of planar RGB memory (3, H, W)."""
+    """The same image (H, W, 3) BGR as a view of planar RGB memory (3, H, W)."""
     planes = np.empty((3, *image.shape[:2]), np.uint8)[::-1]
     cv2.split(image, list(planes))
     return planes.transpose(1, 2, 0)
@@ -147,33 +125,32 @@ def planar(image):
 class LoadRandomResizedCrop(RandomResizedCrop):
     """LoadImageFromFile, RandomResizedCrop (bicubic, pillow) and RandomFlip in one step.
 
-    The box and the flip are drawn as by those, so that the same seed gives the same crops. It does
-    not take part maps along: they cover a view, not the full photo.
+    Box and flip are drawn as by those, so the same seed gives the same crops. Part maps are refused
+    because they cover a view, not the full photo.
 
     ``results['crop_box']``: left, top, width and height in pixels of the photo.
     """
 
-    def __init__(self, scale, crop_ratio_range=(0.08, 1.0), aspect_ratio_range=(3 / 4, 4 / 3),
-                 flip_prob=0.5):
-        super().__init__(scale, crop_ratio_range, aspect_ratio_range,
-                         interpolation='bicubic', backend='pillow')
-        self.scale, self.flip_prob = tuple(self.scale), flip_prob
+    role = Role.READ_CROP
+
+    def __init__(self, scale, crop_ratio_range=(0.08, 1.0), flip_prob=0.5):
+        super().__init__(scale, crop_ratio_range, interpolation='bicubic', backend='pillow')
+        self.size = (scale, scale) if isinstance(scale, int) else tuple(scale)
+        self.flip_prob = flip_prob
 
     def transform(self, results):
         path = results['img_path']
         if any(key in results for key in MAPS):
-            raise ValueError(f'{path}: found a part map, which covers a view and not the full '
+            raise ValueError(f'{path}: got a part map, which covers a view and not the full '
                              'photo. Use semmae.RandomResizedCropWithParts')
         content = content_of(path)
-        frame, image = plain_frame(content), None
-        if not frame:
-            image = decode(content, path)
-        shape = frame[1:] if frame else image.shape[:2]
-        top, left, height, width = draw_box(self, SimpleNamespace(shape=shape))
-        if frame:
-            image = decode_above(content, path, top + height, frame)
-        image = resize(image[top:top + height, left:left + width], self.scale)
-        results.update(crop_box=(left, top, width, height), ori_shape=shape, img_shape=self.scale)
+        frame = plain_frame(content)
+        whole = None if frame else decode(content, path)
+        shape = frame[1:] if whole is None else whole.shape[:2]
+        top, left, height, width = self.rand_crop_params(SimpleNamespace(shape=shape))
+        image = decode_above(content, path, top + height, frame) if whole is None else whole
+        image = resize(image[top:top + height, left:left + width], self.size)
+        results.update(crop_box=(left, top, width, height), ori_shape=shape, img_shape=self.size)
         results['img'] = planar(mirror(image, results, self.flip_prob))
         return results
 
@@ -182,24 +159,26 @@ class LoadRandomResizedCrop(RandomResizedCrop):
 class LoadCenterCrop(BaseTransform):
     """LoadImageFromFile, ResizeEdge (short, bicubic, pillow), CenterCrop, FlipWithParts in one.
 
-    size: of both, in pixels: the whole of the short side shows.
+    size: pixels of the short side after resizing, and of a side of the crop.
     """
+
+    role = Role.READ_VIEW
 
     def __init__(self, size, flip_prob=0.):
         self.size, self.flip_prob = size, flip_prob
 
     def view(self):
-        """What it shows, in words that identify pixels: for caches."""
+        """A text that identifies the pixels of the view, for caches."""
         return f'short side {self.size}, bicubic, centre crop'
 
     def read(self, path):
         """(view (size, size, 3) uint8 BGR, (height, width) of the file, (height, width))."""
         image = decode(content_of(path), path)
         height, width = image.shape[:2]
-        # As mmpretrain rounds: the long side down.
+        # mmpretrain rounds the long side down.
         resized = ((int(self.size * height / width), self.size) if width < height else
                    (self.size, int(self.size * width / height)))
-        # As mmcv's CenterCrop rounds: a half to the even number.
+        # mmcv's CenterCrop rounds a half to the even number.
         top, left = (round((full - self.size) / 2) for full in resized)
         view = resize(image, resized)[top:top + self.size, left:left + self.size]
         return view, (height, width), resized

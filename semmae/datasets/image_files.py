@@ -1,6 +1,6 @@
-"""What an image file says of itself before it is used, and why it cannot be.
+"""Headers of image files, checked before decoding, and the reasons why a file cannot be used.
 
-Without torch and the OpenMMLab libraries: `tools/check_data.py` refuses here what a training would.
+Imports neither torch nor OpenMMLab: `tools/check_data.py` refuses here what a training refuses.
 """
 import contextlib
 import io
@@ -9,10 +9,10 @@ import warnings
 import cv2
 from PIL import Image
 
-MAX_PIXELS = 178_956_970  # where Pillow calls it an attack: 512 MiB of 3 channels
+MAX_PIXELS = 178_956_970  # Pillow's limit for decompression bombs: 512 MiB of 3 channels
 MODES = ('1', 'L', 'LA', 'La', 'P', 'PA', 'RGB', 'RGBA', 'RGBa', 'RGBX', 'CMYK', 'YCbCr', 'LAB',
          'HSV', 'I;16', 'I;16B', 'I;16L', 'I;16N')
-TURNED = range(2, 9)  # EXIF orientations by which an image is turned or mirrored
+TURNED = range(2, 9)  # EXIF orientations that turn or mirror an image
 
 
 class DamagedImage(ValueError):
@@ -20,21 +20,21 @@ class DamagedImage(ValueError):
 
 
 def not_decoded(path, reason):
-    """The error to raise."""
+    """The DamagedImage to raise for ``reason``."""
     return DamagedImage(f'{path} cannot be decoded: {reason}. Replace or remove the file')
 
 
 @contextlib.contextmanager
 def decoding(path):
-    """What decoders raise inside becomes a DamagedImage of ``path``, as far as it is the file's.
+    """Turns errors of decoders into a DamagedImage of ``path``.
 
-    Raises MemoryError for a lack of memory; an OSError of the system, which has an errno, passes.
+    A lack of memory becomes a MemoryError. An OSError of the system, which has an errno, passes.
     """
     try:
         yield
     except DamagedImage:
         raise
-    except Exception as error:      # each decoder has its own
+    except Exception as error:  # each decoder has its own exceptions
         if isinstance(error, OSError) and error.errno:
             raise
         if isinstance(error, MemoryError) or getattr(error, 'code', 0) == cv2.Error.StsNoMem:
@@ -42,18 +42,18 @@ def decoding(path):
         raise not_decoded(path, ' '.join(str(error).split()) or type(error).__name__) from None
 
 
-def read_header(content, path, max_pixels=MAX_PIXELS):
-    """Pillow's image of the bytes, not decoded. Raises DamagedImage for what should not be."""
+def read_header(content, path):
+    """Pillow's image of the bytes, not decoded. Raises DamagedImage if it cannot be used."""
     with decoding(path), warnings.catch_warnings():
-        warnings.simplefilter('ignore')     # of size and EXIF, which have answers of their own
+        warnings.simplefilter('ignore')  # size and EXIF are checked elsewhere
         try:
             image = Image.open(io.BytesIO(content))
         except Image.UnidentifiedImageError:
             raise not_decoded(path, f'{len(content)} bytes that are no image of a known format'
                               ) from None
     width, height = image.size
-    if width * height > max_pixels:
-        raise not_decoded(path, f'{width}x{height} pixels, expected at most {max_pixels:,} in all')
+    if width * height > MAX_PIXELS:
+        raise not_decoded(path, f'{width}x{height} pixels, expected at most {MAX_PIXELS:,} in all')
     if image.mode not in MODES:
         raise not_decoded(path, f'pixels of mode {image.mode}, expected 8 bits or 16-bit gray')
     if image.format == 'JPEG' and content.rfind(b'\xff\xd9') < content.rfind(b'\xff\xda'):
@@ -62,21 +62,21 @@ def read_header(content, path, max_pixels=MAX_PIXELS):
 
 
 def require_checksums(content, path):
-    """DamagedImage where a checksum inside the file, as each block of a PNG has, does not fit.
+    """DamagedImage if a checksum inside the file (each block of a PNG has one) is wrong.
 
-    Pillow decodes without looking at those of the pixels.
+    Pillow does not check those of the pixels when it decodes.
     """
     with decoding(path), Image.open(io.BytesIO(content)) as image:
         image.verify()
 
 
 def why_not(image):
-    """Pillow's reason for what OpenCV returns nothing for."""
+    """Pillow's reason for an image that OpenCV does not decode."""
     try:
         image.load()
     except MemoryError:
         raise
-    except Exception as error:      # pillow raises what it likes
+    except Exception as error:  # Pillow has many exceptions
         return str(error)
     return 'OpenCV does not read it'
 
@@ -87,12 +87,12 @@ def orientation(image):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             return image.getexif().get(0x0112, 1)
-    except Exception:       # of struct, of TIFF tags, of XML
+    except Exception:  # from struct, TIFF tags or XML
         return None
 
 
 def read_label_header(content, path):
-    """Pillow's image of a label map: one channel of 8 bits, without loss. ValueError for others."""
+    """Pillow's image of a lossless label map with one channel of 8 bits. ValueError for others."""
     image = read_header(content, path)
     require_checksums(content, path)
     again = 'Write it as a PNG of one 8-bit channel'
@@ -106,9 +106,9 @@ def read_label_header(content, path):
 
 
 def require_beside(size, path, photo_size, photo, is_turned):
-    """ValueError where a label map does not lie on its photo pixel by pixel.
+    """ValueError if the pixels of a label map are not those of its photo.
 
-    size, photo_size: (width, height). is_turned: whether reading the photo turns or mirrors it.
+    size, photo_size: (width, height). is_turned: whether reading turns or mirrors the photo.
     """
     if is_turned:
         raise ValueError(f'{photo} is turned by its EXIF tag, its label map {path} is not. '

@@ -5,8 +5,8 @@ from pathlib import Path
 from mmengine.dataset import BaseDataset
 
 from ..registry import DATASETS
+from .geometry import check_truth_steps, view_of
 from .part_store import PartStore, list_images
-from .transforms import check_truth_steps, view_of
 
 
 @DATASETS.register_module()
@@ -15,9 +15,9 @@ class PartDataset(BaseDataset):
 
     part_store: folder made by tools/extract_parts.py for the same images, or None. With one, a
         sample carries ``part_ids`` and ``foreground``, (grid, grid) uint8 arrays.
-    grid, num_parts: what the store has to have; one made with others is refused. They are the
-        model's, but where a `RandomResizedCropWithParts` makes maps of the model's grid, its own
-        argument, from a finer store.
+    grid, num_parts: those that the store must have, normally the model's. With
+        `RandomResizedCropWithParts`, the store may have a finer grid than the model. With a grid, a
+        sample gets grid**2 + num_parts numbers for its mask, which uses the first that it needs.
     label_root: folder of label maps, or None. With one, a sample carries ``label_path``, the file
         of the same relative path ending in .png; `semmae.LoadPartTruth` reads it.
     """
@@ -26,6 +26,7 @@ class PartDataset(BaseDataset):
                  foreground=None, label_root=None, **kwargs):
         check_truth_steps(pipeline)
         self.label_root = label_root
+        self.num_noise = grid ** 2 + (num_parts or 0) if grid else 0
         self.store = None if part_store is None else PartStore(part_store)
         self.wanted = {}
         if self.store is not None:
@@ -52,19 +53,16 @@ class PartDataset(BaseDataset):
                 f'{len(missing)} of {len(images)} images have no label map, the first is missing '
                 f'at {missing[0]}; expected {self.label_root}/NAME.png for every '
                 f'{self.data_root}/NAME.*, in the same folders. Give another label_root')
-        if len(set(paths)) < len(paths):
-            twice = next(path for path, n in Counter(paths).items() if n > 1)
-            raise ValueError(f'{twice} would be the label map of several images of '
+        if twice := [path for path, number in Counter(paths).items() if number > 1]:
+            raise ValueError(f'{twice[0]} would be the label map of several images of '
                              f'{self.data_root}, expected one each; rename the images')
         return [str(path) for path in paths]
 
     def _join_prefix(self):
-        """There is no annotation file whose path would have to be joined."""
+        """Nothing to join, because there is no annotation file."""
 
     def get_data_info(self, idx):
-        info = super().get_data_info(idx)
+        info = dict(super().get_data_info(idx), num_noise=self.num_noise)
         if self.store is not None:
-            grid = self.store.grid
-            info['part_ids'], info['foreground'] = (
-                a.reshape(grid, grid) for a in self.store[info['sample_idx']])
+            info['part_ids'], info['foreground'] = self.store.maps(info['sample_idx'])
         return info

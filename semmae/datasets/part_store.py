@@ -4,7 +4,6 @@ A folder with ``manifest.json`` (written last: no manifest, no store), ``images.
 paths, sorted), ``part_ids.npy`` and ``foreground.npy`` (images x L patches, uint8 each, larger is
 more foreground). 1.6 KB an image at 28x28. N images, L = grid x grid patches.
 """
-import hashlib
 import json
 import os
 import shutil
@@ -17,11 +16,11 @@ from filelock import FileLock, Timeout
 from .. import __version__
 from ..files import sha256, write_atomically
 from ..needs import cure
+from . import stored
 
-FORMAT = 1
 MAX_PARTS = 256  # ids are uint8
 ARRAYS = ('part_ids', 'foreground')
-# How a store was made, not of what: has to agree while it is made, and no longer afterwards.
+# Must agree while a store is made, and may differ afterwards: how it is made, not of what.
 HOW = ('created_by', 'precision', 'batch_size', 'shard_size', 'learner')
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
 
@@ -42,14 +41,14 @@ def list_images(root) -> list:
 
 
 def sample_images(root, out, limit) -> Path:
-    """A folder of links to ``limit`` of the images below ``root``, evenly spaced by name.
+    """A folder of links to at most ``limit`` images below ``root``, evenly spaced by name.
 
-    All of them if there are fewer; the same call leaves the same folder.
+    The same call gives the same folder.
     """
     names, root, out = list_images(root), Path(root).resolve(), Path(out)
     step = max(1, len(names) / limit)
     chosen = [names[int(i * step)] for i in range(min(limit, len(names)))]
-    if out.is_dir() and list_images(out) != chosen:  # made from other images: links only
+    if out.is_dir() and list_images(out) != chosen:  # links to other images
         shutil.rmtree(out)
     for name in chosen:
         link = out / name
@@ -59,55 +58,16 @@ def sample_images(root, out, limit) -> Path:
     return out
 
 
-def as_bytes(images) -> bytes:
-    """Relative paths, one a line; also those that are not UTF-8."""
-    return '\n'.join(images).encode(errors='surrogateescape')
-
-
-def images_hash(images) -> str:
-    """Identifies a list of relative paths."""
-    return hashlib.sha256(as_bytes(images)).hexdigest()
-
-
-def differences(found, wanted, skip=()) -> str:
-    """'grid 14, wanted 28; ...' for the fields of ``wanted`` that differ, '' if none does."""
-    def short(key, value):
-        return value[:12] if key.endswith('sha256') and value else value
-    return '; '.join(f'{k} {short(k, found.get(k))}, wanted {short(k, v)}'
-                     for k, v in wanted.items() if k not in skip and found.get(k) != v)
-
-
-def read_manifest(path) -> dict:
-    """The JSON object in a file; ValueError, naming the file, where there is none."""
-    try:
-        content = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f'{path} is damaged ({type(error).__name__}: {error}). Remove its folder '
-                         'and make it again') from None
-    if not isinstance(content, dict):
-        raise ValueError(f'{path} holds a {type(content).__name__}, expected a JSON object. Remove '
-                         'its folder and make it again')
-    return content
-
-
-def manifest_hash(manifest) -> str:
-    """Identifies a manifest, whatever the order of its fields and without this one."""
-    rest = {key: value for key, value in manifest.items() if key != 'manifest_sha256'}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
 class PartStoreWriter:
     """Writes a store in shards; any number of processes may write the same one together.
 
     images: sorted relative paths. manifest: dict with at least grid, num_parts and what made them.
 
-    A shard belongs to the process that claimed it until it is written; whatever else several could
-    do at once (start, claim, merge, clean up) happens under one lock of the folder. The locks are
-    those of flock(2): the kernel frees them with their process, however that dies. So a write that
-    is killed at any moment and started again, by one process or many, ends in the same bytes.
-    Assumed of the file system: renaming is atomic, and all processes see each other's flock. Local
-    disks, NFS 4, CephFS, GPFS, and Lustre mounted with ``flock`` do that; mounts with locks of the
-    node only (``localflock``, ``nolock``) do not, there all processes have to be on one node.
+    A process claims a shard until it is written; starting, claiming, merging and cleaning up need
+    one lock of the folder. The kernel frees these flock(2) locks when their process ends. So a
+    write that is killed at any moment and started again, by one process or many, ends in the same
+    bytes. The file system needs atomic renames and flocks that all processes see: local disks,
+    NFS 4, CephFS, GPFS, Lustre with ``flock``. With ``localflock`` all must be on one node.
     """
 
     def __init__(self, root, images, manifest, shard_size=1024):
@@ -115,9 +75,10 @@ class PartStoreWriter:
             raise ValueError(f'{manifest["num_parts"]} parts; a part store holds at most '
                              f'{MAX_PARTS}, one byte a patch')
         self.root, self.images, self.shard_size = Path(root), list(images), shard_size
-        manifest = dict(manifest, format=FORMAT, count=len(self.images), shard_size=shard_size,
-                        images_sha256=images_hash(self.images), created_by=f'semmae {__version__}')
-        self.manifest = json.loads(json.dumps(manifest))  # as it will be read
+        manifest = dict(
+            manifest, format=stored.FORMAT, count=len(self.images), shard_size=shard_size,
+            images_sha256=stored.images_hash(self.images), created_by=f'semmae {__version__}')
+        self.manifest = json.loads(json.dumps(manifest))  # as a reader gets it
         self.shards, self.claimed = self.root / 'shards', {}
         self.lock = FileLock(self.root / 'lock')
         if not self.is_complete():  # a complete store may be read-only: no lock
@@ -133,10 +94,10 @@ class PartStoreWriter:
             self._require_same(plan, 'an unfinished')
         elif not self.is_complete():
             self.shards.mkdir(exist_ok=True)
-            write_atomically(plan, lambda f: f.write(json.dumps(self.manifest).encode()))
+            stored.write_json(plan, self.manifest)
 
     def _require_same(self, path, what, skip=()):
-        wrong = differences(read_manifest(path), self.manifest, skip)
+        wrong = stored.differences(stored.read_manifest(path), self.manifest, skip)
         if wrong:
             raise ValueError(f'{self.root} holds {what} part store made otherwise: {wrong}. Remove '
                              'the folder, or give another --out')
@@ -147,7 +108,7 @@ class PartStoreWriter:
     def todo(self):
         """(start, stop) of the shards that are not on disk yet."""
         done = {path.name for path in self.shards.glob('*.npy')}
-        if self.is_complete():  # asked last: whoever completes a store removes the shards
+        if self.is_complete():  # checked last: completing a store removes the shards
             return []
         starts = range(0, len(self.images), self.shard_size)
         return [self.shard_of(s) for s in starts if self._shard(s).name not in done]
@@ -161,7 +122,7 @@ class PartStoreWriter:
         return self.shards / f'{start:010d}.npy'
 
     def claim(self):
-        """(start, stop) of a shard that is not written and nobody else's, or None."""
+        """(start, stop) of a shard that is neither written nor claimed, or None."""
         with self.lock:
             for start, stop in self.todo():
                 if start in self.claimed:
@@ -171,14 +132,15 @@ class PartStoreWriter:
                     lock.acquire(timeout=0)
                 except Timeout:
                     continue
-                if self._shard(start).exists():  # written since `todo` looked
+                if self._shard(start).exists():  # written since `todo` was called
                     lock.release()
                     continue
                 self.claimed[start] = lock
                 return start, stop
+        return None
 
     def release(self):
-        """Leave what was claimed and not written to others."""
+        """Give up the shards that are claimed and not written."""
         while self.claimed:
             self.claimed.popitem()[1].release()
 
@@ -198,16 +160,16 @@ class PartStoreWriter:
             self.claimed.pop(start).release()
 
     def finish(self):
-        """Join the shards, once for all processes, and make the store complete; returns it opened.
+        """Join the shards, once for all processes; returns the complete store.
 
-        Leaves nothing but the store in the folder, also where an earlier process died in here.
+        Leaves only the store in the folder, even if an earlier process was killed in here.
         """
         left = (self.shards, self.root / 'lock')
         if not self.is_complete() or any(path.exists() for path in left):
             with self.lock:
                 if not self.is_complete():
                     self._merge()
-                shutil.rmtree(self.shards, ignore_errors=True)  # others may do the same
+                shutil.rmtree(self.shards, ignore_errors=True)  # other processes may remove too
                 (self.root / 'lock').unlink(missing_ok=True)
         return PartStore(self.root)
 
@@ -219,11 +181,7 @@ class PartStoreWriter:
             path = self.root / f'{name}.npy'
             write_atomically(path, partial(self._join, row))
             done[f'{name}_sha256'] = sha256(path)
-        done['manifest_sha256'] = manifest_hash(done)
-        write_atomically(self.root / 'images.txt',
-                         lambda f: f.write(as_bytes(self.images) + b'\n'))
-        write_atomically(self.root / 'manifest.json',
-                         lambda f: f.write(json.dumps(done, indent=1).encode() + b'\n'))
+        stored.write_complete(self.root, self.images, done)
 
     def _join(self, row, f):
         np.lib.format.write_array_header_1_0(f, dict(
@@ -241,34 +199,25 @@ class PartStoreWriter:
 
 
 def open_array(path):
-    """The array of a .npy file, memory-mapped; ValueError, naming the file, if it holds none."""
+    """The memory-mapped array of a .npy file; ValueError with the path if it holds none."""
     try:
         return np.lib.format.open_memmap(path, mode='r')
-    except Exception as error:  # numpy's reader of headers lets through what Python's parser raises
+    except Exception as error:  # numpy passes on errors of Python's parser
         raise ValueError(f'{path} cannot be read: {error}') from None
 
 
-class PartStore:
+class PartStore(stored.Stored):
     """A complete store, memory-mapped; ``store[i]`` is (part_ids (L,), foreground (L,)), uint8."""
 
+    what = 'part store'
+    unfinished = 'shards'
+    numbers = ('count', 'grid', 'num_parts')
+
     def __init__(self, root):
-        self.root = Path(root)
-        if not (self.root / 'manifest.json').is_file():
-            state = 'an unfinished' if (self.root / 'shards').exists() else 'no'
-            raise FileNotFoundError(f'{state} part store at {root}. {self.command()}')
-        path = self.root / 'manifest.json'
-        self.manifest = read_manifest(path)
-        if self.manifest.get('format') != FORMAT:
-            raise ValueError(f'part store {path} has format {self.manifest.get("format")}, this '
-                             f'version reads {FORMAT}. {self.command()}')
-        # Stores of earlier versions have no hash of the manifest.
-        digest = manifest_hash(self.manifest)
-        if (self.manifest.get('manifest_sha256', digest) != digest or any(
-                type(self.manifest.get(key)) is not int for key in ('count', 'grid', 'num_parts'))):
-            raise ValueError(f'{path} is not as it was written. Remove the store. {self.command()}')
+        super().__init__(root)
         self.grid, self.num_parts = self.manifest['grid'], self.manifest['num_parts']
         self._arrays = None
-        shape = (self.manifest['count'], self.grid ** 2)
+        shape = (len(self), self.grid ** 2)
         for name, array in zip(ARRAYS, self.arrays()):
             if array.shape != shape:
                 raise ValueError(f'{self.root / name}.npy has shape {array.shape}, the manifest '
@@ -278,68 +227,51 @@ class PartStore:
                                  f'expected uint8, image by image. {self.command()}')
 
     def command(self):
-        """What makes the store that is missing."""
+        """The command that makes the store."""
         template = (f'Run: python tools/extract_parts.py CONFIG CHECKPOINT --images DIR '
                     f'--out {self.root} --grid GRID')
         return cure(template, 'tools/extract_parts.py', self.root)
 
     def arrays(self):
-        """The two memory maps (N, L); opened where they are first read, shared by forks."""
+        """The two memory maps (N, L), opened at the first read."""
         if self._arrays is None:
-            self._arrays = [self._open(self.root / f'{name}.npy') for name in ARRAYS]
+            try:  # as plain arrays, because indexing a np.memmap is slow
+                self._arrays = [np.asarray(open_array(self.root / f'{n}.npy')) for n in ARRAYS]
+            except ValueError as error:
+                raise ValueError(f'{error}. {self.command()}') from None
         return self._arrays
-
-    def _open(self, path):
-        try:
-            return np.asarray(open_array(path))  # rows of a np.memmap are slow to make
-        except ValueError as error:
-            raise ValueError(f'{error}. {self.command()}') from None
 
     def __getstate__(self):
         return dict(self.__dict__, _arrays=None)
-
-    def images(self):
-        """The relative paths; ValueError if they are not those that the store was made of."""
-        path = self.root / 'images.txt'
-        names = path.read_bytes().decode(errors='surrogateescape').split('\n')[:-1]
-        self._require_hash(path, images_hash(names))
-        return names
-
-    def __len__(self):
-        return self.manifest['count']
 
     def __getitem__(self, index):
         ids, foreground = self.arrays()
         return ids[index].copy(), foreground[index].copy()
 
-    def verify(self):
-        """Read everything and raise ValueError, naming the file, if it is not as it was written.
+    def maps(self, index):
+        """Part ids and foreground of an image, (grid, grid) each."""
+        return tuple(array.reshape(self.grid, self.grid) for array in self[index])
 
-        Arrays that this process has read and that did not change since are not read again.
+    def verify(self):
+        """Read everything; ValueError with the path of a file that was changed.
+
+        An array is read once per process while its file stays the same.
         """
         for name in ARRAYS:
             path = self.root / f'{name}.npy'
-            self._require_hash(path, sha256(path))
+            self.require_hash(path, sha256(path), self.manifest.get(f'{name}_sha256'))
         self.images()
 
-    def _require_hash(self, path, digest):
-        wanted = self.manifest.get(f'{path.stem}_sha256')
-        if digest != wanted:
-            raise ValueError(f'{path} is not as it was written: sha256 {digest[:12]}, the manifest '
-                             f'says {wanted and str(wanted)[:12]}. Remove the store. '
-                             f'{self.command()}')
-
     def require(self, images=None, grid=None, num_parts=None, view=None, foreground=None):
-        """Raise ValueError if this store was made for something else, or is damaged.
+        """Raise ValueError if this store was made of something else, or is damaged.
 
-        view: of the images, as `semmae.datasets.transforms.view_of` gives it. foreground: what its
-        scores are, for example 'attention'.
+        view: as `geometry.view_of` gives it. foreground: the kind of its scores, for example
+        'attention'.
         """
         wanted = dict(grid=grid, num_parts=num_parts, view=view, foreground=foreground,
-                      images_sha256=None if images is None else images_hash(images))
+                      images_sha256=None if images is None else stored.images_hash(images))
         made = self.manifest.get('parts') or {}
-        wrong = differences({'view': view, 'foreground': made.get('foreground'), **self.manifest},
-                            {k: v for k, v in wanted.items() if v is not None})
-        if wrong:
-            raise ValueError(f'part store {self.root} does not fit: {wrong}. {self.command()}')
+        self.require_fields(
+            {'view': view, 'foreground': made.get('foreground'), **self.manifest},
+            {k: v for k, v in wanted.items() if v is not None})
         self.verify()

@@ -1,18 +1,22 @@
 """Every random number of a training sample is a function of (seed, epoch, image index).
 
-The sampler yields (epoch, index) pairs, the wrapper seeds the generators from (seed, epoch, index)
-before it reads a sample. So neither the number of workers, nor the ranks, nor a restart changes
-what is drawn, and ``dataset[epoch, index]`` replays one sample by hand, mask noise included.
+The sampler yields (epoch, index) pairs. The data set seeds the generators from (seed, epoch, index)
+before it reads a sample. So workers, ranks and restarts do not change what is drawn, and
+``dataset[epoch, index]`` replays one sample by hand, mask noise included.
 """
 import random
+import sys
 from itertools import count, islice
 
 import numpy as np
 import torch
 from mmengine.dataset import DefaultSampler
+from mmengine.dist import get_rank
+from mmengine.logging import print_log
 from torch.utils.data import Dataset
 
 from ..registry import DATA_SAMPLERS, DATASETS
+from .image_files import DamagedImage
 
 
 def seed_everything(*key):
@@ -21,9 +25,9 @@ def seed_everything(*key):
 
 
 def seed_cpu(*key) -> int:
-    """The same without the other devices, for samples: those cost more to seed than to draw from.
+    """Seed python, numpy and torch on the CPU only; returns torch's seed.
 
-    Returns the seed that torch got.
+    For samples: seeding other devices takes longer than drawing a sample's numbers.
     """
     a, b, c = (int(x) for x in np.random.SeedSequence(key).generate_state(3))
     random.seed(a)
@@ -34,10 +38,10 @@ def seed_cpu(*key) -> int:
 
 @DATASETS.register_module()
 class Seeded(Dataset):
-    """A data set whose samples are asked for as ``self[epoch, index]``.
+    """A data set that is read as ``self[epoch, index]``.
 
-    min_length: a smaller data set is repeated within an epoch until it has this many samples, each
-    repetition with random numbers of its own.
+    min_length: a smaller data set is repeated within an epoch up to this many samples; each
+    repetition draws its own random numbers.
     """
 
     def __init__(self, dataset, seed=0, min_length=0):
@@ -57,21 +61,79 @@ class Seeded(Dataset):
         return self.dataset[index % len(self.dataset)]
 
 
+@DATASETS.register_module()
+class SeededOrNext(Seeded):
+    """`Seeded`, with the whole sample of the next readable image in place of a damaged one.
+
+    A sample is still a function of (seed, epoch, index). Each process prints path and reason once
+    on stderr.
+
+    max_damaged: share of the images that may be damaged, at least one image (ours); more are a
+    ValueError. A process counts its own damage, and that of others after `mark` (`DataCheckHook`).
+    """
+
+    def __init__(self, dataset, seed=0, min_length=0, max_damaged=0.001):
+        super().__init__(dataset, seed, min_length)
+        self.max_damaged = max_damaged
+        self.rank = get_rank()  # a spawned worker does not know it
+        # Shared with the workers. Setting a flag twice changes nothing, so no lock is needed.
+        self.is_damaged = torch.zeros(len(self.dataset), dtype=torch.bool).share_memory_()
+
+    @property
+    def damaged(self) -> list:
+        """Indices of the damaged images."""
+        return self.is_damaged.nonzero().flatten().tolist()
+
+    def mark(self, indices):
+        """Count images as damaged; indices out of range are ignored."""
+        known = [i for i in indices if 0 <= i < len(self.is_damaged)]
+        # Only these flags are written, because workers may be setting others.
+        self.is_damaged[torch.tensor(known, dtype=torch.long)] = True
+
+    def __getitem__(self, key):
+        epoch, index = key
+        while True:
+            try:
+                return super().__getitem__((epoch, index))
+            except DamagedImage as error:
+                self.note(index % len(self.dataset), error)
+            index += 1
+
+    def note(self, image, error):
+        """Count a damaged image and print it once; ValueError if there are too many."""
+        if not self.is_damaged[image]:
+            self.is_damaged[image] = True
+            said = f'damaged image, the next one is taken: {error}'
+            print_log(said, 'current', 30)
+            # The logger is silent on all but the first process.
+            print(f'rank {self.rank}: {said}', file=sys.stderr, flush=True)
+        self.require_few(f'the last: {error}')
+
+    def require_few(self, which='their names are on stderr'):
+        """ValueError if more images than ``max_damaged`` are damaged."""
+        total, found = len(self.dataset), int(self.is_damaged.sum())
+        allowed = max(1, int(self.max_damaged * total))
+        if found > min(allowed, total - 1):
+            raise ValueError(
+                f'found {found} damaged images among {total:,}, expected at most {allowed} '
+                f'(max_damaged={self.max_damaged}); {which}. To find all: '
+                'python tools/check_data.py --decode') from None
+
+
 @DATA_SAMPLERS.register_module()
 class SeededSampler(DefaultSampler):
-    """Yields (epoch, index) for a `Seeded` data set, whose seed it hands over.
+    """Yields (epoch, index) for a `Seeded` data set, and sets its seed.
 
-    The k-th process of n gets every n-th sample from the k-th on, so that a global batch, in the
-    order of processes within each row of n, does not depend on how many share it.
+    The k-th process of n gets every n-th sample from the k-th on. So a global batch, row by row of
+    n samples, does not depend on the number of processes.
 
-    is_infinite: for iteration-based loops; epochs follow each other without end, and none is
-    filled up to a multiple of the processes.
+    is_infinite: for iteration-based loops; endless epochs, none padded to a multiple of processes.
     """
 
     def __init__(self, dataset, shuffle=True, seed=None, is_infinite=False, **kwargs):
         super().__init__(dataset, shuffle=shuffle, seed=seed, **kwargs)
         if not isinstance(dataset, Seeded):
-            raise ValueError(f'SeededSampler needs a semmae.Seeded data set, found '
+            raise ValueError(f'SeededSampler needs a semmae.Seeded data set, got '
                              f"{type(dataset).__name__}; wrap it: dict(type='semmae.Seeded', "
                              'dataset=dict(...))')
         dataset.seed = self.seed
@@ -102,8 +164,8 @@ class SeededSampler(DefaultSampler):
         return torch.randperm(len(self.dataset), generator=generator).tolist()
 
     def skip(self, num_samples):
-        """Start after ``num_samples`` samples of this process, the next time only.
+        """Start the next iteration, and only that, after ``num_samples`` samples of this process.
 
-        Counted from the beginning of the epoch, or with ``is_infinite`` from the very first one.
+        Counted from the start of the epoch, or with ``is_infinite`` from the start of the first.
         """
         self.start = num_samples

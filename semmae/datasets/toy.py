@@ -1,31 +1,35 @@
 """python -m semmae.datasets.toy --out data/toy
 
 Renders objects made of parts and writes them in the layouts of ImageNet, CUB-200-2011 and ADE20K,
-with true part labels, so that the real readers run on a machine without data sets.
+with true part labels, so that the real readers run without real data sets.
 
 A class is a relation of parts: head high or low; legs or wheels; a tail at the rear or a wing on
 the back; for CUB also the saddle at the front or rear. Shapes, colours, rotation, scale, shift and
-flip say nothing about it. Each image is a function of (seed, split, index).
+flip are independent of the class. Each image is a function of (seed, split, index).
 """
 import argparse
 import colorsys
+import contextlib
 import hashlib
 import json
 import math
 import os
 import shutil
 import sys
-from collections import namedtuple
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-GENERATOR = 1          # raise it whenever the same arguments give other bytes
+from ..files import write_atomically
+from .layouts import CUB_LISTS
+
+GENERATOR = 1  # raise it whenever the same arguments give other bytes
 PARTS = ('background', 'body', 'head', 'limbs', 'tail or wing', 'saddle')
 ADE_CLASSES = ('background', 'body', 'head', 'wheel', 'leg', 'tail', 'wing', 'saddle')
 PIECES = ('body', 'head', 'front limb', 'rear limb', 'tail', 'wing', 'saddle')   # CUB landmarks
@@ -33,16 +37,46 @@ PIECE_TO_PART = np.array([0, 1, 2, 3, 3, 4, 4, 5], np.uint8)
 RELATIONS = (('high', 'low'), ('legs', 'wheels'), ('tail', 'wing'), ('front', 'rear'))
 CLASSES = tuple('_'.join(words) for words in product(*RELATIONS[:3]))
 FINE_CLASSES = tuple('_'.join(words).title() for words in product(*RELATIONS))
-Split = namedtuple('Split', 'number set name argument position')
-SPLITS = tuple(Split(*row) for row in (
-    (0, 'imagenet', 'train', 'num_imagenet', 0), (1, 'imagenet', 'val', 'num_imagenet', 1),
-    (2, 'CUB_200_2011', 'train', 'num_cub', 0), (3, 'CUB_200_2011', 'test', 'num_cub', 1),
-    (4, 'ADEChallengeData2016', 'training', 'num_ade', 0),
-    (5, 'ADEChallengeData2016', 'validation', 'num_ade', 1)))
-CUB_LISTS = ('images.txt', 'image_class_labels.txt', 'train_test_split.txt', 'bounding_boxes.txt',
-             'classes.txt', 'parts/parts.txt', 'parts/part_locs.txt')
-HUES = (.08, .0, .6, .33, .8)      # what is typical of body, head, limbs, tail or wing, saddle
-MARKER = '.semmae_toy'             # written first: these folders are ours to replace
+HUES = (.08, .0, .6, .33, .8)  # typical hues of body, head, limbs, tail or wing, saddle
+MARKER = '.semmae_toy'  # written first: the folders beside it may be replaced
+
+
+class Split(NamedTuple):
+    """The images of one folder; even numbers are training sets, odd ones test sets."""
+
+    number: int
+    set: str
+    name: str
+
+
+SPLITS = tuple(Split(number, *names) for number, names in enumerate((
+    ('imagenet', 'train'), ('imagenet', 'val'), ('CUB_200_2011', 'train'), ('CUB_200_2011', 'test'),
+    ('ADEChallengeData2016', 'training'), ('ADEChallengeData2016', 'validation'))))
+
+
+class Arguments(NamedTuple):
+    """What the images of a set depend on; ``num_`` are the numbers of (training, test) images."""
+
+    seed: int = 0
+    image_size: int = 64
+    num_imagenet: tuple[int, int] = (3000, 1000)
+    num_cub: tuple[int, int] = (800, 400)
+    num_ade: tuple[int, int] = (600, 150)
+
+    def count(self, split: Split) -> int:
+        """The number of images of a split."""
+        return (self.num_imagenet, self.num_cub, self.num_ade)[split.number // 2][split.number % 2]
+
+    def check(self):
+        """ValueError for arguments that give no usable set."""
+        for name, least in dict(num_imagenet=8, num_cub=16, num_ade=1).items():
+            numbers = getattr(self, name)
+            if len(numbers) != 2 or min(numbers) < least:
+                raise ValueError(f'{name}={numbers}, expected two numbers (training, test) of at '
+                                 f'least {least}, so that every class has an image')
+        if self.image_size < 32 or self.seed < 0:
+            raise ValueError(f'image_size={self.image_size}, seed={self.seed}: expected at least '
+                             '32 pixels, so that parts can be seen, and a seed >= 0')
 
 
 def oval(x, y, half_width, half_height, power=2., taper=0., points=28):
@@ -106,11 +140,11 @@ def paint(rng, part, u, v):
     typical = HUES[part - 1] + rng.uniform(-.04, .04)
     colour = bright(rng, typical if rng.uniform() < .5 else rng.uniform(), (.3, .9), (.45, 1.))
     shade, period = np.float32(rng.uniform(.5, .8)), np.float32(rng.uniform(4., 6.))
-    if part == 1:                        # body: plain
+    if part == 1:  # body: plain
         is_dark = np.zeros(u.shape, bool)
-    elif part == 5:                      # saddle: checks
+    elif part == 5:  # saddle: checks
         is_dark = (np.floor(u * (2 / period)) + np.floor(v * (2 / period))) % 2 < 1
-    else:                                # stripes in three directions
+    else:  # stripes in three directions
         is_dark = (u, v, (u + v) * np.float32(.7071))[part - 2] / period % 1 < .5
     return np.where(is_dark[..., None], shade * colour, colour)
 
@@ -125,7 +159,7 @@ def render(rng, relation, height, width):
     cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
     points = [p * [flip, 1.] @ [[cos, sin], [-sin, cos]] for _, p in shapes]
     middle = sum(f(np.concatenate(points), 0) for f in (np.min, np.max)) / 2
-    # Scaled by area: wide and tall kinds cover the same share, and a long side may leave the frame.
+    # Scaled by area, so that wide and tall objects cover the same share; some leave the frame.
     area = sum(cv2.contourArea(p.astype(np.float32)) for p in points)
     scale = math.sqrt(height * width / area) * rng.uniform(.66, .90)
     shift = rng.uniform(-.09, .09, 2) * min(height, width) + [(width - 1) / 2, (height - 1) / 2]
@@ -137,7 +171,7 @@ def render(rng, relation, height, width):
     pieces = np.zeros((height, width), np.uint8)
     for (piece, _), outline in zip(shapes, points):
         cover = np.zeros_like(pieces)
-        at = ((outline - middle) * scale + shift) * 16      # fillPoly reads 4 fractional bits
+        at = ((outline - middle) * scale + shift) * 16  # fillPoly reads 4 fractional bits
         cv2.fillPoly(cover, [np.round(at).astype(np.int32)], 255, cv2.LINE_AA, 4)
         left, top, w, h = cv2.boundingRect(cover)
         box = np.s_[top:top + h, left:left + w]
@@ -153,9 +187,9 @@ def draw(seed, split, index, image_size=64):
     extra = int(rng.integers(16))
     height = width = image_size
     label = index % 16
-    if split.set == 'imagenet':          # balanced in its 8 classes; the saddle says nothing
+    if split.set == 'imagenet':  # balanced in its 8 classes; the saddle is independent of them
         label = 2 * (index % 8) + extra % 2
-    elif split.set == 'CUB_200_2011':    # mixed sizes, a little larger than the crop
+    elif split.set == 'CUB_200_2011':  # mixed sizes, a little larger than the crop
         height += image_size * (1 + extra % 4) // 24
         width += image_size // 8
         height, width = (height, width) if extra < 8 else (width, height)
@@ -178,10 +212,10 @@ def paths_of(split, index, arguments):
         name = f'{CLASSES[index % 8]}/toy_{split.name}_{index:06d}'
         return f'imagenet/{split.name}/{name}.JPEG', f'imagenet/part_labels/{split.name}/{name}.png'
     if split.set == 'CUB_200_2011':
-        number = index + split.position * arguments['num_cub'][0]
+        number = index + split.number % 2 * arguments.num_cub[0]
         name = FINE_CLASSES[index % 16]
         return f'{split.set}/images/{index % 16 + 1:03d}.{name}/{name}_{number:05d}.jpg', None
-    name = f"{split.name}/ADE_{('train', 'val')[split.position]}_{index + 1:08d}"
+    name = f"{split.name}/ADE_{('train', 'val')[split.number % 2]}_{index + 1:08d}"
     return f'{split.set}/images/{name}.jpg', f'{split.set}/annotations/{name}.png'
 
 
@@ -190,14 +224,14 @@ def write_chunk(job):
     root, arguments, split, indices = job
     hashes, rows = [], []
     for index in indices:
-        image, pieces, label = draw(arguments['seed'], split, index, arguments['image_size'])
+        image, pieces, label = draw(arguments.seed, split, index, arguments.image_size)
         image_path, label_path = paths_of(split, index, arguments)
         jpeg = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
         labels = PIECE_TO_PART[pieces] if split.set == 'imagenet' else ade_labels(pieces, label)
         for path, data in ((image_path, jpeg), (label_path, cv2.imencode('.png', labels)[1])):
             if path is not None:
-                Path(root, path).write_bytes(data)
-                hashes.append(hashlib.sha256(data).hexdigest())
+                Path(root, path).write_bytes(data.tobytes())
+                hashes.append(hashlib.sha256(data.tobytes()).hexdigest())
         if split.set == 'CUB_200_2011':
             rows.append((image_path.split('/', 2)[2], label + 1, int(split.name == 'train'),
                          *annotate(pieces)))
@@ -205,7 +239,7 @@ def write_chunk(job):
 
 
 def annotate(pieces):
-    """(box x y w h, [(x, y, visible)] of each of PIECES): centroids of what can be seen."""
+    """(box x y w h, [(x, y, visible)] of each of PIECES): centroids of visible pixels."""
     ys, xs = np.nonzero(pieces)
     box = (xs.min(), ys.min(), xs.max() - xs.min() + 1, ys.max() - ys.min() + 1)
     seen = pieces[ys, xs]
@@ -229,39 +263,31 @@ def write_cub_lists(folder, rows):
 
 def file_lists(arguments):
     """{split: relative paths of all its files, in the order in which they are hashed}."""
-    return {s: [path for index in range(arguments[s.argument][s.position])
+    return {s: [path for index in range(arguments.count(s))
                 for path in paths_of(s, index, arguments) if path] for s in SPLITS}
 
 
-def sha256(lines):
+def sha256(lines) -> str:
+    """Hex digest of lines of text."""
     return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
 
 
 def read_record(root):
-    """The content of toy.json where the set below ``root`` is complete, else None."""
+    """The content of toy.json if the set below ``root`` is complete, else None."""
+    root = Path(root)
     try:
-        record = json.loads((Path(root) / 'toy.json').read_text(encoding='utf-8'))
+        record = json.loads((root / 'toy.json').read_text(encoding='utf-8'))
         names = [split['names_sha256'] for split in record['files'].values()]
-        lists = file_lists(record['arguments'])
+        lists = file_lists(Arguments(**record['arguments']))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
     files = [f'CUB_200_2011/{name}' for name in CUB_LISTS] + sum(lists.values(), [])
     is_whole = names == list(map(sha256, lists.values()))
-    return record if is_whole and all(os.path.isfile(f'{root}/{f}') for f in files) else None
-
-
-def check_arguments(arguments):
-    for name, least in dict(num_imagenet=8, num_cub=16, num_ade=1).items():
-        if len(arguments[name]) != 2 or min(arguments[name]) < least:
-            raise ValueError(f'{name}={arguments[name]}, expected two numbers (training, test) of '
-                             f'at least {least}, so that every class has an image')
-    if arguments['image_size'] < 32 or arguments['seed'] < 0:
-        raise ValueError(f"image_size={arguments['image_size']}, seed={arguments['seed']}: "
-                         'expected at least 32 pixels, where parts can be seen, and a seed >= 0')
+    return record if is_whole and all((root / f).is_file() for f in files) else None
 
 
 def prepare(root, wanted):
-    """True where a complete set of these arguments is there; else an empty, marked ``root``."""
+    """Whether ``root`` has a complete set of these arguments; if not, empties and marks it."""
     folders = [root / name for name in sorted({s.set for s in SPLITS})]
     record = read_record(root)
     if record is not None:
@@ -272,8 +298,8 @@ def prepare(root, wanted):
                          f'it (rm -r {root}), use its arguments, or choose another --out')
     full = [str(f) for f in folders if f.is_dir() and any(f.iterdir())]
     if full and not (root / MARKER).exists():
-        raise ValueError(f"{', '.join(full)} found, which this tool did not write: expected a "
-                         'folder without them. Choose another --out')
+        raise ValueError(f"this tool did not write {', '.join(full)}: expected a folder without "
+                         'them. Choose another --out')
     root.mkdir(parents=True, exist_ok=True)
     (root / MARKER).write_text('semmae.datasets.toy writes and replaces the folders here.\n')
     (root / 'toy.json').unlink(missing_ok=True)
@@ -282,72 +308,66 @@ def prepare(root, wanted):
     return False
 
 
-def write_toy(root, seed=0, image_size=64, num_imagenet=(3000, 1000), num_cub=(800, 400),
-              num_ade=(600, 150), progress=True, workers=None):
+def write_toy(root, progress=True, workers=None, **arguments):
     """Path of the folder with ``imagenet``, ``CUB_200_2011``, ``ADEChallengeData2016``, toy.json.
 
-    A complete set of the same arguments is left alone, a half-written one is replaced, and one of
-    other arguments is refused. The bytes do not depend on ``workers`` (None: up to 2).
+    arguments: those of `Arguments`. A complete set of the same arguments stays, a half-written one
+    is replaced, and one of other arguments is refused. The bytes do not depend on ``workers``
+    (None: up to 2).
     """
-    root = Path(root)
-    arguments = dict(seed=int(seed), image_size=int(image_size), num_imagenet=list(num_imagenet),
-                     num_cub=list(num_cub), num_ade=list(num_ade))
-    check_arguments(arguments)
-    record = dict(generator=GENERATOR, arguments=arguments)
-    if prepare(root, record):
+    root, wanted = Path(root), Arguments(**arguments)
+    wanted.check()
+    made_with = dict(generator=GENERATOR, arguments=json.loads(json.dumps(wanted._asdict())))
+    if prepare(root, made_with):
         return root
-    lists = file_lists(arguments)
-    for folder in {os.path.dirname(f) for files in lists.values() for f in files}:
-        (root / folder).mkdir(parents=True, exist_ok=True)
+    lists = file_lists(wanted)
+    for folder in {(root / f).parent for files in lists.values() for f in files}:
+        folder.mkdir(parents=True, exist_ok=True)
     (root / 'CUB_200_2011/parts').mkdir()
-    jobs = [(root, arguments, s, range(i, min(i + 100, arguments[s.argument][s.position])))
-            for s in SPLITS for i in range(0, arguments[s.argument][s.position], 100)]
-    hashes, rows = [[] for _ in SPLITS], []
+    jobs = [(root, wanted, s, range(i, min(i + 100, wanted.count(s))))
+            for s in SPLITS for i in range(0, wanted.count(s), 100)]
+    hashes: list[list[str]] = [[] for _ in SPLITS]
+    rows: list[tuple] = []
     workers = min(2, os.cpu_count() or 1, len(jobs) // 4) if workers is None else workers
-    results = track(run_jobs(jobs, workers), total=len(jobs), description='toy images',
-                    disable=not progress, console=Console(stderr=True))
-    for (new_hashes, new_rows), job in zip(results, jobs):
-        hashes[job[2].number] += new_hashes
-        rows += new_rows
+    with contextlib.ExitStack() as pool:
+        run = pool.enter_context(ProcessPoolExecutor(workers)).map if workers > 1 else map
+        results = track(run(write_chunk, jobs), total=len(jobs), description='toy images',
+                        disable=not progress, console=Console(stderr=True))
+        for (new_hashes, new_rows), job in zip(results, jobs):
+            hashes[job[2].number] += new_hashes
+            rows += new_rows
     write_cub_lists(root / 'CUB_200_2011', rows)
-    record['files'] = {f'{s.set}/{s.name}': dict(
-        count=arguments[s.argument][s.position], names_sha256=sha256(lists[s]),
+    files = {f'{s.set}/{s.name}': dict(
+        count=wanted.count(s), names_sha256=sha256(lists[s]),
         bytes_sha256=sha256(hashes[s.number])) for s in SPLITS}
-    (root / 'toy.json.tmp').write_text(json.dumps(record, indent=2) + '\n', encoding='utf-8')
-    (root / 'toy.json.tmp').replace(root / 'toy.json')
+    text = json.dumps(dict(made_with, files=files), indent=2) + '\n'
+    write_atomically(root / 'toy.json', lambda f: f.write(text.encode()))
     return root
-
-
-def run_jobs(jobs, workers):
-    """Yields the result of each job in order."""
-    if workers < 2:
-        yield from map(write_chunk, jobs)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        yield from pool.map(write_chunk, jobs)
 
 
 def arguments():
     """The parser of the command line."""
     parser = argparse.ArgumentParser(prog='python -m semmae.datasets.toy')
     parser.add_argument('--out', type=Path, required=True, metavar='DIR')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--image-size', type=int, default=64)
-    for name, default in (('imagenet', (3000, 1000)), ('cub', (800, 400)), ('ade', (600, 150))):
-        parser.add_argument(f'--num-{name}', type=int, nargs=2, default=default,
-                            metavar=('TRAIN', 'TEST'))
+    for name, default in Arguments()._asdict().items():
+        flag = f'--{name.replace("_", "-")}'
+        if isinstance(default, tuple):
+            parser.add_argument(flag, type=int, default=default, nargs=2, metavar=('TRAIN', 'TEST'))
+        else:
+            parser.add_argument(flag, type=int, default=default)
     return parser
 
 
-def training_images(argv) -> dict:
-    """{folder that a config reads: training images} of what a command with ``argv`` makes."""
-    args = arguments().parse_args(argv)
-    numbers = {'imagenet/train': args.num_imagenet[0], 'imagenet/val': args.num_imagenet[1],
-               'CUB_200_2011': args.num_cub[0], 'ADEChallengeData2016': args.num_ade[0]}
-    return {str(args.out / folder): number for folder, number in numbers.items()}
+def training_images(out, **counts) -> dict:
+    """{folder: training images} of the set that ``write_toy(out, **counts)`` makes."""
+    made = vars(arguments().parse_args(['--out', str(out)])) | counts
+    numbers = {'imagenet/train': made['num_imagenet'][0], 'imagenet/val': made['num_imagenet'][1],
+               'CUB_200_2011': made['num_cub'][0], 'ADEChallengeData2016': made['num_ade'][0]}
+    return {str(Path(out) / folder): number for folder, number in numbers.items()}
 
 
 def main(argv=None):
+    """Writes the set that the command line asks for; returns the exit code."""
     args = vars(arguments().parse_args(argv))
     try:
         root = write_toy(args.pop('out'), **args)

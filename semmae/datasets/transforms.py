@@ -5,6 +5,7 @@ The view is what the last step leaves of an image, S x S pixels.
 """
 from pathlib import Path
 
+import cv2
 import mmcv
 import numpy as np
 import torch
@@ -13,86 +14,37 @@ from mmpretrain.datasets import RandomResizedCrop
 from PIL import Image
 
 from ..registry import TRANSFORMS
-from .image_files import TURNED, decoding, orientation, read_label_header
+from .geometry import FULL_VIEW, Role
+from .image_files import TURNED, decoding, orientation, read_label_header, require_beside
 from .image_reading import read_bytes
 from .part_store import PartStore
 
 MAPS = ('part_ids', 'foreground')
-RANDOM = ('FlipWithParts', 'RandomResizedCropWithParts')  # they move image and parts together
-IN_ONE = ('LoadCenterCrop', 'LoadPacked')  # load, resize, crop to the short side, mirror with parts
-SAME_PLACE = ('LoadImage', 'LoadImageFromFile', 'LoadPartTruth', 'PackImage')
 
 
-def kind_of(step) -> str:
-    """Name of a step's class, without its library."""
-    return str(step['type']).split('.')[-1]
-
-
-def view_of(pipeline) -> list:
-    """What part of an image a pipeline shows, independent of resolution, for part stores.
-
-    Random steps that take the parts along start from that view and do not count. Raises ValueError
-    for a step that would move the image away from its part map.
-    """
-    view, scale, before = [], None, []
-    for step in pipeline:
-        kind = kind_of(step)
-        moved = [name for name in before if name in RANDOM]
-        if moved and kind in ('ResizeEdge', 'CenterCrop'):
-            raise ValueError(
-                f'found {kind} after {moved[0]}, which would move images away from their part '
-                f'maps: these start from the whole view. Put semmae.{moved[0]} after '
-                'mmpretrain.ResizeEdge and mmpretrain.CenterCrop')
-        if kind == 'RandomResizedCropWithParts' and not {'CenterCrop', *IN_ONE} & {*before}:
-            raise ValueError(
-                'found RandomResizedCropWithParts without a CenterCrop before it, expected crops '
-                'out of the view that part stores cover. Put semmae.LoadCenterCrop, or '
-                f'mmpretrain.ResizeEdge and mmpretrain.CenterCrop, before semmae.{kind}')
-        if kind == 'ResizeEdge':
-            scale = step['scale']
-            view.append(f'{step.get("edge", "short")} side resized')
-        elif kind == 'CenterCrop' and scale:
-            view.append(f'centre crop of {step["crop_size"] / scale:.3f}')
-        elif kind in IN_ONE:
-            view += ['short side resized', 'centre crop of 1.000']
-        elif kind not in (*SAME_PLACE, *RANDOM):
-            raise ValueError(
-                f'{kind} would move images away from their part maps. With a part store or true '
-                'parts, the steps may be semmae.LoadCenterCrop (or semmae.LoadImage, '
-                'mmpretrain.ResizeEdge and mmpretrain.CenterCrop), '
-                'semmae.RandomResizedCropWithParts (in place of RandomResizedCrop), '
-                'semmae.FlipWithParts (in place of RandomFlip) or semmae.LoadPartTruth, and '
-                'semmae.PackImage, in this order')
-        before.append(kind)
-    return view
-
-
-def check_truth_steps(pipeline):
-    """ValueError where a pipeline with LoadPartTruth moves the image in a way unknown to it."""
-    kinds = [kind_of(step) for step in pipeline if isinstance(step, dict)]
-    if 'LoadPartTruth' in kinds:
-        view_of(pipeline)
-        after = kinds[kinds.index('LoadPartTruth') + 1:]
-        flips = any(isinstance(step, dict) and step.get('flip_prob') for step in pipeline)
-        if flips or set(kinds) & set(RANDOM) or set(after) - {'PackImage'}:
-            raise ValueError(f"found the steps {', '.join(kinds)}; expected no flip, no random "
-                             'crop, and semmae.LoadPartTruth after all others but '
-                             'semmae.PackImage. flip_prob=0. is no flip')
+def mirror(image, results, prob):
+    """The image, mirrored with probability ``prob`` together with the part maps in ``results``."""
+    results['flip'] = bool(np.random.rand() < prob)
+    if not results['flip']:
+        return image
+    results['flip_direction'] = 'horizontal'
+    for key in MAPS:
+        if key in results:
+            results[key] = np.ascontiguousarray(results[key][:, ::-1])
+    return cv2.flip(image, 1)
 
 
 @TRANSFORMS.register_module()
 class FlipWithParts(BaseTransform):
     """Mirror image and part map together, with probability ``prob`` (paper, Sec. 4.1)."""
 
+    role = Role.FLIP
+
     def __init__(self, prob=0.5):
         self.prob = prob
 
     def transform(self, results):
-        results['flip'] = bool(np.random.rand() < self.prob)
-        if results['flip']:
-            for key in ('img', *MAPS):
-                if key in results:
-                    results[key] = np.ascontiguousarray(results[key][:, ::-1])
+        results['img'] = mirror(results['img'], results, self.prob)
         return results
 
 
@@ -100,23 +52,21 @@ class FlipWithParts(BaseTransform):
 class RandomResizedCropWithParts(RandomResizedCrop):
     """Crop image and part map together and resize to (scale, scale). Ours; the paper only flips.
 
-    The box is drawn and the image cropped as by mmpretrain, with MAE's ranges. Stands after
-    LoadCenterCrop, for a part store covers the view and no more. Against MAE's crops of
-    the full photo, that costs the field of view: what the centre crop cuts off is never seen, and
-    boxes have 0.2 to 1 of the view's area. It costs resolution only where the view has fewer
-    pixels than the photo: the view does not depend on its size, so make it large (448 for 224).
+    The box is drawn and the image cropped as by mmpretrain, with MAE's ranges. Boxes have 0.2 to 1
+    of the area of the view, which part stores cover; MAE crops the full photo. Make the view larger
+    than the crop (448 for 224) to keep the resolution of the photo.
 
-    Part maps (old, old) become (grid, grid), old without ``grid``. A patch of the crop gets the
-    part that covers most of it in the stored map, the lower number in a tie, and the mean
-    foreground of what it covers, rounded (ours). Not the part under its centre: from 28x28 to
-    14x14 every centre is a corner of four stored patches, and taking one of them would shift the
-    map by half a patch and not agree with a flip. Foreground is no longer a permutation of ranks.
-    Parts do not get finer than they are stored: a crop of a fifth of the area at the store's own
-    grid repeats each of them about 2.2 times a side. A store finer than the model's grid helps:
-    the data set's ``grid`` is that of the store, this one the model's.
+    Part maps (old, old) become (grid, grid), or stay (old, old) without ``grid``. A patch of the
+    crop gets the part that covers most of it in the stored map, the lower number in a tie, and the
+    mean foreground, rounded, no longer a permutation of ranks (ours). The part under its centre
+    would shift the map by half a patch where, from 28x28 to 14x14, every centre is a corner of
+    stored patches. A crop of a fifth of the view repeats each stored part about 2.2 times a side,
+    so a finer store helps: the data set's ``grid`` is that of the store, this one the model's.
 
     ``results['crop_box']``: left, top, width and height in pixels of the view.
     """
+
+    role = Role.PART_CROP
 
     def __init__(self, scale, crop_ratio_range=(0.2, 1.0), aspect_ratio_range=(3 / 4, 4 / 3),
                  grid=None, interpolation='bicubic', backend='pillow'):
@@ -129,7 +79,7 @@ class RandomResizedCropWithParts(RandomResizedCrop):
         sides = image.shape[:2]
         if found and sides[0] != sides[1]:
             raise ValueError(
-                f"{results.get('img_path', 'an image')}: found {sides[1]}x{sides[0]} pixels with a "
+                f"{results.get('img_path', 'an image')}: got {sides[1]}x{sides[0]} pixels with a "
                 'part map, expected a square. Put mmpretrain.ResizeEdge and mmpretrain.CenterCrop '
                 'before semmae.RandomResizedCropWithParts')
         top, left, height, width = self.rand_crop_params(image)
@@ -148,10 +98,10 @@ class RandomResizedCropWithParts(RandomResizedCrop):
 
 
 def coverage(start, size, side, old, new):
-    """(new, old) float64: how much each of ``new`` equal pieces of a segment covers of old ones.
+    """(new, old) float64: how much of each old piece each of ``new`` equal pieces covers.
 
-    The segment is [start, start + size) of a line of ``side`` pixels, which is cut into ``old``
-    equal pieces. Whole numbers, in units of 1 / (old * new) pixel: ties are exact.
+    The new pieces divide the segment [start, start + size), the ``old`` ones the whole line of
+    ``side`` pixels. Whole numbers in units of 1 / (old * new) pixel, so ties are exact.
     """
     mine = (start * new + size * np.arange(new + 1)) * old
     stored = side * new * np.arange(old + 1)
@@ -177,18 +127,16 @@ def mean_of(scores, down, across):
 
 @TRANSFORMS.register_module()
 class LoadParts(BaseTransform):
-    """Look an image up in a part store, for data sets of other libraries (8x8 linear probing).
+    """Look an image up in a part store of the full view, for data sets of other libraries.
 
-    store: the part store; root: the folder that its relative paths start from.
-    foreground: how it has to rank the patches; a store with another ranking is refused.
-    view: what the steps before this one show (`view_of`); a store of another view is refused.
+    store: the part store. root: the folder that its relative paths start from.
+    foreground: the ranking of patches that the store must have.
     """
 
-    def __init__(self, store, root, grid=None, foreground=None,
-                 view=('short side resized', 'centre crop of 1.000')):
+    def __init__(self, store, root, grid=None, foreground=None):
         self.root = Path(root)
         self.store = PartStore(store)
-        self.store.require(grid=grid, view=list(view), foreground=foreground)
+        self.store.require(grid=grid, view=list(FULL_VIEW), foreground=foreground)
         self.index = {name: i for i, name in enumerate(self.store.images())}
 
     def transform(self, results):
@@ -198,8 +146,7 @@ class LoadParts(BaseTransform):
             raise ValueError(f'{path} is not among the {len(self.store)} images of the part store '
                              f'{self.store.root}, which start at {self.root}. '
                              f'{self.store.command()}')
-        for key, value in zip(MAPS, self.store[self.index[name]]):
-            results[key] = value.reshape(self.store.grid, self.store.grid)
+        results.update(zip(MAPS, self.store.maps(self.index[name])))
         return results
 
 
@@ -218,17 +165,19 @@ class FlattenParts(BaseTransform):
 class LoadPartTruth(BaseTransform):
     """True parts of the view, as ``results['truth']``, which `PackImage` packs.
 
-    Stands after LoadCenterCrop (or ResizeEdge and CenterCrop) and before PackImage. Truth is in
-    pixels of the file, so an image that its EXIF tag would turn is refused.
+    The step stands after LoadCenterCrop (or ResizeEdge and CenterCrop) and before PackImage. Truth
+    is in pixels of the file, so an image that its EXIF tag would turn is refused.
 
     From ``label_path`` (`PartDataset`): part_labels (S, S) uint8, the nearest label of the file.
     From ``landmarks`` (`CUBParts`): landmarks (K, 3) float32, x, y in units of the view, visible;
         0, 0, 0 where not visible or outside. In the file, 0, 0 is the middle of the first pixel.
-    From ``bbox``: bbox (4,) float32 x, y, width, height cut by the view, in its units (width or
-        height 0 if outside), and box_size (2,), width and height of all of it. In the file, 0, 0
+    From ``bbox``: bbox (4,) float32 x, y, width, height clipped to the view, in its units (width or
+        height 0 if outside), and box_size (2,), width and height before clipping. In the file, 0, 0
         is the corner of the first pixel.
-    ``is_train`` is taken along.
+    ``is_train`` is copied.
     """
+
+    role = Role.TRUTH
 
     def transform(self, results):
         path, (height, width) = results['img_path'], results['ori_shape'][:2]
@@ -243,10 +192,7 @@ class LoadPartTruth(BaseTransform):
         truth = {key: results[key] for key in ('is_train',) if key in results}
         if 'label_path' in results:
             labels = read_labels(results['label_path'])
-            if labels.shape != (height, width):
-                raise ValueError(
-                    f"{results['label_path']} has {labels.shape[1]}x{labels.shape[0]} pixels, its "
-                    f'image {path} has {width}x{height}; expected the same')
+            require_beside(labels.shape[::-1], results['label_path'], (width, height), path, False)
             # The pixel of the file under the middle of each pixel of the view, in integers.
             x, y = ((2 * (np.arange(side) + first) + 1) * old // (2 * new)
                     for first, old, new in zip(corner, (width, height), resized))
@@ -265,7 +211,7 @@ class LoadPartTruth(BaseTransform):
             truth['bbox'] = np.concatenate([cut[0], cut[1] - cut[0]]).astype(np.float32)
             truth['box_size'] = (ends[1] - ends[0]).astype(np.float32)
         if not truth.keys() - {'is_train'}:
-            raise ValueError(f'{path}: found neither label_path nor landmarks nor bbox. Use '
+            raise ValueError(f'{path}: has neither label_path nor landmarks nor bbox. Use '
                              'semmae.PartDataset with label_root, or semmae.CUBParts')
         results['truth'] = truth
         return results
@@ -279,16 +225,16 @@ class LoadPartTruth(BaseTransform):
         resized = round(width * across), round(height * down)
         if not is_known or shape[0] != shape[1] or shape[0] > min(resized):
             raise ValueError(
-                f"{results['img_path']}: found a view of {shape[1]}x{shape[0]} pixels of an image "
+                f"{results['img_path']}: got a view of {shape[1]}x{shape[0]} pixels of an image "
                 f'resized to {resized[0]}x{resized[1]}, expected a square inside of it. Put '
                 'semmae.LoadCenterCrop, or mmpretrain.ResizeEdge and mmpretrain.CenterCrop, before '
                 'semmae.LoadPartTruth')
-        # As mmcv's CenterCrop rounds: a half to the even number.
+        # mmcv's CenterCrop rounds a half to the even number.
         return [round((full - shape[0]) / 2) for full in resized], resized, shape[0]
 
 
 def require_upright(path):
-    """ValueError if reading the image would turn or mirror it; its truth would stay as it is."""
+    """ValueError if reading would turn or mirror the image, since its truth is not turned."""
     with Image.open(path) as image:
         turn = orientation(image)
     if turn in TURNED:
@@ -306,14 +252,17 @@ def read_labels(path):
 
 @TRANSFORMS.register_module()
 class PackImage(BaseTransform):
-    """What a pre-training model takes: inputs (3, H, W) uint8 RGB, parts, and mask noise.
+    """The input of a pre-training model: inputs (3, H, W) uint8 RGB, parts, and mask noise.
 
-    The truth that `LoadPartTruth` found is packed under its own names.
+    The truth of `LoadPartTruth` is packed under its own names.
 
-    num_noise: uniform numbers for the mask of this sample, L + P (`semmae.models.masking`).
+    num_noise: how many uniform numbers a sample gets for its mask (`semmae.models.masking`); None:
+        as many as the data set says (`PartDataset`).
     """
 
-    def __init__(self, num_noise=0):
+    role = Role.PACK
+
+    def __init__(self, num_noise=None):
         self.num_noise = num_noise
 
     def transform(self, results):
@@ -324,6 +273,7 @@ class PackImage(BaseTransform):
                 packed[key] = torch.from_numpy(np.ascontiguousarray(results[key])).flatten()
         for key, value in results.get('truth', {}).items():
             packed[key] = torch.as_tensor(value)
-        if self.num_noise:
-            packed['noise'] = torch.rand(self.num_noise)
+        num_noise = results.get('num_noise', 0) if self.num_noise is None else self.num_noise
+        if num_noise:
+            packed['noise'] = torch.rand(num_noise)
         return packed

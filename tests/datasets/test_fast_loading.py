@@ -5,7 +5,6 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import simplejpeg
-from mmengine.config import ConfigDict
 from mmengine.dataset import Compose
 from PIL import Image
 
@@ -17,10 +16,9 @@ from semmae.datasets.fast_loading import (
     decode_plain,
     plain_frame,
 )
+from semmae.datasets.geometry import view_of
 from semmae.datasets.image_cache import ImageCache, LoadPacked, pack_images
-from semmae.datasets.image_reading import DamagedImage
-from semmae.datasets.transforms import view_of
-from semmae.parts.extract import without_random_steps
+from semmae.datasets.image_files import DamagedImage
 from semmae.registry import TRANSFORMS
 from tests.reliability import images
 
@@ -230,14 +228,6 @@ def test_crops_of_the_full_photo_refuse_part_maps(tmp_path):
         step(dict(img_path=str(save(tmp_path / 'a.jpg')), part_ids=np.zeros((4, 4), np.uint8)))
 
 
-def test_part_maps_are_mirrored_with_the_image(tmp_path):
-    path, maps = save(tmp_path / 'a.jpg'), np.arange(16, dtype=np.uint8).reshape(4, 4)
-    plain, mirrored = (TRANSFORMS.build(dict(fast_view()[0], flip_prob=p))(
-        dict(img_path=str(path), part_ids=maps)) for p in (0., 1.))
-    assert (plain['part_ids'] == maps).all() and (mirrored['part_ids'] == maps[:, ::-1]).all()
-    assert (mirrored['img'] == plain['img'][:, ::-1]).all()
-
-
 # Caches
 
 @pytest.fixture
@@ -336,9 +326,3 @@ def test_a_part_store_of_the_replaced_steps_fits_and_parts_are_mirrored_with_the
     assert (mirrored['img'] == still['img'][:, ::-1]).all()
     crop = dict(type='semmae.RandomResizedCropWithParts', scale=SIZE)
     assert view_of([*fast, crop, PACK]) == view_of([*fast, PACK])
-
-
-def test_pictures_show_the_view_without_its_flip():
-    cfg = ConfigDict(train_dataloader=dict(dataset=dict(dataset=dict(
-        pipeline=[*fast_view(), PACK]))))
-    assert [step.get('flip_prob') for step in without_random_steps(cfg)] == [0., None]

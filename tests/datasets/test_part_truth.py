@@ -147,7 +147,7 @@ def test_a_mirrored_image_and_one_without_truth_are_refused(tmp_path):
     pipeline.insert(3, dict(type='semmae.FlipWithParts', prob=1.))
     with pytest.raises(ValueError, match='image.png is mirrored, its true parts are not'):
         run(dict(sample), pipeline)
-    with pytest.raises(ValueError, match='found neither label_path nor landmarks nor bbox'):
+    with pytest.raises(ValueError, match='has neither label_path nor landmarks nor bbox'):
         run({k: sample[k] for k in ('sample_idx', 'img_path', 'is_train')}, steps())
 
 

@@ -1,5 +1,4 @@
 """Readers of real layouts, and the tool that checks them."""
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -12,29 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semmae.datasets import toy
+from semmae.datasets import check, toy
 from semmae.registry import DATASETS
+from tests.tiny import tool
 
 REPO = Path(__file__).parents[2]
 SHARED = REPO.parent / 'shared/data'
 needs_shared = pytest.mark.skipif(
     not SHARED.is_dir(), reason='the real samples beside the repository are not on this machine')
-
-
-def load_tool():
-    spec = importlib.util.spec_from_file_location('check_data', REPO / 'tools/check_data.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
-
-
-@pytest.fixture(scope='module')
-def made(tmp_path_factory):
-    return toy.write_toy(tmp_path_factory.mktemp('data') / 'toy', num_imagenet=(24, 16),
-                         num_cub=(32, 16), num_ade=(6, 3), progress=False)
 
 
 @pytest.fixture
@@ -82,18 +66,18 @@ def test_landmarks_lie_on_their_parts(made):
 
 def test_missing_cub_file_is_named_with_the_command(cub_copy):
     (cub_copy / 'parts/part_locs.txt').unlink()
-    with pytest.raises(FileNotFoundError, match=r'no parts/part_locs.txt.*check_data.py cub'):
+    with pytest.raises(FileNotFoundError, match=r'has no parts/part_locs.txt.*check_data.py cub'):
         cub_parts(cub_copy)
 
 
 @pytest.mark.parametrize('name, change, message', [
     ('parts/part_locs.txt', lambda lines: lines[:-1], 'lack parts, the first is image 48'),
-    ('parts/part_locs.txt', lambda lines: [*lines, '1 9 2.0 3.0 1'], 'found part 9 of image 1'),
-    ('bounding_boxes.txt', lambda lines: lines[1:], 'found 47 image ids, expected the 48'),
+    ('parts/part_locs.txt', lambda lines: [*lines, '1 9 2.0 3.0 1'], 'got part 9 of image 1'),
+    ('bounding_boxes.txt', lambda lines: lines[1:], 'got 47 image ids, expected the 48'),
     ('bounding_boxes.txt', lambda lines: ['1 2.0 3.0', *lines[1:]],
-     "line 1: found '1 2.0 3.0', expected int float float float float"),
+     "line 1: got '1 2.0 3.0', expected int float float float float"),
     ('image_class_labels.txt', lambda lines: ['1 17', *lines[1:]],
-     r'found label 17, expected 1\.\.16')])
+     r'got label 17, expected 1\.\.16')])
 def test_damaged_cub_list_is_an_error_with_the_place(cub_copy, name, change, message):
     path = cub_copy / name
     path.write_text('\n'.join(change(path.read_text().splitlines())) + '\n')
@@ -150,9 +134,9 @@ def test_inat_labels_follow_the_category_ids_in_both_layouts(tmp_path, flat):
 
 
 @pytest.mark.parametrize('changes, message', [
-    (dict(annotations=[]), 'found no annotations, expected a labelled file.*val2019.json'),
-    (dict(annotations=[dict(image_id=50, category_id=7)]), 'found 2 images without a label'),
-    (dict(annotations=[dict(image_id=50, category_id=4)]), 'found category_id 4 of image 50'),
+    (dict(annotations=[]), 'has no annotations, expected a labelled file.*val2019.json'),
+    (dict(annotations=[dict(image_id=50, category_id=7)]), 'got 2 images without a label'),
+    (dict(annotations=[dict(image_id=50, category_id=4)]), 'got category_id 4 of image 50'),
     (dict(annotations=[dict(image_id=50, category_id=c) for c in (7, 3)]), 'two labels')])
 def test_inat_file_with_wrong_labels_is_refused(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
@@ -164,11 +148,11 @@ def test_inat_without_images_or_annotations_says_what_to_unpack(tmp_path):
         inat(tmp_path)
     write_inat(tmp_path)
     shutil.rmtree(tmp_path / 'train_val2019')
-    with pytest.raises(FileNotFoundError, match='found neither train_val2019/Birds/7/50.jpg nor '
+    with pytest.raises(FileNotFoundError, match='has neither train_val2019/Birds/7/50.jpg nor '
                                                 'train_val2019/7/50.jpg.*Unpack'):
         inat(tmp_path)
     (tmp_path / 'val2019.json').write_text('<html>')
-    with pytest.raises(ValueError, match='found no JSON.*Download'):
+    with pytest.raises(ValueError, match='is no JSON.*Download'):
         inat(tmp_path)
 
 
@@ -188,55 +172,49 @@ def test_toy_sets_are_read_by_the_real_readers(made):
     assert labels.shape == (6, 64, 64) and set(np.unique(labels)) == {*range(8), 255}
 
 
-# tools/check_data.py
-
-def run_tool(*words):
-    return subprocess.run([sys.executable, str(REPO / 'tools/check_data.py'), *map(str, words)],
-                          capture_output=True, text=True)
-
+# tools/check_data.py and semmae.datasets.check
 
 def test_tool_passes_a_whole_toy_set_and_finds_a_truncated_image(made, tmp_path):
-    done = run_tool('toy', '--root', made.parent, '--decode')
+    done = tool('check_data', 'toy', '--root', made.parent, '--decode')
     assert done.returncode == 0 and done.stdout.startswith('toy       ok'), done
     assert '24 imagenet/train' in done.stdout
     root = Path(shutil.copytree(made, tmp_path / 'toy'))
     victim = next((root / 'imagenet/val').rglob('*.JPEG'))
     victim.write_bytes(victim.read_bytes()[:-400])
-    assert run_tool('toy', '--root', tmp_path).returncode == 0
-    done = run_tool('toy', '--root', tmp_path, '--decode')
+    assert check.check('toy', tmp_path)[0] == 'ok'
+    done = tool('check_data', 'toy', '--root', tmp_path, '--decode')
     assert done.returncode == 1 and '1 unreadable images' in done.stdout
     assert f'{victim} cannot be decoded: a JPEG of' in done.stdout
 
 
-def test_tool_needs_no_torch():
+def test_tool_imports_neither_torch_nor_mm_libraries():
     code = ("import sys, runpy; sys.argv = ['check_data.py', '--help']\n"
             "try:\n    runpy.run_path('tools/check_data.py', run_name='__main__')\n"
-            "except SystemExit:\n    assert 'torch' not in sys.modules")
+            "except SystemExit:\n"
+            "    assert not {'torch', 'mmengine', 'mmcv'} & {*sys.modules}")
     done = subprocess.run([sys.executable, '-c', code], cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_tool_fails_for_what_was_asked_for_only(made, capsys):
-    assert tool.main(['--root', str(made.parent)]) == 0          # toy is whole, others absent
+def test_only_a_named_data_set_must_exist(made, capsys):
+    assert check.check_all([], made.parent) == 0  # toy is whole, the others are absent
     rows = capsys.readouterr().out.splitlines()
     assert [row.split()[:2] for row in rows] == [
-        [name, 'ok' if name == 'toy' else 'missing'] for name in tool.CHECKS]
-    assert tool.main(['cub', '--root', str(made.parent)]) == 1
+        [name, 'ok' if name == 'toy' else 'missing'] for name in check.CHECKS]
+    assert check.check_all(['cub'], made.parent) == 1
     assert 'ln -s DIR' in capsys.readouterr().out
-    assert tool.main(['--root', str(made / 'nothing')]) == 1     # nothing found at all
-    with pytest.raises(SystemExit) as error:
-        tool.main(['cup'])
-    assert error.value.code == 2
+    assert check.check_all([], made / 'nothing') == 1  # all are absent
+    assert tool('check_data', 'cup').returncode == 2
 
 
 def test_tool_counts_cub_and_compares_labels_with_folders(made, cub_copy):
-    state, row = tool.check('cub', made)
+    state, row = check.check('cub', made)
     assert state == 'wrong' and '16 classes' in row and '200 classes' in row
     assert 'labels that differ' not in row
     path = cub_copy / 'image_class_labels.txt'
     path.write_text(path.read_text().replace('1 1\n', '1 2\n', 1))
     next((cub_copy / 'images').rglob('*.jpg')).unlink()
-    row = tool.check('cub', cub_copy.parent)[1]
+    row = check.check('cub', cub_copy.parent)[1]
     assert '1 labels that differ from the folder' in row and f'no {cub_copy}/images/' in row
 
 
@@ -246,7 +224,7 @@ def test_tool_sees_imagenet_images_outside_class_folders(tmp_path):
             (tmp_path / 'imagenet' / split / name).mkdir(parents=True)
         (tmp_path / 'imagenet' / split).mkdir(exist_ok=True)
     (tmp_path / 'imagenet/val/ILSVRC2012_val_00000001.JPEG').touch()
-    row = tool.check('imagenet', tmp_path)[1]
+    row = check.check('imagenet', tmp_path)[1]
     assert '1 images directly in val/' in row and '2 classes in train' in row
     assert 'other classes in val' in row and 'val/<wnid>/' in row
 
@@ -261,7 +239,7 @@ def test_tool_refuses_ade_label_maps_that_would_wrap(tmp_path):
                          ('good', np.full((4, 4), 150, np.uint8))):
         cv2.imwrite(str(folder / f'annotations/training/{name}.png'), labels)
         Image.new('RGB', (4, 4)).save(folder / f'images/training/{name}.jpg')
-    row = tool.check('ade20k', tmp_path)[1]
+    row = check.check('ade20k', tmp_path)[1]
     assert "2 wrong label maps, first ['high.png (151)']" in row
     assert '3 training images' in row and '20,210 training images' in row
 
@@ -282,11 +260,11 @@ def cars_devkit(tmp_path):
 
 
 def test_tool_says_where_labelled_test_annotations_of_cars_belong(cars_devkit, tmp_path):
-    row = tool.check('cars', tmp_path)[1]
+    row = check.check('cars', tmp_path)[1]
     assert f'no {cars_devkit.parent}/cars_train/00002.jpg' in row and '2 labelled training' in row
     assert f'no {LABELLED}' in row and f'{cars_devkit / LABELLED}' in row
     mat4py.savemat(str(cars_devkit.parent / LABELLED), CARS)
-    assert f'no {LABELLED}' not in tool.check('cars', tmp_path)[1]
+    assert f'no {LABELLED}' not in check.check('cars', tmp_path)[1]
 
 
 @pytest.mark.parametrize('place', ['devkit', '.'])
@@ -348,7 +326,7 @@ def test_real_inat_validation_file(tmp_path):
     assert np.bincount(dataset.get_gt_labels()).tolist() == [3] * 1010
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data/inat2019').symlink_to(tmp_path)
-    row = tool.check('inat19', tmp_path / 'data')[1]
+    row = check.check('inat19', tmp_path / 'data')[1]
     assert 'train2019.json' in row and '3,029 more' not in row and '3,028 more' in row
 
 
@@ -361,10 +339,10 @@ def test_real_cars_and_ade_annotations():
     assert cars.get_data_info(0)['gt_label'] == 13 and cars.CLASSES[13].startswith('Audi TTS')
     with pytest.raises(FileNotFoundError, match='cars_test_annos.mat has no labels'):
         DATASETS.build(dict(type='semmae.StanfordCars', data_root=root, split='test'))
-    row = tool.check('cars', SHARED)[1]
+    row = check.check('cars', SHARED)[1]
     assert 'no cars_test_annos_withlabels.mat (devkit/cars_test_annos.mat has no labels)' in row
     assert '8,143 more' in row and 'classes in cars_train' not in row
-    row = tool.check('ade20k', SHARED)[1]
+    row = check.check('ade20k', SHARED)[1]
     assert 'found: 1 training images; 1 validation images |' in row
     ade = DATASETS.build(dict(
         type='mmseg.ADE20KDataset', data_root=str(SHARED / 'ADEChallengeData2016'),

@@ -114,13 +114,13 @@ def test_another_data_set_is_refused():
         SeededSampler(Draws(), seed=0)
 
 
-def pretraining_data(toy, **kwargs):
+def pretraining_data(toy, **pack):
     return Seeded(DATASETS.build(dict(
         type='semmae.PartDataset', data_root=str(toy / 'imagenet/train'),
         part_store=str(toy / 'parts/train_8'), grid=8, num_parts=6, pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='semmae.FlipWithParts', prob=0.5),
-            dict(type='semmae.PackImage', num_noise=70)])), **kwargs)
+            dict(type='semmae.PackImage', **pack)])))
 
 
 def test_mask_noise_is_that_of_seed_epoch_and_image(toy):
@@ -130,7 +130,10 @@ def test_mask_noise_is_that_of_seed_epoch_and_image(toy):
     assert not data[1, 4]['noise'].equal(data[2, 4]['noise'])
     assert not data[1, 4]['noise'].equal(data[1, 5]['noise'])
     batch = default_collate([data[0, i] for i in range(4)])
+    # One number for each of 64 patches and 6 parts; with fewer numbers the first are the same.
     assert batch['noise'].shape == (4, 70) and batch['part_ids'].shape == (4, 64)
+    fewer = pretraining_data(toy, num_noise=64)
+    assert fewer[1, 4]['noise'].equal(data[1, 4]['noise'][:64])
     assert batch['inputs'].dtype == torch.uint8 and batch['inputs'].shape == (4, 3, 64, 64)
 
 
