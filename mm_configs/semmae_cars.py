@@ -6,7 +6,7 @@ Needs:  data/stanford_cars with cars_train/, cars_test/ and devkit/, cars_test_a
         in devkit/ or beside it; or car_ims/ and cars_annos.mat (python tools/check_data.py cars
         says what is missing).
 Paper:  no recipe.
-Ours:   as semmae_cub.py. Declared, not searched.
+Ours:   as semmae_cub.py. Not tuned.
 Status: not run at full length here.
 """
 _base_ = ['semmae_cub.py']

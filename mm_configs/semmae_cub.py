@@ -6,7 +6,7 @@ Needs:  data/CUB_200_2011 as it is published.
 Paper:  no recipe; the author says that the encoder has 8x8 patches.
 Ours:   AdamW 1e-3 at batch 128 (4 x 32), 100 epochs, layer decay 0.65, crops of at least 30% of the
         image, no mixup, cutmix or erasing (5,994 images, details matter); drop path 0.1 and label
-        smoothing 0.1 as in MAE's fine-tuning. Declared, not searched.
+        smoothing 0.1 as in MAE's fine-tuning. Not tuned.
 Status: not run at full length here.
 """
 _base_ = ['_base_/models/vit-base_classifier.py', '_base_/datasets/in1k_classification.py',

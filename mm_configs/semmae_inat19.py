@@ -4,8 +4,8 @@ Run:    tools/dist_train.sh mm_configs/semmae_inat19.py 8 --cfg-options \
             model.backbone.init_cfg.checkpoint=work_dirs/semmae_pretrain/epoch_800.pth
 Needs:  data/inat2019 with train2019.json, val2019.json and train_val2019/.
 Paper:  no recipe at all.
-Ours:   MAE's fine-tuning on ImageNet, with learning rate 1e-3 (batch 1024, 8 x 128). Declared, not
-        searched; the official validation split of 3,030 images.
+Ours:   MAE's fine-tuning on ImageNet, with learning rate 1e-3 (batch 1024, 8 x 128), not tuned; the
+        official validation split of 3,030 images.
 Status: not run at full length here.
 """
 _base_ = ['_base_/models/vit-base_classifier.py', '_base_/datasets/in1k_classification.py',

@@ -3,7 +3,7 @@
 Run:    tools/dist_train.sh mm_configs/semmae_knn.py 8 --cfg-options \
             model.backbone.init_cfg.checkpoint=work_dirs/semmae_pretrain/epoch_800.pth
 Needs:  data/imagenet/train and val; 3.9 GB on each device for the features of all training images.
-Paper:  not measured there.
+Paper:  not reported.
 DINO:   class token of the last layer after its norm, cosine similarity, the nearest k vote with
         exp(similarity / 0.07), k = 20 for the result and 10, 100, 200 in the log (which k is best
         is not chosen on val); images resized to 256 and cropped to 224 in training and val, no
@@ -33,7 +33,7 @@ val_evaluator = [dict(type='mmpretrain.Accuracy', topk=(1,)), dict(type='semmae.
 test_dataloader = test_evaluator = test_cfg = None
 
 train_cfg = dict(type='semmae.KNNLoop')
-# mmengine asks for an optimiser; no step is taken. Nor can all-frozen models be wrapped whole.
+# mmengine needs an optimiser; it takes no step. DDP refuses a model without trainable parameters.
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.0))
 param_scheduler = []
 model_wrapper_cfg = dict(type='MMSeparateDistributedDataParallel')

@@ -9,15 +9,15 @@ Needs:  part stores at 28x28 of train and val:
         python tools/extract_parts.py mm_configs/semmae_parts.py \
             work_dirs/semmae_parts/epoch_2.pth --images data/imagenet/val \
             --out data/parts/imagenet_val_28 --grid 28
-Parts:  the 196 most foreground patches are looked at, so that the cost is that of 16x16
-        (Sec. 4.2; official code).
+Parts:  only the 196 most foreground patches are used, so the cost is that of 16x16 (Sec. 4.2;
+        official code).
         Stores with another ranking of the foreground than that of semmae_pretrain.py are refused;
         for the paper's ranking: ablations/linprobe_vit-base-p8_maps-foreground.py.
 MAE:    LARS 6.4 at batch 16384, 90 epochs, warm-up 10, no weight decay, batch norm without affine
         parameters before the classifier (MAE, A.1); 8 GPUs x 2048. semmae.LARS applies the rate
-        after the momentum and has no trust ratio for biases, as MAE's does and mmpretrain's not.
-Ours:   flip is the only augmentation and val is not resized to 256 first, so that images and part
-        maps stay together (the official code trains on baked pixels and does the same).
+        after the momentum and has no trust ratio for biases, as in MAE; mmpretrain's differs.
+Ours:   flip is the only augmentation, and val is not resized to 256 first, so images and part maps
+        stay aligned (the official code trains on stored pixels and does the same).
 Status: not run at full length here.
 """
 _base_ = ['_base_/datasets/in1k_classification.py', '_base_/default_runtime.py']
@@ -70,7 +70,7 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', T_max=80, by_epoch=True, begin=10, end=90, eta_min=0.0,
          convert_to_iter_based=True)]
 train_cfg = dict(type='semmae.ResumableEpochLoop', max_epochs=90, val_interval=10)
-# All ranks evaluate, and save, the same running statistics of the probe's batch norm.
+# All ranks evaluate and save the same running statistics of the probe's batch norm.
 custom_hooks = [*_base_.custom_hooks, dict(type='SyncBuffersHook')]
 
 result = dict(task='linprobe', dataset='ImageNet-1k', split='val', metric='accuracy/top1',

@@ -3,7 +3,7 @@
 Run:    tools/dist_train.sh mm_configs/semmae_linseg_ade20k.py 8 --cfg-options \
             model.backbone.init_cfg.checkpoint=work_dirs/semmae_vit-base-p16/epoch_800.pth
 Needs:  data/ADEChallengeData2016 as it is published.
-Paper:  not measured there.
+Paper:  not reported.
 DINOv3: patch features of the last layer after its norm, dropout 0.1, batch norm, 1x1 convolution,
         logits upsampled bilinearly; 40k iterations, batch 16, AdamW 1e-3, weight decay 1e-3 on all
         of the head, warm-up 1500 times a cosine over all iterations, float32; 512x512 crops,

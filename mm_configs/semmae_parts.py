@@ -2,15 +2,15 @@
 
 Run:    python tools/train.py mm_configs/semmae_parts.py
 Needs:  ImageNet-1k in data/imagenet; iBOT ViT-S/16 in weights/ibot_vits_16.pth, the full
-        checkpoint or the backbone; other encoders: README, Parts
+        checkpoint or the backbone; other encoders: docs/part-learning.md
 Paper:  6 parts, blur kernel 7, lambda 0.03; "2 hours on one A100"; optimiser, batch, length,
         learning rate and decoder width are not given.
 Ours:   Adam 4e-3, batch 256, 2 epochs, decoder of 5 blocks of 64 channels, images at 448 so that
         16-pixel patches give a 28x28 grid. Chosen at toy scale, not yet tried on ImageNet.
-        The class token is layer-normed and the logits have no 1/sqrt(D). A decoder of ours finds
-        better parts at toy scale: ablations/parts_vit-small_painted.py.
+        The class token is layer-normed and the logits have no 1/sqrt(D). Our other decoder
+        finds better parts at toy scale: ablations/parts_vit-small_painted.py.
         Eq. 5 takes the mean over colours. The paper does not say how the difference of two colours
-        becomes a number. With the sum over colours lambda weighs a third:
+        becomes a number. With the sum over colours lambda has a third of its weight:
         ablations/parts_vit-small_sum_colours.py.
         Eq. 4 is compared at 112 pixels, the decoder's resolution, with the image averaged down to
         it. The paper does not give a resolution.
@@ -32,11 +32,11 @@ model = dict(
         type='semmae.PartEncoder', grid=grid, checkpoint='weights/ibot_vits_16.pth',
         checkpoint_key=None,  # None: the teacher, where a file has both
         backbone=dict(type='semmae.ViT', arch='deit-small', img_size=224, patch_size=16,
-                      interpolate_offset=0.1)),  # the paper's ViT-S; offset: iBOT's code
+                      interpolate_offset=0.1)),  # the paper's ViT-S; the offset of iBOT's code
     decoder=dict(type='semmae.PartDecoder', channels=(64, 64, 64, 64, 64), num_upsamplings=2))
 
 train_dataloader = _base_.train_dataloader
-train_dataloader.dataset.dataset.pipeline[0].size = grid * 16  # pixels that the encoder looks at
+train_dataloader.dataset.dataset.pipeline[0].size = grid * 16  # pixels of the encoder's input
 
 optim_wrapper = dict(
     type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.0,

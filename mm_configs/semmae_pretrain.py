@@ -26,10 +26,8 @@ model = dict(
                  mask_ratio=0.75, gamma=2.0),
     num_candidates=grid ** 2 // 4)  # Sec. 4.2: three quarters are dropped as background
 
-train_dataloader = _base_.train_dataloader
-train_dataloader.dataset.dataset.update(
-    part_store=f'data/parts/imagenet_train_{grid}', grid=grid, num_parts=num_parts)
-train_dataloader.dataset.dataset.pipeline[-1].num_noise = grid ** 2 + num_parts
+train_dataloader = dict(dataset=dict(dataset=dict(
+    part_store=f'data/parts/imagenet_train_{grid}', grid=grid, num_parts=num_parts)))
 
 custom_hooks = [*_base_.custom_hooks, dict(type='semmae.MaskMonitorHook'),
                 dict(type='semmae.PretrainPicturesHook', interval=50, num=4)]

@@ -3,7 +3,7 @@
 Run:    tools/dist_train.sh mm_configs/semmae_segmenter_ade20k.py 8 --cfg-options \
             model.backbone.init_cfg.checkpoint=work_dirs/semmae_vit-base-p16/epoch_800.pth
 Needs:  data/ADEChallengeData2016 as it is published.
-Paper:  not measured there.
+Paper:  not reported.
 Source: Segmenter (Strudel et al. 2021, Sec. 3.2 and 4; config.yml of
         https://github.com/rstrudel/segmenter at 20d1bfa): the encoder is fine-tuned, class tokens
         and patches through two layers, as wide as ViT-B, dropout 0.1 and no drop path there,

@@ -1,4 +1,4 @@
-"""What every run shares: seed, hooks, logs. Scopes: mmpretrain unless the leaf says mmseg."""
+"""Seed, hooks and logs of every run. The scope is mmpretrain; segmentation configs set mmseg."""
 default_scope = 'mmpretrain'
 
 default_hooks = dict(

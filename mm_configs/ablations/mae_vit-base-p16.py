@@ -14,8 +14,6 @@ model = dict(
     backbone=dict(patch_size=patch_size), decoder=dict(grid=grid, patch_size=patch_size),
     masking=dict(_delete_=True, type='semmae.RandomMasking', mask_ratio=0.75),
     num_candidates=None)
-train_dataloader = _base_.train_dataloader
-train_dataloader.dataset.dataset.update(part_store=None, grid=grid)
-train_dataloader.dataset.dataset.pipeline[-1].num_noise = grid ** 2
+train_dataloader = dict(dataset=dict(dataset=dict(part_store=None, grid=grid)))
 
 recipe = dict(id='mae_p16', method='MAE')

@@ -3,8 +3,8 @@
 Run:    tools/dist_train.sh mm_configs/ablations/mae_vit-base-p16_crops.py 16
 Needs:  ImageNet-1k in data/imagenet; no part store
 Paper:  flip only: mae_vit-base-p16.py, 63.7 in Table 1.
-Ours:   crops as in MAE, A.1 (area 0.2 to 1, bicubic). They see the whole photo; those of
-        semmae_vit-base-p16_crops.py see its centre crop, which is what a part store covers.
+Ours:   crops as in MAE, A.1 (area 0.2 to 1, bicubic), of the whole photo. Those of
+        semmae_vit-base-p16_crops.py are of its centre crop, which is what a part store covers.
 Status: not run at full length here.
 """
 _base_ = ['mae_vit-base-p16.py']

@@ -1,6 +1,6 @@
-"""Part learning with a decoder of ours: each part painted in one colour.
+"""Part learning with our decoder: each part painted in one colour.
 
-The colour of a part is decided by the mean of its own patch tokens, not by the class token, so an
+The colour of a part depends on the mean of its own patch tokens, not on the class token, so an
 object of several colours needs several parts. At toy scale: ARI 70.5 against 44.7, on object
 patches 57.3 against 42.2; on birds no difference (benchmarks/results/parts).
 

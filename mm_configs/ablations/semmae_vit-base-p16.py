@@ -15,8 +15,7 @@ grid = _base_.img_size // patch_size
 model = dict(
     backbone=dict(patch_size=patch_size), decoder=dict(grid=grid, patch_size=patch_size),
     num_candidates=None)
-train_dataloader = _base_.train_dataloader
-train_dataloader.dataset.dataset.update(part_store=f'data/parts/imagenet_train_{grid}', grid=grid)
-train_dataloader.dataset.dataset.pipeline[-1].num_noise = grid ** 2 + _base_.num_parts
+train_dataloader = dict(dataset=dict(dataset=dict(
+    part_store=f'data/parts/imagenet_train_{grid}', grid=grid)))
 
 recipe = dict(id='semmae_p16')

@@ -2,9 +2,9 @@
 
 Run:    tools/dist_train.sh mm_configs/ablations/semmae_vit-base-p16_online-parts.py 16
 Needs:  a trained part learner: python tools/train.py mm_configs/semmae_parts.py
-Paper:  Table 1 has its parts learned once and kept: 65.0 (semmae_vit-base-p16.py).
-Ours:   the learner sees the image that is trained on, flipped and at 224 pixels, so parts differ a
-        little from a store's; its encoder runs in every step. Linear probing at 8x8 still reads
+Paper:  Table 1 uses parts that are computed once and stored: 65.0 (semmae_vit-base-p16.py).
+Ours:   the learner gets the training image, flipped and at 224 pixels, so parts differ slightly
+        from those of a store. Its encoder runs in every step. Linear probing at 8x8 still needs
         stores.
 Status: not run at full length here.
 """

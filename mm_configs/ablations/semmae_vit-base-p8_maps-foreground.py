@@ -8,10 +8,10 @@ Needs:  a part store at 28x28 that ranks the patches by the maps:
             --cfg-options model.parts.foreground=parts
         Its probe needs the same of val: linprobe_vit-base-p8_maps-foreground.py
 Paper:  "we leverage the learned attentions maps to remove 3/4 patches that are most likely to be
-        the background" (Sec. 4.2); how maps become a ranking is not said.
-Ours:   the highest of the part maps, each normalised over positions
-        (functional.parts.foreground_scores). All else as semmae_pretrain.py, which ranks by tokens
-        unlike those at the border, the better ranking at toy scale.
+        the background" (Sec. 4.2). It does not say how maps give a ranking.
+Ours:   the maximum of the part maps, each normalised over positions
+        (functional.parts.foreground_scores). The rest is as in semmae_pretrain.py, which ranks by
+        tokens unlike those at the border, the better ranking at toy scale.
 Status: not run at full length here.
 """
 _base_ = ['../semmae_pretrain.py']

@@ -4,9 +4,9 @@ Run:    tools/dist_train.sh mm_configs/ablations/semmae_vit-large-p16.py 16
         then python tools/run_suite.py paper \
             --checkpoint work_dirs/semmae_vit-large-p16/epoch_800.pth
 Needs:  the part store at 14x14, as in semmae_vit-base-p16.py
-Paper:  all but the size of the encoder is that of ViT-B.
-Ours:   1024 wide, 16 heads ('large' in mmpretrain); rates and decoder not searched.
-        run_suite.py gives downstream configs the sizes of the checkpoint; by hand they are
+Paper:  as ViT-B except the size of the encoder.
+Ours:   1024 wide, 16 heads ('large' in mmpretrain); rates and decoder not tuned.
+        run_suite.py sets the sizes of downstream configs from the checkpoint; by hand:
         model.backbone.arch=large and the widths of neck and head.
 Status: not run at full length here.
 """

@@ -2,7 +2,7 @@
 
 Run:    tools/dist_train.sh mm_configs/ablations/simmim_vit-base-p16_mask16.py 16
 Needs:  ImageNet-1k in data/imagenet; no part store
-Paper:  "patch size" 16; what that means: simmim_vit-base-p16_mask32.py
+Paper:  "patch size" 16; for its meaning see simmim_vit-base-p16_mask32.py
 Status: not run at full length here.
 """
 _base_ = ['simmim_vit-base-p16_mask32.py']

@@ -10,9 +10,9 @@ SimMIM: github.com/microsoft/SimMIM, configs/vit_base__800ep and config.py: 800 
         from 2e-6, a tenth after epoch 700, gradients clipped at 5, crops of 0.67 to 1, flip, drop
         path 0.1, 60 % of the blocks masked, linear decoder, L1 on masked pixels. 83.8 with this
         recipe (Table 5).
-Ours:   what "patch size" means: the masked block; the ViT has patches of 16, or of the block where
-        that is smaller. Fixed sine-cosine positions in place of a shared relative bias, no layer
-        scale, MAE's initialisation: so that semmae.ViT fine-tunes it as the other rows. bfloat16.
+Ours:   we read "patch size" as the masked block; the ViT has patches of 16, or of the block where
+        that is smaller. Fixed sine-cosine positions instead of a shared relative bias, no layer
+        scale, MAE's initialisation, so semmae.ViT fine-tunes it like the other rows. bfloat16.
 Status: not run at full length here.
 """
 _base_ = ['../_base_/datasets/in1k_with_parts.py', '../_base_/schedules/mae_800e.py',
@@ -40,11 +40,11 @@ train_dataloader = dict(batch_size=128, dataset=dict(dataset=dict(pipeline=[
          mask_patch_size=mask_patch_size, model_patch_size=patch_size),
     dict(type='mmpretrain.PackInputs')])))
 
-# Only vectors, biases and the class token are not decayed (its optimizer.py).
+# Vectors, biases and the class token have no weight decay (SimMIM's optimizer.py).
 optim_wrapper = dict(
     optimizer=dict(lr=1e-4 * 2048 / 512, betas=(0.9, 0.999)), clip_grad=dict(max_norm=5.0),
     paramwise_cfg=dict(custom_keys=dict(_delete_=True, cls_token=dict(decay_mult=0.))))
-# A tenth from epoch 700 on: mmengine counts milestones from ``begin``.
+# A tenth from epoch 700: mmengine counts milestones from ``begin``.
 param_scheduler = [
     dict(type='LinearLR', start_factor=5e-7 / 1e-4, by_epoch=True, begin=0, end=10,
          convert_to_iter_based=True),

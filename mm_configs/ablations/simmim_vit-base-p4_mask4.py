@@ -2,7 +2,7 @@
 
 Run:    tools/dist_train.sh mm_configs/ablations/simmim_vit-base-p4_mask4.py 16 --keep-batch
 Needs:  ImageNet-1k in data/imagenet; no part store
-Paper:  "patch size" 4; what that means: simmim_vit-base-p16_mask32.py
+Paper:  "patch size" 4; for its meaning see simmim_vit-base-p16_mask32.py
 Ours:   4 images on a GPU: the encoder sees all 3136 patches; gradients are accumulated.
 Status: not run at full length here.
 """

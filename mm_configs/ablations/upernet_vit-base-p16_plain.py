@@ -3,9 +3,9 @@
 Run:    tools/dist_train.sh mm_configs/ablations/upernet_vit-base-p16_plain.py 8 --cfg-options \
             model.backbone.init_cfg.checkpoint=work_dirs/semmae_vit-base-p16/epoch_800.pth
 Needs:  data/ADEChallengeData2016 as it is published.
-Paper:  "standard setting"; which of the two is not said. The main config follows MAE's protocol.
-MAE:    as semmae_upernet_ade20k.py but for the bias, which is in the published protocol and in
-        no pre-trained network; the pre-trained position embedding alone, as iBOT does it.
+Paper:  "standard setting"; it does not say which. The main config follows MAE's protocol.
+MAE:    as semmae_upernet_ade20k.py without the bias, which the published protocol has and no
+        pre-trained network; only the pre-trained position embedding, as in iBOT.
 Status: not run at full length here.
 """
 _base_ = ['../semmae_upernet_ade20k.py']

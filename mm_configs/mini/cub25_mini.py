@@ -11,9 +11,7 @@ num_classes = 25
 
 model = dict(head=dict(num_classes=num_classes), data_preprocessor=dict(num_classes=num_classes),
              backbone=dict(init_cfg=dict(checkpoint='work_dirs/mae_p16_mini/epoch_16.pth')))
-train_dataloader = _base_.train_dataloader
-val_dataloader = _base_.val_dataloader
-train_dataloader.dataset.dataset.data_root = 'data/CUB_200_2011'
-val_dataloader.dataset.data_root = 'data/CUB_200_2011'
+train_dataloader = dict(dataset=dict(dataset=dict(data_root='data/CUB_200_2011')))
+val_dataloader = dict(dataset=dict(data_root='data/CUB_200_2011'))
 test_dataloader = val_dataloader
 result = dict(dataset='CUB-200-2011, 25 classes')

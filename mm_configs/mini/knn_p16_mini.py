@@ -3,8 +3,7 @@
 Run:    python tools/train.py mm_configs/mini/knn_p16_mini.py --cfg-options \
             model.backbone.init_cfg.checkpoint=work_dirs/semmae_p16_mini/epoch_16.pth
 Needs:  python -m semmae.datasets.toy --out data/toy
-Sizes and batch only; the code is that of the real configs. Numbers of it are marked as reduced in
-every table.
+Only sizes and batch differ from the full config. Tables mark its numbers as reduced.
 """
 _base_ = ['../ablations/knn_vit-base-p16.py']
 img_size = 64

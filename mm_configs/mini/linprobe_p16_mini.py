@@ -3,9 +3,9 @@
 Run:    python tools/train.py mm_configs/mini/linprobe_p16_mini.py --cfg-options \
             model.backbone.init_cfg.checkpoint=work_dirs/semmae_p16_mini/epoch_16.pth
 Needs:  python -m semmae.datasets.toy --out data/toy
-Sizes, batch and length only, with the learning rates that go with them; the code is that of the
-real configs. Numbers of it are marked as reduced in every table.
-Crops keep at least half of the image: classes are relations of parts, which a small crop has not.
+Only sizes, batch, length and rates differ from the full config. Tables mark it as reduced.
+Crops keep at least half of the image, because small crops lose the relations of parts, which define
+the classes.
 """
 _base_ = ['../ablations/linprobe_vit-base-p16.py']
 img_size = 64
@@ -28,7 +28,7 @@ val_dataloader.dataset.pipeline[1].scale = img_size
 val_dataloader.dataset.pipeline[2].crop_size = img_size
 test_dataloader = val_dataloader
 
-# Few steps need a rate that is too high for a bias without its trust ratio.
+# A short training needs a high rate, and then biases need a trust ratio.
 optim_wrapper = dict(optimizer=dict(lr=20.0, adapts_vectors=True))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=1,

@@ -10,8 +10,7 @@ Needs:  as table3_mini.py, and part stores of both splits, here of the true part
         python tools/extract_parts.py mm_configs/mini/semmae_parts_mini.py \
             --labels data/toy_table3/imagenet/part_labels/val \
             --images data/toy_table3/imagenet/val --out data/toy_table3/parts/val --grid 8
-Sizes, batch and length only, with the learning rates that go with them; the code is that of the
-real configs. Numbers of it are marked as reduced in every table.
+Only sizes, batch, length and rates differ from the full config. Tables mark it as reduced.
 """
 _base_ = ['../semmae_linprobe.py']
 img_size, grid = 64, 8
@@ -35,10 +34,10 @@ for _data, _split in ((train_dataloader.dataset.dataset, 'train'), (val_dataload
     _data.pipeline[2].crop_size = img_size
     _data.pipeline[3].update(
         store=f'{_toy}/parts/{_split}', root=f'{_toy}/imagenet/{_split}', grid=grid,
-        foreground=None)  # of true and of learned parts
+        foreground=None)  # accepts stores of true and of learned parts
 test_dataloader = val_dataloader
 
-# Few steps need a rate that is too high for a bias without its trust ratio.
+# A short training needs a high rate, and then biases need a trust ratio.
 optim_wrapper = dict(optimizer=dict(lr=20.0, adapts_vectors=True))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=1,

@@ -1,9 +1,8 @@
-"""Mini MAE pre-training: 64x64 images in 8x8 patches, the grid standing for 16x16 of 224.
+"""Mini MAE pre-training: 64x64 images in 8x8 patches, for 16x16 patches at 224 pixels.
 
 Run:    python tools/train.py mm_configs/mini/mae_p16_mini.py
 Needs:  python -m semmae.datasets.toy --out data/toy
-Sizes, batch and length only, with the learning rates that go with them; the code is that of the
-real configs. Numbers of it are marked as reduced in every table.
+Only sizes, batch, length and rates differ from the full config. Tables mark it as reduced.
 """
 _base_ = ['../ablations/mae_vit-base-p16.py']
 img_size, patch_size, grid = 64, 8, 8
@@ -18,7 +17,6 @@ train_dataloader.dataset.min_length = 3000  # smaller folders are repeated
 train_dataloader.update(batch_size=64, num_workers=0, persistent_workers=False, pin_memory=False)
 train_dataloader.dataset.dataset.update(data_root='data/toy/imagenet/train', grid=grid)
 train_dataloader.dataset.dataset.pipeline[0].size = img_size
-train_dataloader.dataset.dataset.pipeline[-1].num_noise = grid ** 2
 
 optim_wrapper = dict(optimizer=dict(lr=1.5e-3))
 param_scheduler = [
@@ -28,4 +26,4 @@ param_scheduler = [
          convert_to_iter_based=True)]
 train_cfg = dict(max_epochs=16)
 default_hooks = dict(checkpoint=dict(interval=4, max_keep_ckpts=2))
-recipe = dict(own_batch=True)  # with a learning rate of its own
+recipe = dict(own_batch=True)  # and its own learning rate

@@ -1,4 +1,4 @@
-"""Mini part learning with the decoder of ours.
+"""Mini part learning with our decoder: each part painted in one colour.
 
 Run:    python tools/train.py mm_configs/mini/parts_painted_mini.py
 Needs:  python -m semmae.datasets.toy --out data/toy; work_dirs/mae_p16_mini/epoch_16.pth

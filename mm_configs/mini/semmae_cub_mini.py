@@ -3,8 +3,7 @@
 Run:    python tools/train.py mm_configs/mini/semmae_cub_mini.py --cfg-options \
             model.backbone.init_cfg.checkpoint=work_dirs/semmae_p16_mini/epoch_16.pth
 Needs:  python -m semmae.datasets.toy --out data/toy
-Sizes, batch and length only, with the learning rates that go with them; the code is that of the
-real configs. Numbers of it are marked as reduced in every table.
+Only sizes, batch, length and rates differ from the full config. Tables mark it as reduced.
 """
 _base_ = ['../semmae_cub.py']
 img_size = 64

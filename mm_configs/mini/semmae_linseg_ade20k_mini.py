@@ -3,9 +3,8 @@
 Run:    python tools/train.py mm_configs/mini/semmae_linseg_ade20k_mini.py --cfg-options \
             model.backbone.init_cfg.checkpoint=work_dirs/semmae_p16_mini/epoch_16.pth
 Needs:  python -m semmae.datasets.toy --out data/toy
-Sizes, batch and length only, with the learning rates that go with them; the code is that of the
-real configs. Numbers of it are marked as reduced in every table.
-Whole images at test, since one window covers them. SyncBN turns into BN on one process.
+Only sizes, batch, length and rates differ from the full config. Tables mark it as reduced.
+Whole images at test, since one window covers them. On one process SyncBN becomes BN.
 """
 _base_ = ['../semmae_linseg_ade20k.py']
 img_size = 64

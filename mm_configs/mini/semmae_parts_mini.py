@@ -2,8 +2,7 @@
 
 Run:    python tools/train.py mm_configs/mini/semmae_parts_mini.py
 Needs:  python -m semmae.datasets.toy --out data/toy; work_dirs/mae_p16_mini/epoch_16.pth
-Sizes, batch and length only, with the learning rates that go with them; the code is that of the
-real configs. Numbers of it are marked as reduced in every table.
+Only sizes, batch, length and rates differ from the full config. Tables mark it as reduced.
 The blur covers a quarter of the grid, as 7 of 28 does.
 """
 _base_ = ['../semmae_parts.py']
@@ -27,4 +26,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1.0, end_factor=0.01, by_epoch=True, begin=0, end=3,
          convert_to_iter_based=True)]
 train_cfg = dict(max_epochs=3)
-recipe = dict(own_batch=True)  # with a learning rate of its own
+recipe = dict(own_batch=True)  # and its own learning rate

@@ -5,8 +5,7 @@ Needs:  python -m semmae.datasets.toy --out data/toy; the part store at 16x16:
         python tools/extract_parts.py mm_configs/mini/semmae_parts_mini.py \
             work_dirs/semmae_parts_mini/epoch_3.pth --images data/toy/imagenet/train \
             --out data/toy/parts/imagenet_train_16 --grid 16
-Sizes, batch and length only, with the learning rates that go with them; the code is that of the
-real configs. Numbers of it are marked as reduced in every table.
+Only sizes, batch, length and rates differ from the full config. Tables mark it as reduced.
 """
 _base_ = ['../semmae_pretrain.py']
 img_size, patch_size, grid = 64, 4, 16
@@ -23,7 +22,6 @@ train_dataloader.update(batch_size=64, num_workers=0, persistent_workers=False, 
 train_dataloader.dataset.dataset.update(
     data_root='data/toy/imagenet/train', part_store='data/toy/parts/imagenet_train_16', grid=grid)
 train_dataloader.dataset.dataset.pipeline[0].size = img_size
-train_dataloader.dataset.dataset.pipeline[-1].num_noise = grid ** 2 + _base_.num_parts
 
 optim_wrapper = dict(optimizer=dict(lr=1.5e-3))
 param_scheduler = [
@@ -33,4 +31,4 @@ param_scheduler = [
          convert_to_iter_based=True)]
 train_cfg = dict(max_epochs=16)
 default_hooks = dict(checkpoint=dict(interval=4, max_keep_ckpts=2))
-recipe = dict(own_batch=True)  # with a learning rate of its own
+recipe = dict(own_batch=True)  # and its own learning rate

@@ -7,10 +7,9 @@ Needs:  python -m semmae.datasets.toy --out data/toy_table3 --num-imagenet 8000 
         python tools/extract_parts.py mm_configs/mini/semmae_parts_mini.py \
             --labels data/toy_table3/imagenet/part_labels/train \
             --images data/toy_table3/imagenet/train --out data/toy_table3/parts/train --grid 8
-Sizes, batch and length only, with the learning rates that go with them; the code is that of the
-real configs. Numbers of it are marked as reduced in every table.
+Only sizes, batch, length and rates differ from the full config. Tables mark it as reduced.
 Half of the patches are dropped and not three quarters, since toy objects cover half of the image.
-Alpha goes by iteration: 12 epochs would be coarse steps. The other rows are in benchmarks/suite.py.
+Alpha follows the iteration, since 12 epochs are coarse steps. The other rows: benchmarks/suite.py.
 """
 _base_ = ['semmae_pretrain_mini.py']
 patch_size, grid = 8, 8
@@ -18,10 +17,9 @@ patch_size, grid = 8, 8
 model = dict(
     backbone=dict(patch_size=patch_size), decoder=dict(grid=grid, patch_size=patch_size),
     masking=dict(gamma=2.0, alpha_start=0.0, alpha_end=1.0), num_candidates=grid ** 2 // 2)
-train_dataloader = _base_.train_dataloader
-train_dataloader.dataset.dataset.update(
-    data_root='data/toy_table3/imagenet/train', part_store='data/toy_table3/parts/train', grid=grid)
-train_dataloader.dataset.dataset.pipeline[-1].num_noise = grid ** 2 + _base_.num_parts
+train_dataloader = dict(dataset=dict(dataset=dict(
+    data_root='data/toy_table3/imagenet/train', part_store='data/toy_table3/parts/train',
+    grid=grid)))
 
 custom_hooks = [dict(hook, by_epoch=False) if hook['type'] == 'semmae.ProgressHook' else hook
                 for hook in _base_.custom_hooks]

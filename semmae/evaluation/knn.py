@@ -1,4 +1,4 @@
-"""Accuracy of nearest neighbours for each number of neighbours, as a registered metric."""
+"""k-NN accuracy for each number of neighbours, as a registered metric."""
 from mmengine.evaluator import BaseMetric
 
 from ..registry import METRICS
@@ -6,9 +6,9 @@ from ..registry import METRICS
 
 @METRICS.register_module()
 class KNNAccuracy(BaseMetric):
-    """``knn/top1_k10``, ...: percent of images labelled rightly, for each k of ``knn_labels``.
+    """``knn/top1_k10``, ...: top-1 accuracy in percent, for each k of ``knn_labels``.
 
-    `semmae.KNNHead` gives the labels. Its main k is measured by mmpretrain's Accuracy.
+    `semmae.KNNHead` gives the labels. mmpretrain's Accuracy measures its main k.
     """
 
     default_prefix = 'knn'

@@ -1,12 +1,11 @@
-"""Part quality against the truth, as registered metrics.
-
-Each takes from the model, for every image, ``part_ids`` (L,), ``foreground`` (L,) and
-``num_parts``, and the truth that `semmae.LoadPartTruth` and `semmae.PackImage` have packed. What is
-kept of an image is small; values come from all images in the order of ``sample_idx``, so that
-batches, their order and the number of ranks change nothing. Values are in percent, counts are not.
-A value that no image can give is left out, and the count beside it is 0.
+"""Part quality against the truth, as registered metrics (ours).
 
 L = grid x grid patches, row by row; P parts; S pixels a side of the view.
+
+For every image the model gives ``part_ids`` (L,), ``foreground`` (L,) and ``num_parts``, and the
+data give the truth (`semmae.LoadPartTruth`, `semmae.PackImage`). Metrics are computed from all
+images in the order of ``sample_idx``, so they do not depend on batches and ranks. Values are in
+percent; counts are not. A value that no image has is left out, and its count is 0.
 """
 import numpy as np
 from mmengine.evaluator import BaseMetric
@@ -38,9 +37,9 @@ SCORES = dict(ARI=adjusted_rand, NMI=normalized_mutual_info, IoU=matched_iou)
 
 
 class PerImageMetric(BaseMetric):
-    """A dict of small values an image; a subclass says which (`measure`), and what they make up."""
+    """Collects a small dict for each image (`measure`), then makes the metrics (`summarise`)."""
 
-    needs = ()
+    needs: tuple[str, ...] = ()
 
     def measure(self, sample):
         raise NotImplementedError
@@ -49,12 +48,12 @@ class PerImageMetric(BaseMetric):
         raise NotImplementedError
 
     def process(self, data_batch, data_samples):
-        """data_samples: a list of dicts, one an image, with ``sample_idx`` and what is needed."""
+        """data_samples: a dict for each image, with ``sample_idx`` and ``needs`` or ValueError."""
         for sample in data_samples:
             missing = [key for key in ('sample_idx', *self.needs) if key not in sample]
             if missing:
                 raise ValueError(
-                    f"{type(self).__name__} found no {', '.join(missing)} among "
+                    f"{type(self).__name__} got no {', '.join(missing)} among "
                     f"{', '.join(sample)}. {HOW_TO_LOAD}")
             self.results.append(dict(self.measure(sample), index=int(sample['sample_idx'])))
 
@@ -63,26 +62,23 @@ class PerImageMetric(BaseMetric):
         twice = [a['index'] for a, b in zip(results, results[1:]) if a['index'] == b['index']]
         if twice or not results:
             found = f'image {twice[0]} more than once' if twice else 'no image'
-            raise ValueError(f'{type(self).__name__} found {found}, expected each image of one '
+            raise ValueError(f'{type(self).__name__} got {found}, expected each image of one '
                              'data set once. Evaluate with mmengine.DefaultSampler and no '
                              'repeated or concatenated data set')
         return self.summarise(results)
 
 
 def parts_of(sample):
-    """part_ids (L,) int64 array, num_parts and grid of a sample."""
+    """part_ids (L,) int64 array, num_parts and grid of a sample; ValueError for other ids."""
     ids, num_parts = sample['part_ids'].cpu().numpy(), int(sample['num_parts'])
     if ids.min() < 0 or ids.max() >= num_parts:
-        raise ValueError(f"image {int(sample['sample_idx'])}: found part ids from {ids.min()} to "
+        raise ValueError(f"image {int(sample['sample_idx'])}: got part ids from {ids.min()} to "
                          f'{ids.max()}, expected 0 to {num_parts - 1}')
     return ids, num_parts, side_of(len(ids))
 
 
-def array(tensor):
-    return tensor.cpu().numpy()
-
-
 def percent(values):
+    """The mean in percent."""
     return 100 * float(np.mean(values))
 
 
@@ -95,17 +91,18 @@ def present(results, key):
 class PartSegmentation(PerImageMetric):
     """Parts against true part labels, patch by patch.
 
-    background: the label that is no part of an object.
+    background: the label of everything that is not an object.
 
-    The label of a patch is that of most of its pixels, of equals the lower one. Over all patches,
+    The label of a patch is that of most of its pixels, in a tie the lower one. Over all patches,
     and as ``object_*`` over those whose true label is not the background:
-    ARI, NMI, IoU: of each image, then the mean. NMI is divided by the mean entropy; IoU gives parts
-        to labels one to one, the best way for this image, and is the mean over its labels.
-    pooled_ARI, pooled_NMI: of all patches together: does a part mean the same in every image?
-    An image with less than two labels on the object is left out of object_ARI, object_NMI and
-    object_IoU (``object_images`` have two or more) and counts in the pooled values. An image of
-    one label alone counts in ARI and NMI with 1 for a single part and 0 for more, as in sklearn.
-    parts_used: different parts in an image, mean. images: all of them.
+    ARI, NMI, IoU: of each image, then the mean. NMI is divided by the mean entropy. IoU is the mean
+        over the labels of an image, under the best one-to-one assignment of parts to labels.
+    pooled_ARI, pooled_NMI: of the patches of all images together; high if a part means the same in
+        every image.
+    An image with fewer than two labels on the object counts in the pooled values, but not in
+    object_ARI, object_NMI and object_IoU; ``object_images`` is the number of the others. An image
+    with one label has ARI and NMI 1 for a single part and 0 for more, as in sklearn.
+    parts_used: number of different parts in an image, mean. images: number of all images.
     """
 
     default_prefix = 'parts'
@@ -120,21 +117,21 @@ class PartSegmentation(PerImageMetric):
 
     def measure(self, sample):
         ids, num_parts, grid = parts_of(sample)
-        counts = count_matrix(ids, patch_labels(array(sample['part_labels']), grid), num_parts)
-        found, on_object = dict(counts=counts.astype(np.int32)), self.on_object(counts)
-        found['all'] = [score(counts) for score in SCORES.values()]
-        found['object'] = None
-        if on_object.any(0).sum() >= 2:
-            found['object'] = [score(on_object) for score in SCORES.values()]
-        return found
+        labels = patch_labels(sample['part_labels'].cpu().numpy(), grid)
+        counts = count_matrix(ids, labels, num_parts)
+        on_object = self.on_object(counts)
+        return dict(
+            counts=counts.astype(np.int32), all=[score(counts) for score in SCORES.values()],
+            object=[score(on_object) for score in SCORES.values()]
+            if on_object.any(0).sum() >= 2 else None)
 
     def summarise(self, results):
         metrics, total = {}, add_matrices([result['counts'] for result in results])
         labels = np.nonzero(total.any(0))[0]
         if self.background not in labels:
             raise ValueError(
-                f'the background is label {self.background}, but no patch has it; found labels '
-                f'{labels.min()} to {labels.max()}. Give the one that is no part of an object '
+                f'the background is label {self.background}, but no patch has it; got labels '
+                f'{labels.min()} to {labels.max()}. Give the label of what is not an object '
                 '(background=..., --background; in PartImageNet it is 40)')
         for prefix, key, counts in (
                 ('', 'all', total), ('object_', 'object', self.on_object(total))):
@@ -151,42 +148,35 @@ class PartSegmentation(PerImageMetric):
 
 @METRICS.register_module()
 class LandmarkQuality(PerImageMetric):
-    """Parts against landmarks and a bounding box, where there are no label maps (CUB-200-2011).
+    """Parts against landmarks and a bounding box, for data without label maps (CUB-200-2011).
 
-    ridge: penalty of the regression, on standardised features, times the number of images.
-
-    NMI, ARI: between the part under each visible landmark and the landmark's own number, over all
+    NMI, ARI: between the part under each visible landmark and the number of the landmark, over all
         test images together.
-    error: landmarks predicted from the middles of the parts, by a linear regression fitted on the
-        training images (`landmark_errors`); distance to the true one over the square root of the
-        area of the box, mean over all visible landmarks of the test images.
-    constant_error: the same with the training mean of each landmark: what parts have to beat.
-    box_IoU: patches of the parts that are taken for object (`object_patches`) against the patches
-        whose middle is in the box, mean over the test images with such patches (``box_images``).
-    The box that divides the errors is the whole one, also where the view cuts it: how much of a
-    bird is in view should not change the unit. The box of box_IoU is cut by the view.
-    landmarks: visible ones of the test images that were predicted. unseen_landmarks: left out of
-        error and constant_error, because they are visible in no training image.
+    error: landmarks predicted from the centroids of the parts, by a ridge regression on the
+        training images (`landmark_errors`): distance to the true one, divided by the square root of
+        the area of the box, mean over all visible landmarks of the test images.
+    constant_error: the same for the training mean of each landmark, the baseline.
+    box_IoU: patches of the object's parts (`object_patches`) against the patches with their centre
+        in the box, mean over the test images with such patches (``box_images``).
+    The box that divides the errors is the whole box, even where the view cuts it, so the unit does
+    not depend on the view. The box of box_IoU is cut by the view.
+    landmarks: number of predicted ones: visible, of test images. unseen_landmarks: number of those
+        left out of the errors, because no training image shows them.
     """
 
     default_prefix = 'landmarks'
     needs = ('part_ids', 'num_parts', 'landmarks', 'bbox', 'box_size', 'is_train')
-
-    def __init__(self, ridge=1e-3, **kwargs):
-        super().__init__(**kwargs)
-        if not ridge > 0:
-            raise ValueError(f'ridge={ridge}, expected a number above 0: the presence of one part '
-                             'may follow from that of the others, which has no solution without')
-        self.ridge = ridge
+    # Above 0, since the presence of one part may follow from that of the others.
+    ridge = 1e-3
 
     def measure(self, sample):
         ids, num_parts, grid = parts_of(sample)
-        landmarks, box_size = array(sample['landmarks']), array(sample['box_size'])
+        landmarks, box_size = sample['landmarks'].cpu().numpy(), sample['box_size'].cpu().numpy()
         if not (box_size > 0).all():
-            raise ValueError(f"image {int(sample['sample_idx'])}: found a box of width and height "
+            raise ValueError(f"image {int(sample['sample_idx'])}: got a box of width and height "
                              f'{box_size.tolist()}, expected both above 0. Run: python '
                              'tools/check_data.py cub')
-        in_box = patches_in_box(array(sample['bbox']), grid)
+        in_box = patches_in_box(sample['bbox'].cpu().numpy(), grid)
         return dict(
             is_train=bool(sample['is_train']), landmarks=landmarks, box_size=box_size,
             parts=ids[patch_at(landmarks[:, :2], grid)], num_parts=num_parts,
@@ -199,7 +189,7 @@ class LandmarkQuality(PerImageMetric):
         is_train, landmarks = all_of['is_train'], all_of['landmarks']
         if is_train.all() or not is_train.any():
             raise ValueError(
-                f'LandmarkQuality found {is_train.sum()} training images and {(~is_train).sum()} '
+                f'LandmarkQuality got {is_train.sum()} training images and {(~is_train).sum()} '
                 "test images, expected some of both. Use semmae.CUBParts(split='all')")
         boxes = present((r for r in results if not r['is_train']), 'box')
         errors, floors, unseen = landmark_errors(
@@ -221,36 +211,35 @@ class LandmarkQuality(PerImageMetric):
 
 @METRICS.register_module()
 class ForegroundQuality(PerImageMetric):
-    """The ranking of patches by which 8x8 pre-training drops background (Sec. 4.2).
+    """The ranking of patches by which 8x8 pre-training drops the background (Sec. 4.2).
 
-    keep: share of the patches that is kept. background: the label that is no part of an object.
+    background: the label of everything that is not an object.
 
-    Object is, with label maps, what has another label (most pixels of a patch), else the patches
-    whose middle is in the box. Means over the images that have both kinds (``ranked_images`` of
-    ``images``); of a data set with ``is_train`` over the others:
+    With label maps, a patch is object if most of its pixels have another label; else if its centre
+    is in the box. Means over the images with object and background (``ranked_images`` of
+    ``images``), of a data set with ``is_train`` over its test images:
     AUC: of the scores against object or not.
-    kept: share of the object that is among the round(keep * L) highest scores, of equals the one
-        at the lower position. kept_chance: the same for scores that say nothing; kept_best: for
-        perfect ones, below 100 where the object is larger than what is kept.
-    precision: share of the kept patches that is object; precision_chance: of all patches.
+    kept: share of the object among the round(keep * L) highest scores, in a tie the lower position.
+        kept_chance: the same for random scores. kept_best: for perfect scores, below 100 where the
+        object is larger than what is kept.
+    precision: share of the kept patches that is object. precision_chance: of all patches.
     """
 
     default_prefix = 'foreground'
     needs = ('foreground',)
     names = ('AUC', 'kept', 'kept_chance', 'kept_best', 'precision', 'precision_chance')
+    keep = .25  # share of the patches (Sec. 4.2)
 
-    def __init__(self, keep=.25, background=0, **kwargs):
+    def __init__(self, background=0, **kwargs):
         super().__init__(**kwargs)
-        if not 0 < keep <= 1:
-            raise ValueError(f'keep={keep}, expected a share of the patches, above 0, at most 1')
-        self.keep, self.background = keep, background
+        self.background = background
 
     def is_object(self, sample, grid):
         if 'part_labels' in sample:
-            return patch_labels(array(sample['part_labels']), grid) != self.background
+            return patch_labels(sample['part_labels'].cpu().numpy(), grid) != self.background
         if 'bbox' in sample:
-            return patches_in_box(array(sample['bbox']), grid)
-        raise ValueError(f"ForegroundQuality found neither part_labels nor bbox among "
+            return patches_in_box(sample['bbox'].cpu().numpy(), grid)
+        raise ValueError(f"ForegroundQuality got neither part_labels nor bbox among "
                          f"{', '.join(sample)}. {HOW_TO_LOAD}")
 
     def measure(self, sample):
@@ -260,8 +249,8 @@ class ForegroundQuality(PerImageMetric):
         length = len(scores)
         is_object = self.is_object(sample, side_of(length))
         if not scores.isfinite().all():
-            raise ValueError(f"image {int(sample['sample_idx'])}: found foreground scores that are "
-                             'not finite, expected numbers. Look for NaN in the checkpoint')
+            raise ValueError(f"image {int(sample['sample_idx'])}: got NaN or infinite foreground "
+                             'scores, expected finite ones. Look for NaN in the checkpoint')
         keep, size = max(1, round(self.keep * length)), int(is_object.sum())
         if size in (0, length):
             return dict(values=None)

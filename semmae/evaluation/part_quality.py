@@ -1,4 +1,4 @@
-"""How well parts fit the truth, as functions on arrays; `semmae.evaluation.metrics` uses them.
+"""How well parts fit the truth, as functions on arrays, for `semmae.evaluation.metrics`.
 
 L = grid x grid patches, row by row; P parts; K labels or landmarks; S pixels a side; N images.
 counts: (P, K) integers, the number of patches (or landmarks) of each part with each label.
@@ -17,21 +17,22 @@ from sklearn.preprocessing import StandardScaler
 
 
 def side_of(length):
-    """grid, where ``length`` = grid x grid."""
+    """grid, where ``length`` = grid x grid, or ValueError."""
     grid = math.isqrt(length)
     if grid * grid != length:
-        raise ValueError(f'found {length} patches, expected a square grid of them')
+        raise ValueError(f'got {length} patches, expected a square grid of them')
     return grid
 
 
 def patch_labels(labels, grid):
-    """Label of each patch (L,) int64: that of most of its pixels, of equals the lower one.
+    """Label of each patch (L,) int64: that of most of its pixels, in a tie the lower one.
 
-    labels: (S, S) integers >= 0. Pixel (y, x) belongs to patch (y * grid // S, x * grid // S).
+    labels: (S, S) integers >= 0, S >= grid, else ValueError. Pixel (y, x) belongs to patch
+    (y * grid // S, x * grid // S).
     """
     side = labels.shape[0]
     if labels.shape != (side, side) or side < grid:
-        raise ValueError(f'found a label map of shape {labels.shape}, expected (S, S) with at '
+        raise ValueError(f'got a label map of shape {labels.shape}, expected (S, S) with at '
                          f'least the {grid} pixels a side that {grid}x{grid} patches need')
     at = np.arange(side) * grid // side
     num = int(labels.max()) + 1
@@ -40,13 +41,13 @@ def patch_labels(labels, grid):
 
 
 def count_matrix(part_ids, labels, num_parts):
-    """counts (P, highest label + 1) of two vectors of ids, those that never occur included."""
+    """counts (P, highest label + 1) of two vectors of ids, with zeros for those that are absent."""
     num = int(labels.max(initial=0)) + 1
     return np.bincount(part_ids * num + labels, minlength=num_parts * num).reshape(-1, num)
 
 
 def add_matrices(matrices):
-    """Sum of counts (P, K) of different P and K: a label that an image lacks counts 0 there."""
+    """Sum of counts (P, K) of different P and K, each padded with zeros."""
     total = np.zeros(np.max([m.shape for m in matrices], axis=0), np.int64)
     for matrix in matrices:
         total[:matrix.shape[0], :matrix.shape[1]] += matrix
@@ -54,21 +55,21 @@ def add_matrices(matrices):
 
 
 def adjusted_rand(counts):
-    """Adjusted Rand index, as sklearn's ``adjusted_rand_score`` of the patches one by one.
+    """Adjusted Rand index, equal to sklearn's ``adjusted_rand_score`` of the single patches.
 
-    In exact integers: the products of pairs of millions of patches do not fit into 64 bits.
+    In Python's integers: the products of pairs of millions of patches exceed 64 bits.
     """
     both, parts, labels, every = (
         int((n * (n - 1) // 2).sum()) for n in map(np.int64, (
             counts, counts.sum(1), counts.sum(0), counts.sum())))
-    if both == parts == labels:                  # the same partition; one part and one label too
+    if both == parts == labels:  # the same partition, or one part and one label
         return 1.
     chance = parts * labels
     return 2 * (both * every - chance) / ((parts + labels) * every - 2 * chance)
 
 
 def normalized_mutual_info(counts):
-    """Mutual information over the mean of the two entropies, as sklearn's of that name."""
+    """Mutual information over the mean of the two entropies, equal to sklearn's."""
     counts = counts[counts.any(1)][:, counts.any(0)]
     if counts.shape == (1, 1):
         return 1.
@@ -77,10 +78,10 @@ def normalized_mutual_info(counts):
 
 
 def matched_iou(counts):
-    """IoU of each label with the part given to it, mean over the labels that occur.
+    """IoU of each label with its part, mean over the labels that occur.
 
-    Parts are given to labels one to one, such that the sum is largest (Hungarian method); a label
-    that gets none counts 0.
+    Parts are assigned to labels one to one with the largest sum (Hungarian method). A label without
+    a part counts 0.
     """
     counts = counts[:, counts.any(0)]
     union = counts.sum(1, keepdims=True) + counts.sum(0) - counts
@@ -89,7 +90,7 @@ def matched_iou(counts):
 
 
 def centres(grid):
-    """x, y of the middle of each patch, (L, 2)."""
+    """x, y of the centre of each patch, (L, 2)."""
     y, x = (np.mgrid[:grid, :grid] + .5) / grid
     return np.stack([x.ravel(), y.ravel()], 1)
 
@@ -101,14 +102,14 @@ def patch_at(points, grid):
 
 
 def patches_in_box(box, grid):
-    """bool (L,), True where the middle of a patch lies in the box (4,) x, y, width, height."""
+    """bool (L,), True where the centre of a patch is in the box (4,) x, y, width, height."""
     low, size = np.split(np.asarray(box, np.float64), 2)
     at = centres(grid)
     return ((at >= low) & (at < low + size)).all(1)
 
 
 def centroids(part_ids, num_parts, grid):
-    """x, y of the middle of each part (P, 2); nan for a part that has no patch."""
+    """x, y of the centroid of each part (P, 2); NaN for a part without a patch."""
     is_part = part_ids == np.arange(num_parts)[:, None]
     size = is_part.sum(1, keepdims=True).astype(float)
     size[size == 0] = np.nan
@@ -116,13 +117,13 @@ def centroids(part_ids, num_parts, grid):
 
 
 def object_patches(part_ids, num_parts, grid):
-    """bool (L,), True where the part of a patch is taken for object (ours; it needs no label).
+    """bool (L,), True where the part of a patch is classified as object (ours; without labels).
 
-    A part is background in an image if its share of the patches along the border is larger than
-    its share of the patches inside.
+    A part is background in an image if its share of the patches at the border is larger than its
+    share of the patches inside. Raises ValueError for a grid below 3.
     """
     if grid < 3:
-        raise ValueError(f'found {grid}x{grid} patches, expected 3x3 or more: fewer have no inside')
+        raise ValueError(f'got {grid}x{grid} patches, expected 3x3 or more: fewer have no inside')
     is_border = np.ones((grid, grid), bool)
     is_border[1:-1, 1:-1] = False
     is_border = is_border.ravel()
@@ -132,27 +133,27 @@ def object_patches(part_ids, num_parts, grid):
 
 
 def iou(a, b):
-    """Intersection over union of two bool vectors, of which one at least has a True."""
+    """Intersection over union of two bool vectors, not both all False."""
     return float((a & b).sum() / (a | b).sum())
 
 
 def landmark_errors(part_centroids, landmarks, box_size, is_train, ridge):
-    """Distances at the visible test landmarks: with parts, without them, and how many have none.
+    """(errors (M,), baseline errors (M,), number left out) of the visible test landmarks.
 
-    part_centroids: (N, P, 2), nan where absent. landmarks: (N, K, 3) x, y, visible.
+    part_centroids: (N, P, 2), NaN where absent. landmarks: (N, K, 3) x, y, visible.
     box_size: (N, 2). is_train: (N,) bool. ridge: penalty on standardised features, per image.
-    For each landmark a ridge regression from all centroids and 0/1 presences of the parts, fitted
-    on the training images in which it is visible; an absent part is at its mean over all training
-    images. Distances are divided by the square root of the area of the box. "Without" predicts the
-    mean position of the landmark, which any parts have to beat. A landmark that is visible in no
-    training image has no prediction: its visible test positions are counted instead.
-    Returns (errors (M,), errors without parts (M,), number of positions that were left out).
+    Each landmark is predicted by a ridge regression from all centroids and 0/1 presences of the
+    parts, fitted on the training images that show it. An absent part is at its mean over all
+    training images. The baseline predicts the training mean of the landmark. Distances are divided
+    by the square root of the area of the box. Landmarks that no training image shows are left out.
     """
     flat = part_centroids.reshape(len(part_centroids), -1)
     absent_at = SimpleImputer(keep_empty_features=True).fit(flat[is_train])
     features = np.hstack([absent_at.transform(flat), ~np.isnan(part_centroids[..., 0])])
     scale = np.sqrt(box_size.prod(1, keepdims=True))
-    errors, floors, unseen = [], [], 0
+    errors: list[np.ndarray] = []
+    floors: list[np.ndarray] = []
+    unseen = 0
     for points in np.moveaxis(landmarks.astype(np.float64), 1, 0):
         visible = points[:, 2] > 0
         fit, test = visible & is_train, visible & ~is_train

@@ -1,4 +1,4 @@
-"""mIoU from which no pixel vanishes."""
+"""mIoU that does not drop pixels."""
 import numpy as np
 import torch
 from mmengine.logging import print_log
@@ -9,11 +9,11 @@ from ..registry import METRICS
 
 @METRICS.register_module()
 class IoUMetric(MMSegIoUMetric):
-    """mmseg's IoUMetric with the same values, where labels that are no class are an error.
+    """mmseg's IoUMetric with the same values, and an error for labels that are not a class.
 
-    mmseg drops a pixel whose label or prediction is no class. Here it is a ValueError that names
-    the file; pixels of ``ignore_index`` are counted (``ignored_pixels``), as are the classes
-    without a labelled pixel (``absent_classes``), whose names are logged.
+    mmseg drops pixels with a label or prediction that is not a class. Here they raise a ValueError
+    with the file. Pixels of ``ignore_index`` are counted (``ignored_pixels``), and so are classes
+    without a labelled pixel (``absent_classes``); their names are logged.
     """
 
     def process(self, data_batch, data_samples):
@@ -26,7 +26,7 @@ class IoUMetric(MMSegIoUMetric):
             found = sample['pred_sem_seg']['data'].to(label.device)
             if label.shape[-2:] != found.shape[-2:]:
                 raise ValueError(
-                    f'{name_of(sample)}: found labels of {tuple(label.shape[-2:])} and a '
+                    f'{name_of(sample)}: got labels of {tuple(label.shape[-2:])} and a '
                     f'prediction of {tuple(found.shape[-2:])} pixels, expected the same')
             ignored = label == self.ignore_index
             for what, values in (('label', label), ('prediction', found)):
@@ -48,16 +48,17 @@ class IoUMetric(MMSegIoUMetric):
 
 
 def name_of(sample):
+    """The file of a sample, for messages."""
     return sample.get('seg_map_path') or sample.get('img_path') or 'a sample without a path'
 
 
 def require_classes(values, num_classes, what, path, ignore_index=None):
-    """ValueError naming the file where a value is neither a class nor ``ignore_index``."""
+    """Raise ValueError with the file if a value is neither a class nor ``ignore_index``."""
     wrong = (values < 0) | (values >= num_classes)
     if ignore_index is not None:
         wrong &= values != ignore_index
     if wrong.any():
         value = torch.as_tensor(values)[wrong].reshape(-1)[0].item()
         allowed = '' if ignore_index is None else f', or {ignore_index} for none'
-        raise ValueError(f'{path}: found {what} {value}, expected 0 to {num_classes - 1}{allowed}. '
-                         'Mend the labels, or give the right classes and num_classes')
+        raise ValueError(f'{path}: got {what} {value}, expected 0 to {num_classes - 1}{allowed}. '
+                         'Fix the labels, or set the right classes and num_classes')

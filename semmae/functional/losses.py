@@ -13,9 +13,10 @@ def reconstruction_loss(image: torch.Tensor, reconstruction: torch.Tensor,
                         over_colours: str = 'mean') -> torch.Tensor:
     """Mean squared error of two images (B, C, H, W), mean over pixels and images, 0-d (Eq. 5).
 
-    over_colours: the paper divides the sum over pixels by H * W and does not say how the squared
-        difference of two colours becomes a number. 'mean' (ours): the mean of the C differences.
-        'sum': their sum, C times as much, so that lambda of Eq. 7 weighs 1 / C.
+    over_colours: Eq. 5 divides the sum over pixels by H * W. It does not say how the squared
+        difference of two colours becomes a number. 'mean' (ours): the mean of the C squared
+        differences. 'sum': their sum, C times as large, so lambda of Eq. 7 has 1 / C of its weight.
+    Raises ValueError for images of different shapes and another ``over_colours``.
     """
     _check_same_shape(image, reconstruction, 'image', 'reconstruction')
     if over_colours not in ('mean', 'sum'):
@@ -25,10 +26,11 @@ def reconstruction_loss(image: torch.Tensor, reconstruction: torch.Tensor,
 
 
 def diversity_loss(maps: torch.Tensor) -> torch.Tensor:
-    """How alike the part maps (B, P, L) of an image are, 0-d in [0, (P - 1) / P] (Eq. 6).
+    """How similar the part maps (B, P, L) of an image are, 0-d in [0, (P - 1) / P] (Eq. 6).
 
-    Squared cosines of all pairs of different maps, over P**2 as printed, mean over images. The
-    paper's terms with i = j are (1 - 1)**2: identically 0, with no gradient, and left out here.
+    Sum of the squared cosines of all pairs of different maps, divided by P**2 as printed, mean over
+    images. The terms with i = j of Eq. 6 are (1 - 1)**2 = 0 and have no gradient: left out.
+    Raises ValueError for maps that are not (B, P, L).
     """
     return off_diagonal_cosines(maps).square().sum((1, 2)).mean() / maps.shape[1] ** 2
 
@@ -37,18 +39,18 @@ def part_loss(image: torch.Tensor, reconstruction: torch.Tensor, maps: torch.Ten
               weight: float = 0.03, over_colours: str = 'mean') -> torch.Tensor:
     """Eq. 5 plus ``weight`` times Eq. 6, 0-d (Eq. 7). weight: the paper's lambda (Sec. 4.1).
 
-    maps: (B, P, L) as they come out of Eq. 2, before the blur, where Eq. 6 names them M.
-    over_colours: see `reconstruction_loss`.
+    image, reconstruction: (B, C, H, W). maps: (B, P, L) of Eq. 2 before the blur, M in Eq. 6.
+    over_colours, errors: see `reconstruction_loss`.
     """
     return (reconstruction_loss(image, reconstruction, over_colours)
             + weight * diversity_loss(maps))
 
 
 def masked_patch_loss(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean squared error over the masked patches (B, M, D) only, 0-d (as MAE).
+    """Mean squared error over the masked patches (B, M, D), 0-d (MAE).
 
-    MAE divides the summed loss of all masked patches by their number; every image has M of them
-    here, so that is the plain mean.
+    MAE divides the sum over all masked patches by their number. Every image has M of them here, so
+    this is the mean. Raises ValueError for different shapes and for M = 0.
     """
     _check_same_shape(pred, target, 'pred', 'target')
     if not pred.numel():
@@ -57,7 +59,7 @@ def masked_patch_loss(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return F.mse_loss(pred.float(), target.float())
 
 
-def _check_same_shape(a, b, name_a, name_b):
+def _check_same_shape(a: torch.Tensor, b: torch.Tensor, name_a: str, name_b: str) -> None:
     # Broadcasting would turn a wrong shape into a wrong number.
     if a.shape != b.shape:
         raise ValueError(f'{name_a} has shape {tuple(a.shape)} and {name_b} {tuple(b.shape)}, '

@@ -1,23 +1,28 @@
-"""Masks: Algorithm 1, and the ones it is compared with.
+"""Masks: Algorithm 1, and the masks that it is compared with.
 
 B images, L patches, P parts (the paper's N), V visible, M masked, K rectangles, H W patch grid.
-A mask is True where a patch is removed. Every row has `num_masked` (L, mask_ratio) of them.
+A mask is True where a patch is removed. Every row masks `num_masked` (L, mask_ratio) patches.
 
-Randomness is a ``generator``, or ``noise``: uniform numbers in [0, 1) drawn elsewhere, one row an
-image, so that a mask can be replayed. Neither: drawn on the device of the tensors. Small noise is
-kept, as in MAE. Nothing here waits for the device (one case in `split_ids` says so).
+Randomness is an argument: a ``generator``, or ``noise``, uniform numbers in [0, 1) that the caller
+drew, one row for each image. With neither, numbers are drawn on the device of the tensors. Patches
+of small noise are kept, as in MAE. No function reads a tensor on the host, except `split_ids`
+without ``num_keep``. All raise ValueError for shapes and values other than the documented ones.
 """
 import math
 
 import torch
 
 ONE_PATCH = 2 ** 24  # fixed point of `round_to_budget`: a power of two, so float32 scales exactly
+# Of `attention_mask`. Shares of the patches, the most attended first.
+HINT_CANDIDATES = 0.1  # from which hints are drawn (AttMask's default)
+SHOWN_HINTS = 0.5  # share of these that is shown (ours; AttMask draws the number)
+NOT_MASKED = 0.125  # what 'nonessential' never masks (ours; MST: below a threshold, at random)
 
 
 def num_masked(length: int, mask_ratio: float) -> int:
-    """How many of ``length`` patches are masked: MAE's formula, float truncation included.
+    """How many of ``length`` patches are masked: MAE's formula, with its float truncation.
 
-    10 patches at 0.9 keep none, since 10 * (1 - 0.9) is 0.9999999999999998.
+    10 patches at 0.9 keep none, because 10 * (1 - 0.9) is 0.9999999999999998.
     """
     if not 0 <= mask_ratio < 1:
         raise ValueError(f'mask_ratio is {mask_ratio}, expected 0 <= mask_ratio < 1')
@@ -25,10 +30,11 @@ def num_masked(length: int, mask_ratio: float) -> int:
 
 
 def alpha_at(progress: float, gamma: float = 2.0, start: float = 0.0, end: float = 1.0) -> float:
-    """The interpolation weight of Algorithm 1, line 7.
+    """The interpolation weight alpha (Algorithm 1, line 7): from start to end as progress**gamma.
 
-    progress: share of the pre-training that is done, in [0, 1]: epoch / total_epoches in the
-    paper. The official code uses (epoch + 1) / 800. start 1, end 0 is the reverse of Table 3.
+    progress: share of the pre-training that is done, in [0, 1]: epoch / total_epoches in the paper,
+        (epoch + 1) / 800 in the official code.
+    start, end: 0 and 1 in the paper; 1 and 0 for "from parts to patches" in Table 3.
     """
     for name, value in dict(progress=progress, start=start, end=end).items():
         if not 0 <= value <= 1:
@@ -45,17 +51,17 @@ def patches_to_mask_per_part(part_sizes: torch.Tensor, mask_ratio: float, alpha:
 
     part_sizes: (B, P) patches in each part; each row sums to L.
     alpha: 0 masks ``mask_ratio`` of every part, 1 masks whole parts.
-    part_order: (B, P) a permutation per image, drawn by the caller; at alpha 1 the parts named
-        first are masked first.
-    Returns (B, P) floats; each row sums to ``mask_ratio * L``. Rounding is left to
-    `round_to_budget`, because the paper does not say how to round.
+    part_order: (B, P) a permutation for each image; at alpha 1 the first parts are masked first.
+    Returns (B, P) floats; each row sums to ``mask_ratio * L``. The paper does not say how to round;
+    `round_to_budget` does that.
     """
     sizes = part_sizes if part_sizes.is_floating_point() else part_sizes.float()
     return _interpolated(sizes, mask_ratio * sizes.sum(1, keepdim=True), alpha, part_order)
 
 
-def _interpolated(sizes, total, alpha, part_order):
-    """Algorithm 1 for ``total`` (number or (B, 1)) = mask_ratio * L patches to mask."""
+def _interpolated(sizes: torch.Tensor, total: float | torch.Tensor, alpha: float,
+                  part_order: torch.Tensor) -> torch.Tensor:
+    """Algorithm 1 for ``total`` = mask_ratio * L patches to mask, a number or (B, 1)."""
     if sizes.ndim != 2 or part_order.shape != sizes.shape:
         raise ValueError(f'part_sizes have shape {tuple(sizes.shape)} and part_order '
                          f'{tuple(part_order.shape)}, expected (B, P) twice')
@@ -67,13 +73,13 @@ def _interpolated(sizes, total, alpha, part_order):
     return (1 - alpha) * num_mask1 + alpha * num_mask2                 # line 8
 
 
-def _fill(amount, room):
-    """(B, P): ``amount`` poured into the parts from left to right, each up to its ``room``."""
+def _fill(amount: float | torch.Tensor, room: torch.Tensor) -> torch.Tensor:
+    """(B, P): ``amount`` distributed from left to right, to each part up to its ``room``."""
     marks = amount - _sum_before(room)                                 # line 3
     return marks.clamp(min=0).minimum(room)                            # lines 4-5
 
 
-def _sum_before(x):
+def _sum_before(x: torch.Tensor) -> torch.Tensor:
     """(B, P): sum of the entries to the left (cumsum of floats is not deterministic on CUDA)."""
     if not x.is_floating_point():
         return x.cumsum(1) - x
@@ -87,25 +93,24 @@ def round_to_budget(counts: torch.Tensor, part_sizes: torch.Tensor, budget: int,
 
     counts: (B, P) floats, 0 <= count <= size. part_sizes: (B, P), rows sum to at least ``budget``.
     noise: (B, P).
-    Systematic random rounding (ours; the official code rounds, then repairs the total with an
-    unstable sort): the counts are laid end to end in random order, and a comb of spacing 1 with one
-    random offset is put on them; a part masks as many patches as teeth hit it. So n is the count
-    rounded down or up, and its mean is the count: a one-patch part is masked with its share and not
-    always. Where a row does not sum to ``budget`` (mask_ratio * L need not be whole), what is
-    missing goes to the first parts of the random order that have room, what is too much is taken
-    from the first.
+    Systematic random rounding (ours). The counts are intervals, joined in random order. A part
+    masks as many patches as whole numbers, shifted by one random offset, lie in its interval. So n
+    is the count rounded up or down, and its mean is the count: a part of one patch is masked with
+    its share and not always. Where a row does not sum to ``budget`` (mask_ratio * L need not be
+    whole), the first parts of the random order get the missing patches or lose the extra ones.
+    The official code rounds each count, then corrects the total with an unstable sort.
     """
     if counts.ndim != 2 or counts.shape != part_sizes.shape:
         raise ValueError(f'counts have shape {tuple(counts.shape)} and part_sizes '
                          f'{tuple(part_sizes.shape)}, expected (B, P) twice')
-    noise = _noise_or_draw(*counts.shape, counts.device, generator, noise)
+    batch, parts = counts.shape
+    noise = _noise_or_draw(batch, parts, counts.device, generator, noise)
     order = noise.argsort(dim=1, stable=True)
     # The offset is the fractional part of the sum of the noise. A sum of independent uniform
-    # numbers is uniform modulo 1; and it is the same for every arrangement of these numbers, all
-    # equally likely, so the offset is independent of the order (not of the values, unused here).
-    # In integers it is exactly uniform, and the same on every device.
+    # numbers is uniform modulo 1, and it is the same for every order of these numbers, so the
+    # offset is independent of the order. In integers it is exact and the same on every device.
     offset = (noise.float() * ONE_PATCH).long().sum(1, keepdim=True) % ONE_PATCH
-    # Integers from here on: a sum of floats could miss the budget, or a bound, by one patch.
+    # Integers from here on: a sum of floats could miss the budget or a bound by one patch.
     room = part_sizes.gather(1, order).long() * ONE_PATCH
     length = counts.gather(1, order).to(torch.promote_types(counts.dtype, torch.float32))
     length = (length * ONE_PATCH).round().long().clamp(min=0).minimum(room)
@@ -121,12 +126,12 @@ def part_guided_mask(part_ids: torch.Tensor, num_parts: int, mask_ratio: float, 
                      noise: torch.Tensor | None = None) -> torch.Tensor:
     """Mask (B, L) guided by parts (Sec. 3.2, Algorithm 1).
 
-    part_ids: (B, L) int64 in [0, num_parts); not checked, since that would wait for the device.
-    alpha: 0 masks ``mask_ratio`` of every part, 1 whole parts (at most one is cut).
+    part_ids: (B, L) int64 in [0, num_parts); the range is not checked, to avoid a wait for the
+        device. alpha: 0 masks ``mask_ratio`` of every part, 1 whole parts (at most one is cut).
     noise: (B, L + P). The first L rank the patches inside their part; the last P give the order of
         the parts and the rounding.
-    With one part this is `random_mask`. Ours: Algorithm 1 runs on the whole number of patches to
-    mask, which is mask_ratio * L of the paper wherever that is whole (147 of 196, 588 of 784).
+    With one part this is `random_mask`. Ours: Algorithm 1 gets `num_masked` patches to mask. This
+    is mask_ratio * L of the paper where that is whole (147 of 196, 588 of 784).
     """
     if part_ids.ndim != 2:
         raise ValueError(f'part_ids have shape {tuple(part_ids.shape)}, expected (B, L)')
@@ -136,11 +141,11 @@ def part_guided_mask(part_ids: torch.Tensor, num_parts: int, mask_ratio: float, 
     patch_noise, part_noise = noise[:, :length], noise[:, length:]
     sizes = part_ids.new_zeros(batch, num_parts).scatter_add(1, part_ids, torch.ones_like(part_ids))
     order = part_noise.argsort(dim=1, stable=True)
-    # The same numbers serve the rounding, which stays unbiased given the order: see there.
+    # The rounding uses the same numbers: it is unbiased for any given order.
     counts = _interpolated(sizes.float(), budget, alpha, order)
     num_mask = round_to_budget(counts, sizes, budget, noise=part_noise)
-    # One sort by part, then by noise: each part is a run, its small noise first. In integers, which
-    # sort faster; 24 bits hold every float32 that torch.rand draws.
+    # One sort by part, then by noise. Integers sort faster; 24 bits hold every float32 of
+    # torch.rand.
     small = (patch_noise.float() * ONE_PATCH).long().clamp(0, ONE_PATCH - 1)
     order = (part_ids * ONE_PATCH + small).argsort(dim=1, stable=True)
     first_masked = _sum_before(sizes) + sizes - num_mask
@@ -155,7 +160,7 @@ def random_mask(batch: int, length: int, mask_ratio: float,
                 noise: torch.Tensor | None = None) -> torch.Tensor:
     """Mask (B, L), every patch equally likely (MAE): the largest noise is masked.
 
-    noise: (B, L) or wider, of which the first L columns count; the mask is on its device.
+    noise: (B, L) or wider; the first L columns are used. The mask is on its device.
     """
     masked = num_masked(length, mask_ratio)
     noise = _noise_or_draw(batch, length, device, generator, noise, or_wider=True)
@@ -169,13 +174,13 @@ def blockwise_mask(batch: int, grid: int | tuple[int, int], mask_ratio: float,
                    ids: torch.Tensor | None = None) -> torch.Tensor:
     """Mask (B, L = H * W) made of rectangles (BEiT, SiT), of exact size.
 
-    Rectangles as in BEiT: area from 16/196 of the grid up to what is still to be masked, aspect
-    0.3 to 1 / 0.3, anywhere inside the grid. Ours: each one grows from its centre, and patches are
-    masked in the order in which they are reached. So the last rectangle is cut all around rather
-    than from one side, and if K rectangles do not suffice, the K-th grows on past its edges.
-    K = min(32, L // 4). noise: (B, 4 * K) or wider, so L columns suffice from L = 4 on.
-    ids: (B, L) positions of the L patches that can be masked, where these are not the whole grid;
-    rectangles lie anywhere on the grid, and only what they hold of these patches counts.
+    Rectangles as in BEiT: area from 16/196 of the grid to what is still to be masked, aspect 0.3 to
+    1 / 0.3, anywhere inside the grid. Ours: each grows from its centre, and patches are masked in
+    the order in which they are reached. So the last rectangle is cut on all sides and not on one,
+    and if K = min(32, L // 4) rectangles do not suffice, the last grows past its edges.
+    noise: (B, 4 * K) or wider; L columns suffice for L >= 4.
+    ids: (B, L) grid positions of the patches that can be masked, where these are not the whole
+        grid. Rectangles lie anywhere on the grid; only these patches count.
     """
     h, w = (grid, grid) if isinstance(grid, int) else grid
     length = h * w if ids is None else ids.shape[1]
@@ -186,8 +191,8 @@ def blockwise_mask(batch: int, grid: int | tuple[int, int], mask_ratio: float,
     smallest = 16 / 196 * h * w
     reached = noise.new_full((batch, h, w), torch.inf)
 
-    def patches():
-        """(B, L): when the patches that can be masked were reached."""
+    def patches() -> torch.Tensor:
+        """(B, L): when each patch that can be masked was reached."""
         return reached.flatten(1) if ids is None else reached.flatten(1).gather(1, ids)
 
     for k in range(num_rectangles):
@@ -196,7 +201,7 @@ def blockwise_mask(batch: int, grid: int | tuple[int, int], mask_ratio: float,
         area = smallest + u[:, 0] * (left - smallest).clamp(min=0)
         aspect = torch.exp((2 * u[:, 1] - 1) * math.log(1 / 0.3))
         rows, columns = (area * aspect).sqrt().clamp(1, h), (area / aspect).sqrt().clamp(1, w)
-        # The last term keeps mirrored patches from being reached at the same time.
+        # The last term: mirrored patches must not be reached at the same time.
         centre_y = rows / 2 + u[:, 2] * (h - rows) + (u[:, 2] - 0.5) * 1e-3
         centre_x = columns / 2 + u[:, 3] * (w - columns) + (u[:, 3] - 0.5) * 1e-3
         away = torch.maximum(((y - centre_y).abs() / (rows / 2))[:, :, None],
@@ -207,53 +212,44 @@ def blockwise_mask(batch: int, grid: int | tuple[int, int], mask_ratio: float,
 
 
 def attention_mask(scores: torch.Tensor, mask_ratio: float, mode: str = 'high',
-                   generator: torch.Generator | None = None, noise: torch.Tensor | None = None,
-                   show_max: float = 0.1, show_share: float = 0.5,
-                   spared: float = 0.125) -> torch.Tensor:
-    """Mask (B, L) by attention scores (B, L); equal scores are masked from the lower position on.
+                   generator: torch.Generator | None = None,
+                   noise: torch.Tensor | None = None) -> torch.Tensor:
+    """Mask (B, L) by attention scores (B, L); of equal scores the lower position is masked first.
 
     mode: 'high' masks the most attended patches (AttMask-High), 'low' the least attended
-        (AttMask-Low), 'hint' the most attended but for a few random ones (AttMask-Hint),
-        'nonessential' random ones, but none of the most attended (MST).
-    show_max: share of the patches, most attended first, from which hints are drawn (AttMask's
-        default). show_share: share of these that is shown (ours; AttMask draws how many).
-        In place of the hints the next most attended patches are masked (ours, for an exact size),
-        so there are at most V hints.
-    spared: share of the patches, most attended first, that 'nonessential' leaves alone (ours; MST
-        masks below a threshold, with a probability), at most 1 - mask_ratio.
+        (AttMask-Low). 'hint' masks the most attended except random hints (AttMask-Hint); the next
+        most attended are masked instead (ours, for an exact size), so there are at most V hints.
+        'nonessential' masks random patches, but none of the most attended eighth (MST).
     noise: (B, L) or wider; 'high' and 'low' do not use it.
     """
     if scores.ndim != 2:
         raise ValueError(f'scores have shape {tuple(scores.shape)}, expected (B, L)')
     if mode not in ('high', 'low', 'hint', 'nonessential'):
         raise ValueError(f"mode is {mode!r}, expected 'high', 'low', 'hint' or 'nonessential'")
-    if not (0 <= show_max <= 1 and 0 <= show_share <= 1):
-        raise ValueError(f'show_max is {show_max} and show_share {show_share}, expected [0, 1]')
     batch, length = scores.shape
-    masked = num_masked(length, mask_ratio)
-    if mode == 'nonessential':
-        if not 0 <= round(spared * length) <= length - masked:
-            raise ValueError(f'spared is {spared}, expected 0 to 1 - mask_ratio = '
-                             f'{1 - mask_ratio:g}')
-        noise = _noise_or_draw(batch, length, scores.device, generator, noise, or_wider=True)
-        is_spared = _rank(-scores.float()) < round(spared * length)
-        return _rank(noise.masked_fill(is_spared, -torch.inf)) >= length - masked
+    visible = length - num_masked(length, mask_ratio)
     rank = _rank(scores if mode == 'low' else -scores.float())
-    if mode == 'hint':
-        noise = _noise_or_draw(batch, length, scores.device, generator, noise, or_wider=True)
-        candidates = round(show_max * length)
-        num_hints = min(round(show_share * candidates), length - masked)
-        is_hint = _rank(noise.masked_fill(rank >= candidates, torch.inf)) < num_hints
-        rank = _rank(rank + length * is_hint)
-    return rank < masked
+    if mode in ('high', 'low'):
+        return rank < length - visible
+    noise = _noise_or_draw(batch, length, scores.device, generator, noise, or_wider=True)
+    if mode == 'nonessential':
+        spared = round(NOT_MASKED * length)
+        if spared > visible:
+            raise ValueError(f"mask_ratio is {mask_ratio}, expected at most {1 - NOT_MASKED} for "
+                             f"mode 'nonessential', which never masks {NOT_MASKED} of the patches")
+        return _rank(noise.masked_fill(rank < spared, -torch.inf)) >= visible
+    candidates = round(HINT_CANDIDATES * length)
+    num_hints = min(round(SHOWN_HINTS * candidates), visible)
+    is_hint = _rank(noise.masked_fill(rank >= candidates, torch.inf)) < num_hints
+    return _rank(rank + length * is_hint) < length - visible
 
 
 def split_ids(mask: torch.Tensor,
               num_keep: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Positions (ids_keep (B, V), ids_mask (B, M)) of the patches that stay and that are masked.
 
-    Both ascending. num_keep: V. Give it inside a training step: without it the rows of the mask
-    are counted, and found to agree, which waits for the device.
+    Both ascending. num_keep: V. None: counted and checked, which waits for the device, so give it
+    inside a training step.
     """
     if mask.ndim != 2:
         raise ValueError(f'mask has shape {tuple(mask.shape)}, expected (B, L)')
@@ -263,20 +259,22 @@ def split_ids(mask: torch.Tensor,
         if num_keep != most:
             raise ValueError(f'rows of the mask keep {num_keep} to {most} patches, expected one '
                              'number for all')
-    # Not all devices sort booleans.
+    # Some devices cannot sort booleans.
     ids = mask.to(torch.uint8).argsort(dim=1, stable=True)
     return ids[:, :num_keep], ids[:, num_keep:]
 
 
-def _rank(x):
+def _rank(x: torch.Tensor) -> torch.Tensor:
     """(B, L) place of every entry in its row in ascending order, the left one first in a tie."""
     order = x.argsort(dim=1, stable=True)
     places = torch.arange(x.shape[1], device=x.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, places)
 
 
-def _noise_or_draw(batch, columns, device, generator, noise, or_wider=False):
-    """``columns`` uniform numbers an image: ``noise`` checked, or new ones."""
+def _noise_or_draw(batch: int, columns: int, device: torch.device | str | None,
+                   generator: torch.Generator | None, noise: torch.Tensor | None,
+                   or_wider: bool = False) -> torch.Tensor:
+    """(batch, columns) uniform numbers: checked columns of ``noise``, or new ones."""
     if noise is None:
         source = device if generator is None else generator.device
         return torch.rand(batch, columns, generator=generator, device=source).to(device or source)

@@ -1,10 +1,9 @@
 """One ViT for pre-training, mmpretrain and mmseg.
 
 B images, L patches, V visible (kept) patches, D channels.
-Its tensors carry mmpretrain's ``VisionTransformer`` names, so every checkpoint of ours is one of
-theirs. What it adds: it embeds only the patches that are asked for, it loads weights strictly, and
-it can carry a relative position bias, BEiT's or the zero-initialised one of MAE's segmentation
-protocol.
+Its tensors have the names of mmpretrain's ``VisionTransformer``, so mmpretrain loads every
+checkpoint of ours. It adds three things: it embeds only chosen patches, it loads weights strictly,
+and it can have a relative position bias (BEiT; zero-initialised in MAE's segmentation protocol).
 """
 import torch
 import torch.nn.functional as F
@@ -19,23 +18,23 @@ from .layers import Attention, Layer
 
 @MODELS.register_module()
 class ViT(VisionTransformer):
-    """ViT with kept positions. Arguments beyond mmpretrain's:
+    """mmpretrain's ViT that can embed some patches only. Arguments beyond mmpretrain's:
 
     is_pos_embed_fixed: the sine-cosine position embedding is not trained (MAE pre-training).
     rel_pos_bias: each layer adds a learned bias by relative position (BEiT; MAE's ADE20K
-        protocol), initialised with zeros, so that it starts as the pre-trained network. The input
-        size is then fixed to ``img_size``. BEiT's own network is this with mmpretrain's
-        ``layer_scale_init_value`` above 0 and ``is_pos_embed_fixed``: its position embedding is
-        loaded as zeros.
-    is_frozen: linear probing; parameters are not trained.
-    interpolate_offset: how the position embedding follows images of another size than
-        ``img_size``, and a checkpoint of another grid. 0: to the new size, as MAE and mmpretrain
-        do. 0.1: as DINO and iBOT do; their features at other sizes need it
-        (`checkpoints.load.resize_position_embedding`).
+        protocol). It starts at zero, so the network starts as the pre-trained one. The input size
+        is then fixed to ``img_size``. BEiT's own network also has mmpretrain's
+        ``layer_scale_init_value`` above 0 and ``is_pos_embed_fixed`` with positions of zero.
+    is_frozen: no parameter is trained (linear probing).
+    interpolate_offset: in patches, for images of another size than ``img_size`` and checkpoints of
+        another grid (`checkpoints.load.resize_position_embedding`). 0: as MAE and mmpretrain. 0.1:
+        as DINO and iBOT, whose features at other sizes need it.
     init_cfg: ``dict(type='Pretrained', checkpoint=FILE)`` loads FILE strictly
-        (`checkpoints.load.load_backbone`) or raises; the report is kept in ``load_report``.
+        (`checkpoints.load.load_backbone`) or raises; the report is in ``load_report``.
         ``checkpoint_key`` in it chooses among the state dicts of FILE.
     pretrained: FILE, as mmseg's configs name it (``model.pretrained``); the same as ``init_cfg``.
+
+    Raises ValueError for options that exclude each other, or that MAE's ViT does not have.
     """
 
     def __init__(self, *args, is_pos_embed_fixed=False, rel_pos_bias=False, is_frozen=False,
@@ -48,45 +47,49 @@ class ViT(VisionTransformer):
                              'of a patch, 0.1 for DINO and iBOT')
         self.interpolate_offset = interpolate_offset
         if not self.with_cls_token or not isinstance(self.pre_norm, nn.Identity):
-            raise ValueError('semmae.ViT has a class token and no pre_norm, as MAE; found '
+            raise ValueError('semmae.ViT has a class token and no pre_norm, as MAE; got '
                              f'with_cls_token={self.with_cls_token}, pre_norm={self.pre_norm}')
         self.patch_size = self.patch_embed.projection.kernel_size[0]
         self.pos_embed.requires_grad = not is_pos_embed_fixed
         self.load_report, self.has_relative_positions = None, rel_pos_bias
-        for layer in self.layers:
-            Layer.of(layer)
+        for i, layer in enumerate(self.layers):
+            self.layers[i] = Layer(layer)
             if rel_pos_bias:
-                layer.attn = RelPosAttention.like(layer.attn, self.patch_resolution)
+                self.layers[i].attn = RelPosAttention(layer.attn, self.patch_resolution)
         if is_frozen:
             self.requires_grad_(False)
 
     def init_weights(self):
-        """MAE's initialisation, then the checkpoint of ``init_cfg``, if there is one."""
+        """MAE's initialisation, then the checkpoint of ``init_cfg``, if there is one.
+
+        Raises ValueError for another ``init_cfg``, and what `load_backbone` raises.
+        """
         mae_init(self)
         nn.init.normal_(self.cls_token, std=.02)
-        self.pos_embed.data.copy_(sincos_position_embedding(
-            self.embed_dims, self.patch_resolution, cls_token=True))
+        self.pos_embed.data.copy_(
+            sincos_position_embedding(self.embed_dims, self.patch_resolution))
         w = self.patch_embed.projection.weight.data
         nn.init.xavier_uniform_(w.view(w.shape[0], -1))
         if self.init_cfg:
             if self.init_cfg.get('type') != 'Pretrained' or not self.init_cfg.get('checkpoint'):
                 raise ValueError(
-                    f"init_cfg of the ViT: found {self.init_cfg}, expected dict(type='Pretrained', "
+                    f"init_cfg of the ViT: got {self.init_cfg}, expected dict(type='Pretrained', "
                     "checkpoint=FILE), or None to train from scratch. From the command line: "
                     '--cfg-options model.backbone.init_cfg.checkpoint=FILE')
             self.load_report = load_backbone(
                 self, self.init_cfg['checkpoint'],
                 checkpoint_key=self.init_cfg.get('checkpoint_key'))
-        self._is_init = True
+        self.is_init = True
 
     def train(self, mode=True):
         super().train(mode)
-        return self  # mmpretrain's returns nothing
+        return self  # mmpretrain's returns None
 
     def tokens(self, images, ids_keep=None):
-        """(B, 3, H, W) -> (B, 1 + V, D), the input of the first layer: class token, then patches.
+        """(tokens (B, 1 + V, D) for the first layer, class token first; grid (h, w) of the images).
 
-        ids_keep: (B, V) positions; only these patches are embedded. None keeps all L.
+        images: (B, 3, H, W). ids_keep: (B, V) positions of the patches to embed; None: all L.
+        Raises ValueError for ``ids_keep`` with relative positions.
         """
         if ids_keep is not None and self.has_relative_positions:
             raise ValueError('rel_pos_bias=True needs all patches in order, got ids_keep. Expected '
@@ -108,12 +111,12 @@ class ViT(VisionTransformer):
         return self.drop_after_pos(torch.cat([cls_token, x + pos], 1)), hw
 
     def forward(self, images, ids_keep=None):
-        """(B, 3, H, W) -> a tuple of features, one for each of ``out_indices``, as mmpretrain's.
+        """(B, 3, H, W) -> a tuple of features, one for each of ``out_indices``, as in mmpretrain.
 
-        ids_keep: (B, V) positions of the patches to look at; needs an ``out_type`` without a grid.
+        ids_keep: (B, V) positions of the patches to use; ValueError for out_type 'featmap'.
         """
         if ids_keep is not None and self.out_type == 'featmap':
-            raise ValueError("out_type='featmap' needs all patches, found ids_keep")
+            raise ValueError("out_type='featmap' needs all patches, got ids_keep")
         grid = None
         if self.has_relative_positions and self.out_type == 'featmap':
             images, grid = self.filled_up(images)
@@ -122,10 +125,10 @@ class ViT(VisionTransformer):
             out[..., :grid[0], :grid[1]].contiguous() for out in outs)
 
     def filled_up(self, images):
-        """(images filled with zeros at the right and below to ``img_size``, the grid they had).
+        """(images padded with zeros at the right and bottom to ``img_size``, their grid before).
 
-        A photo smaller than the crop is filled so in training (mmseg's preprocessor), and relative
-        positions are made for that size. The grid is None for images that are not smaller.
+        mmseg's preprocessor pads photos smaller than the crop in the same way in training, and
+        relative positions are made for that size. The grid is None if nothing is padded.
         """
         size, (height, width) = self.img_size, images.shape[-2:]
         missing = [max(0, side - found) for side, found in zip(size, (height, width))]
@@ -135,7 +138,7 @@ class ViT(VisionTransformer):
         return F.pad(images, (0, missing[1], 0, missing[0])), grid
 
     def encode(self, x, hw):
-        """Tokens (B, 1 + V, D) through all layers; hw: the grid of all patches."""
+        """A tuple of features of tokens (B, 1 + V, D); hw: the grid of all patches."""
         if self.has_relative_positions:
             self.require_grid(hw)
         outs = []
@@ -148,9 +151,9 @@ class ViT(VisionTransformer):
         return tuple(outs)
 
     def require_grid(self, hw):
-        """ValueError for a grid that the relative positions are not made for.
+        """Raise ValueError for a grid that the relative positions are not made for.
 
-        The number of patches does not tell: 4x16 patches are as many as 8x8.
+        The number of patches is not enough: 4x16 patches are as many as 8x8.
         """
         own = tuple(self.patch_resolution)
         if tuple(hw) == own:
@@ -159,7 +162,7 @@ class ViT(VisionTransformer):
         expected = ("windows of that size: model.test_cfg=dict(mode='slide', crop_size=img_size, "
                     'stride=...)' if is_larger else
                     f"images of {self.img_size[0]}x{self.img_size[1]} pixels, or "
-                    "out_type='featmap', which fills smaller ones up")
+                    "out_type='featmap', which pads smaller ones")
         raise ValueError(
             f'relative position bias is made for a grid of {own[0]}x{own[1]} patches, got '
             f'{hw[0]}x{hw[1]}: the image is {"larger" if is_larger else "smaller"} than img_size '
@@ -167,7 +170,7 @@ class ViT(VisionTransformer):
 
 
 def with_pretrained(init_cfg, file):
-    """The ``init_cfg`` that loads ``file``; ValueError if it starts from something else."""
+    """The ``init_cfg`` that loads ``file``; ValueError if ``init_cfg`` names something else."""
     plain = dict(type='Pretrained', checkpoint=file)
     if not init_cfg:
         return plain
@@ -179,24 +182,21 @@ def with_pretrained(init_cfg, file):
 
 
 class RelPosAttention(Attention):
-    """mmpretrain's attention plus a zero-initialised relative position bias (BEiT, Sec. 2.2)."""
+    """`Attention` plus a zero-initialised relative position bias (BEiT, Sec. 2.2).
 
-    def __init__(self, window, **kwargs):
-        super().__init__(**kwargs)
+    window: (h, w) patches, to which the bias belongs.
+    """
+
+    def __init__(self, attn, window):
+        super().__init__(attn)
+        # These random numbers belong to the seed: the weights of later modules depend on them.
+        self.qkv.reset_parameters()
+        self.proj.reset_parameters()
         h, w = window
         # 3 more entries: class to patch, patch to class, class to class.
         self.relative_position_bias_table = nn.Parameter(
             torch.zeros((2 * h - 1) * (2 * w - 1) + 3, self.num_heads))
         self.register_buffer('relative_position_index', relative_positions(h, w), persistent=False)
-
-    @classmethod
-    def like(cls, attn, window):
-        """The same attention (its drop path included) with a bias for a ``window`` (h, w)."""
-        new = cls(window, embed_dims=attn.embed_dims, num_heads=attn.num_heads,
-                  attn_drop=attn.attn_drop, proj_drop=attn.proj_drop.p,
-                  qkv_bias=attn.qkv.bias is not None)
-        new.out_drop, new.gamma1 = attn.out_drop, attn.gamma1
-        return new
 
     def bias(self):
         """(1, heads, 1 + L, 1 + L), added to the logits of attention."""
@@ -205,7 +205,7 @@ class RelPosAttention(Attention):
 
 
 def relative_positions(h, w):
-    """(1 + h*w, 1 + h*w) row numbers into a table of (2h-1)(2w-1) + 3 biases."""
+    """(1 + h*w, 1 + h*w) int64: row of each pair in a table of (2h-1)(2w-1) + 3 biases."""
     y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing='ij')
     y, x = y.flatten(), x.flatten()
     index = torch.zeros(1 + h * w, 1 + h * w, dtype=torch.long)
@@ -216,7 +216,7 @@ def relative_positions(h, w):
 
 
 def mae_init(module):
-    """MAE's rule: Xavier-uniform linear layers with zero biases, unit layer norms."""
+    """MAE's initialisation: Xavier-uniform linear layers, biases 0, layer norms 1 and 0."""
     for m in module.modules():
         if isinstance(m, nn.Linear):
             nn.init.xavier_uniform_(m.weight)

@@ -1,4 +1,7 @@
-"""mmpretrain's classifier on the most foreground patches only (linear probing at 8x8, Sec. 4.2)."""
+"""mmpretrain's classifier on the most foreground patches only (linear probing at 8x8, Sec. 4.2).
+
+B images, L patches, D channels.
+"""
 import torch
 from mmpretrain.models import ImageClassifier
 
@@ -8,9 +11,9 @@ from ..registry import MODELS
 
 @MODELS.register_module()
 class KeptPatchClassifier(ImageClassifier):
-    """Looks at the ``num_candidates`` most foreground patches of each image.
+    """Uses only the ``num_candidates`` most foreground patches of each image.
 
-    The scores come with the data samples (`semmae.LoadParts`), (L,) each.
+    The data samples carry the scores (`semmae.LoadParts`), (L,) each.
     """
 
     def __init__(self, num_candidates, **kwargs):
@@ -24,7 +27,7 @@ class KeptPatchClassifier(ImageClassifier):
         return self.head.predict(self.kept_features(inputs, data_samples), data_samples, **kwargs)
 
     def kept_features(self, inputs, data_samples):
-        """The neck's output for a batch, computed from the kept patches."""
+        """The neck's output for the kept patches; ValueError for samples without scores."""
         if not data_samples or 'foreground' not in data_samples[0]:
             raise ValueError('KeptPatchClassifier: the samples carry no foreground scores; add '
                              "dict(type='semmae.LoadParts', store=...) to the pipeline and "

@@ -1,25 +1,31 @@
-"""Transformer layers with mmpretrain's tensors; they skip queries whose output is unused.
+"""Transformer layers with the tensors of mmpretrain's; they skip queries whose output is unused.
 
-B images, T tokens, D channels, Q tokens that are asked for.
+B images, T tokens, D channels, Q tokens whose output is used.
 """
 import torch.nn.functional as F
-from mmcv.cnn.bricks.drop import DropPath
+from mmcv.cnn.bricks import DropPath
 from mmengine.model import is_model_wrapper
-from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
-from mmpretrain.models.utils.attention import MultiheadAttention
+from torch import nn
 
 
-class Attention(MultiheadAttention):
-    """mmpretrain's attention, of all tokens or of the last ones only."""
+class Attention(nn.Module):
+    """mmpretrain's ``MultiheadAttention`` with its own tensors, for all or for the last queries."""
+
+    def __init__(self, attn):
+        super().__init__()
+        self.embed_dims, self.num_heads = attn.embed_dims, attn.num_heads
+        self.attn_drop = attn.attn_drop
+        self.qkv, self.proj, self.proj_drop = attn.qkv, attn.proj, attn.proj_drop
+        self.out_drop, self.gamma1 = attn.out_drop, attn.gamma1
 
     def bias(self):
-        """What is added to the logits (1, heads, T, T), or None."""
+        """What is added to the logits, (1, heads, T, T), or None."""
         return None
 
     def forward(self, x, num_queries=None):
-        """(B, T, D) -> (B, Q, D). num_queries: Q, the last tokens; None: all."""
+        """(B, T, D) -> (B, Q, D) for the last Q = ``num_queries`` tokens; None: for all."""
         b, n, _ = x.shape
-        # Taken apart at once, and where they lie: their gradients are then joined in one pass.
+        # Views of one tensor: the backward pass joins their gradients in one pass.
         q, k, v = (part.transpose(1, 2)
                    for part in self.qkv(x).view(b, n, 3, self.num_heads, -1).unbind(2))
         bias = self.bias()
@@ -36,8 +42,8 @@ class Attention(MultiheadAttention):
 def attend(q, k, v, bias=None, dropout=0.):
     """Scaled dot-product attention of q (B, heads, Q, d) to k and v (B, heads, T, d).
 
-    On a CPU torch's fused kernel is slower in bfloat16 than its matrix products are, above all
-    backwards (`benchmarks/speed/step.py`); everywhere else it is taken.
+    In bfloat16 on a CPU it is computed by matrix products: torch's fused kernel is slower there,
+    most of all in the backward pass (benchmarks/speed/step.py).
     """
     if q.device.type != 'cpu' or q.element_size() == 4 or dropout:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
@@ -45,35 +51,30 @@ def attend(q, k, v, bias=None, dropout=0.):
     return (logits if bias is None else logits + bias).softmax(-1) @ v
 
 
-class Layer(TransformerEncoderLayer):
-    """mmpretrain's layer. With ``num_queries`` it updates the last tokens only, and returns those.
+class Layer(nn.Module):
+    """mmpretrain's ``TransformerEncoderLayer`` with its own tensors.
 
-    The others still are what is attended to. For the last layer of the MAE decoder, of which only
-    the masked positions are looked at.
+    With ``num_queries`` it computes and returns the last tokens only, which attend to all tokens.
+    The last layer of the MAE decoder does that, since only masked positions are predicted.
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.attn.__class__ = Attention
-
-    @classmethod
-    def of(cls, layer):
-        """mmpretrain's ``layer`` itself, with its tensors, as one of ours."""
-        layer.__class__, layer.attn.__class__ = cls, Attention
-        for drop in layer.modules():
-            if isinstance(drop, DropPath):  # NumPy's numbers, which torch.compile cannot follow
+    def __init__(self, layer):
+        super().__init__()
+        self.ln1, self.attn = layer.ln1, Attention(layer.attn)
+        self.ln2, self.ffn = layer.ln2, layer.ffn
+        for drop in self.modules():
+            if isinstance(drop, DropPath):  # a NumPy number, which torch.compile cannot trace
                 drop.drop_prob = float(drop.drop_prob)
-        return layer
 
     def forward(self, x, num_queries=None):
-        seen = self.ln1(x)
-        if num_queries is None:
-            x = x + self.attn(seen)
-        else:
-            x = x[:, -num_queries:] + self.attn(seen, num_queries)
+        """(B, T, D) -> (B, T, D), or (B, Q, D) with ``num_queries`` = Q."""
+        attended = self.attn(self.ln1(x), num_queries)
+        if num_queries is not None:
+            x = x[:, -num_queries:]
+        x = x + attended
         return self.ffn(self.ln2(x), identity=x)
 
 
 def unwrapped(model):
-    """The model itself, with or without DistributedDataParallel around it."""
+    """The model without DistributedDataParallel around it."""
     return model.module if is_model_wrapper(model) else model

@@ -12,8 +12,8 @@ from ..registry import MODELS
 class LinearSegHead(BaseDecodeHead):
     """Dropout, batch norm, 1x1 convolution at patch resolution (DINOv3, linear segmentation).
 
-    mmseg's FCNHead without convolutions has no norm. The base class brings logits to the size of
-    the label map, bilinearly. norm_cfg: as everywhere in mmseg.
+    mmseg's FCNHead without convolutions has no norm. The base class resizes the logits to the label
+    map, bilinearly. norm_cfg: as in mmseg.
     """
 
     def __init__(self, in_channels, norm_cfg, **kwargs):
@@ -21,7 +21,7 @@ class LinearSegHead(BaseDecodeHead):
         self.norm = build_norm_layer(norm_cfg, in_channels)[1]
 
     def forward(self, inputs):
-        """Feature maps (B, D, H, W), one of them chosen by ``in_index`` -> logits (B, C, H, W)."""
+        """Logits (B, C, H, W) of the feature map (B, D, H, W) that ``in_index`` chooses."""
         x = self._transform_inputs(inputs)
         if self.dropout is not None:
             x = self.dropout(x)

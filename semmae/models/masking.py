@@ -1,19 +1,19 @@
-"""Registered masking strategies: faces of `semmae.functional.masking`.
+"""Registered masking strategies; they call `semmae.functional.masking`.
 
-The interface, all of it: a module with a ``mask_ratio`` that is called as
+B images, K candidates of the L patches of the grid, P parts.
+
+The interface: a module with a ``mask_ratio`` that is called with `Candidates` as
 
     mask = strategy(candidates)        bool (B, K), 1 is removed
 
-with `Candidates`, and removes ``K - int(K * (1 - mask_ratio))`` patches of every image.
-``needs`` names what of the candidates has to be there: 'part_ids', 'scores'. ``num_parts``, where
-it has one, is how many parts it expects. A strategy that learns has also
+and removes ``K - int(K * (1 - mask_ratio))`` patches of every image. ``needs`` names the optional
+fields of `Candidates` that it reads: 'part_ids', 'scores'. ``num_parts`` (optional) is the number
+of parts that it expects. A strategy with parameters also has
 
-    loss = strategy.loss(candidates, mask, patch_losses)        a number, or a dict of them
+    loss = strategy.loss(candidates, mask, patch_losses)        0-d, or a dict of such
 
-patch_losses: (B, K) the error of each masked patch, without gradient, 0 where visible. What it
-returns is added to the loss of the model (`models.adversarial_masking`).
-
-B images, K candidates of the L patches of the grid, P parts.
+patch_losses: (B, K) error of each masked patch, without gradient, 0 where visible. The result is
+added to the loss of the model (`models.adversarial_masking`).
 """
 from dataclasses import dataclass
 
@@ -32,16 +32,16 @@ from ..registry import MODELS
 
 @dataclass(frozen=True)
 class Candidates:
-    """The patches among which a mask is drawn, and all that a strategy may look at.
+    """The patches among which a mask is drawn, and all that a strategy may read.
 
-    images: (B, 3, height, width) normalised; grid: (H, W) patches.
-    ids: (B, K) int64 positions of the candidates on the grid, ascending; all L of them unless the
-        model drops the background.
-    noise: (B, K + P) uniform numbers, a function of (seed, epoch, image index), so that the mask
-        is one too (`datasets.seeded`); for each candidate one, then one for each part.
+    images: (B, 3, height, width), normalised. grid: (H, W) patches.
+    ids: (B, K) int64 grid positions of the candidates, ascending; all L unless the model drops the
+        background.
+    noise: (B, K + P) uniform numbers: one for each candidate, then one for each part. They are a
+        function of (seed, epoch, image index), so the mask is too (`datasets.seeded`).
     progress: share of the pre-training that is done, in [0, 1].
     part_ids: (B, K) int64, or None. scores: (B, K), larger is more foreground or more attended,
-        whichever the part store holds, or None.
+        as the part store holds it, or None.
     """
     images: torch.Tensor
     grid: tuple[int, int]
@@ -54,7 +54,7 @@ class Candidates:
 
 @MODELS.register_module()
 class RandomMasking(BaseModule):
-    """Every patch equally likely (MAE). Table 3, first row."""
+    """Every patch is equally likely (MAE; Table 3, first row)."""
 
     needs = ()
 
@@ -63,7 +63,8 @@ class RandomMasking(BaseModule):
         self.mask_ratio = mask_ratio
 
     def forward(self, candidates):
-        return random_mask(*candidates.ids.shape, self.mask_ratio, noise=candidates.noise)
+        batch, length = candidates.ids.shape
+        return random_mask(batch, length, self.mask_ratio, noise=candidates.noise)
 
 
 @MODELS.register_module()
@@ -86,31 +87,30 @@ class AttentionMasking(BaseModule):
     """Guided by the attention of the part encoder's class token.
 
     mode: 'high' and 'hint' (AttMask), 'low' (AttMask's control), or 'nonessential' (MST): see
-        `attention_mask`, which takes the other arguments.
-    The scores come from a part store made with ``--source heads``, whose foreground is the mean
-    attention of the heads; a config asks for it with ``foreground='attention'`` of its data set.
+        `attention_mask`.
+    The scores come from a part store made with ``--source heads``; its foreground is the mean
+    attention of the heads. Configs require it by ``foreground='attention'`` of the data set.
     """
 
     needs = ('scores',)
 
-    def __init__(self, mode='high', mask_ratio=0.75, show_max=0.1, show_share=0.5, spared=0.125):
+    def __init__(self, mode='high', mask_ratio=0.75):
         super().__init__()
-        self.mask_ratio = mask_ratio
-        self.options = dict(mode=mode, show_max=show_max, show_share=show_share, spared=spared)
+        self.mode, self.mask_ratio = mode, mask_ratio
 
     def forward(self, candidates):
-        return attention_mask(candidates.scores, self.mask_ratio, noise=candidates.noise,
-                              **self.options)
+        return attention_mask(candidates.scores, self.mask_ratio, self.mode,
+                              noise=candidates.noise)
 
 
 @MODELS.register_module()
 class PartGuidedMasking(BaseModule):
     """Algorithm 1: from patches of every part (alpha 0) to whole parts (alpha 1).
 
-    gamma, alpha_start, alpha_end: alpha runs from start to end as progress**gamma (line 7).
-    With start = end it is fixed: 0 and 1 are rows 2 and 3 of Table 3; start 1, end 0 is row 4.
-    Progress goes by epoch as in Algorithm 1; ``semmae.ProgressHook`` with by_epoch=False makes it
-    go by iteration.
+    gamma, alpha_start, alpha_end: alpha goes from start to end as progress**gamma (line 7).
+    With start = end it is fixed: 0 and 1 are rows 2 and 3 of Table 3. Start 1, end 0 is row 4.
+    ``semmae.ProgressHook`` sets the progress, by epoch (Algorithm 1) or with by_epoch=False by
+    iteration.
     """
 
     needs = ('part_ids',)

@@ -1,8 +1,9 @@
-"""From blurred part maps back to the image: the paper's decoder (Eq. 3-4), and a plainer one.
+"""Image from blurred part maps: the paper's decoder (Eq. 3-4), and a simpler one of ours.
 
-B images, P parts, D channels of a token, C channels of the decoder. A decoder is called as
-``decoder(maps (B, P, h, w), texture)``; texture is the class token (B, D), or with
-``needs_part_textures`` the mean patch token of each part (B, P, D). Space comes only from the maps.
+B images, P parts, D channels of a token, C channels of the decoder, h w grid of the maps.
+A decoder is called as ``decoder(maps (B, P, h, w), texture)``. texture is the class token (B, D),
+or with ``needs_part_textures`` the mean patch token of each part (B, P, D). The maps are the only
+spatial input.
 """
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from ..registry import MODELS
 
 
 class SynthesisBlock(nn.Module):
-    """Upsample, convolve, AdaIN from the class token, LeakyReLU."""
+    """Upsampling, convolution, AdaIN from the class token (Eq. 3), LeakyReLU (ours)."""
 
     def __init__(self, in_channels, out_channels, embed_dims, upsample):
         super().__init__()
@@ -26,26 +27,26 @@ class SynthesisBlock(nn.Module):
         if self.upsample:
             x = F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=False)
         scale, shift = self.style(cls_token).chunk(2, 1)
-        # 1 + scale (StyleGAN): with the usual initialisation the block starts near the identity.
+        # 1 + scale as in StyleGAN (Eq. 3: scale): initial blocks are near the identity.
         return F.leaky_relu(adain(self.conv(x), 1 + scale, shift), .2)
 
 
 @MODELS.register_module()
 class PartDecoder(BaseModule):
-    """Image from part maps; all spatial information comes from the maps, all texture from F_c.
+    """Image from part maps (Eq. 4): position comes from the maps only, texture from F_c only.
 
-    No noise, no mapping network and no path from the patch tokens (ours; the paper says
-    "StyleGAN-based", conv and AdaIN stacked).
+    The paper says "StyleGAN-based", convolution and AdaIN stacked. Ours: no noise, no mapping
+    network and no path from the patch tokens.
 
-    channels: one synthesis block each. num_upsamplings: the last that many blocks double the
-    resolution, so a (grid, grid) map becomes an image of ``grid * 2**num_upsamplings`` pixels.
+    channels: of the synthesis blocks. num_upsamplings: number of the last blocks that double the
+        resolution; a (grid, grid) map becomes an image of ``grid * 2**num_upsamplings`` pixels.
+    Raises ValueError for more upsamplings than blocks.
     """
 
     needs_part_textures = False
 
-    def __init__(self, num_parts, embed_dims, channels=(32, 32, 32), num_upsamplings=1,
-                 init_cfg=None):
-        super().__init__(init_cfg)
+    def __init__(self, num_parts, embed_dims, channels=(32, 32, 32), num_upsamplings=1):
+        super().__init__()
         if not 0 <= num_upsamplings <= len(channels):
             raise ValueError(f'num_upsamplings is {num_upsamplings}, expected 0 to '
                              f'{len(channels)}, the number of blocks')
@@ -66,26 +67,28 @@ class PartDecoder(BaseModule):
 
 @MODELS.register_module()
 class PaintDecoder(BaseModule):
-    """Each part painted in one colour, without a convolution (ours).
+    """Each part in one colour, without a convolution (ours).
 
-    It cannot draw an object from one map, so that an object of several colours needs several
-    parts, where the paper's decoder needs one (benchmarks/results/parts).
+    An object of several colours then needs several parts. The paper's decoder can draw it from one
+    map (benchmarks/results/parts).
 
-    texture: what decides the colour of a part, 'parts', the mean of the part's own patch tokens, or
-        'class_token', as in the paper. hidden_dims: of the two-layer perceptron that decides.
-    paints_tokens: `paint_tokens` is there too, for `PartLearner(token_weight=...)`.
+    texture: input of the two-layer network that gives the colour of a part. 'parts': the mean of
+        the part's own patch tokens. 'class_token': F_c, as in the paper.
+    paints_tokens: it also predicts patch tokens, for `PartLearner(token_weight=...)`.
+    Raises ValueError for another ``texture``.
     """
 
-    def __init__(self, num_parts, embed_dims, texture='parts', hidden_dims=128,
-                 paints_tokens=False, init_cfg=None):
-        super().__init__(init_cfg)
+    HIDDEN = 128  # width of the two-layer network
+
+    def __init__(self, num_parts, embed_dims, texture='parts', paints_tokens=False):
+        super().__init__()
         if texture not in ('parts', 'class_token'):
             raise ValueError(f"texture is {texture!r}, expected 'parts' or 'class_token'")
         self.needs_part_textures = texture == 'parts'
         each = 1 if self.needs_part_textures else num_parts
         self.num_parts = num_parts
         self.colour, self.token = (nn.Sequential(
-            nn.Linear(embed_dims, hidden_dims), nn.GELU(), nn.Linear(hidden_dims, each * out))
+            nn.Linear(embed_dims, self.HIDDEN), nn.GELU(), nn.Linear(self.HIDDEN, each * out))
             if out else None for out in (3, embed_dims * paints_tokens))
 
     def _paint(self, net, maps, texture):
@@ -99,5 +102,5 @@ class PaintDecoder(BaseModule):
         return self._paint(self.colour, maps, texture)
 
     def paint_tokens(self, maps, texture):
-        """The same maps and texture -> patch tokens (B, h * w, D)."""
+        """maps and texture as `forward` -> patch tokens (B, h * w, D)."""
         return self._paint(self.token, maps, texture).flatten(2).transpose(1, 2)

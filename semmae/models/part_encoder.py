@@ -6,7 +6,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
-from timm.models.vision_transformer import VisionTransformer
+from timm.models import VisionTransformer
 
 from ..checkpoints.load import OURS_TO_TIMM, load_backbone
 from ..registry import MODELS
@@ -15,27 +15,27 @@ from .backbone import RelPosAttention
 
 @MODELS.register_module()
 class PartEncoder(BaseModule):
-    """Any ViT as a frozen encoder; it never trains and never leaves evaluation mode.
+    """Any ViT as a frozen encoder, always in evaluation mode.
 
     backbone: the config of a ``semmae.ViT``, or the name of a timm ViT with a class token
-        ('vit_small_patch16_224'). For iBOT and DINO give ``dict(type='semmae.ViT',
-        arch='deit-small', img_size=224, patch_size=16, interpolate_offset=0.1)``: tokens and
-        attention are those of iBOT's own code at every grid. timm interpolates the position
-        embedding in its own way, so by name they are equal at the size of pre-training only.
+        ('vit_small_patch16_224'). For iBOT and DINO use ``dict(type='semmae.ViT',
+        arch='deit-small', img_size=224, patch_size=16, interpolate_offset=0.1)``: it gives the
+        tokens and attention of iBOT's own code at every grid. timm interpolates the position
+        embedding differently, so a timm name gives them only at the size of pre-training.
     checkpoint: its weights (iBOT, DINO, MAE, timm, Hugging Face, ours; BEiT with the options of
-        `ViT`, at the size of ``img_size`` only), loaded strictly by `init_weights`.
-        A model built without `init_weights` expects its weights in the checkpoint of the learner.
-    checkpoint_key: which state dict of the file; None takes the teacher of iBOT and DINO
+        `ViT`, only at ``img_size``). `init_weights` loads them strictly; without `init_weights`
+        they come from the checkpoint of the learner.
+    checkpoint_key: which state dict of the file; None: the teacher of iBOT and DINO
         (`checkpoints.load.backbone_state`).
-    grid: patches a side. Images are resized to ``grid * patch_size`` pixels, whatever they have,
-        and the position embedding is interpolated (ours; the paper does not say how an encoder
-        with 16x16 patches gives 28x28 parts).
+    grid: patches a side. Images of any size are resized to ``grid * patch_size`` pixels, and the
+        position embedding is interpolated (ours; the paper does not say how an encoder with 16x16
+        patches gives 28x28 parts).
 
-    Raises ValueError for a timm name that is no ViT with a class token.
+    Raises ValueError for a timm name that is not a ViT with a class token.
     """
 
-    def __init__(self, backbone, grid, checkpoint=None, checkpoint_key=None, init_cfg=None):
-        super().__init__(init_cfg)
+    def __init__(self, backbone, grid, checkpoint=None, checkpoint_key=None):
+        super().__init__()
         self.is_timm = isinstance(backbone, str)
         if self.is_timm:
             self.backbone = timm_vit(backbone)
@@ -57,7 +57,7 @@ class PartEncoder(BaseModule):
         return (self.backbone.blocks if self.is_timm else self.backbone.layers)[-1].attn
 
     def init_weights(self):
-        """Fill the backbone from ``checkpoint``, or raise ValueError; see `load_backbone`."""
+        """Load ``checkpoint`` into the backbone (`load_backbone`); ValueError if there is none."""
         if not self.checkpoint:
             raise ValueError(
                 'the part encoder has no checkpoint: parts of an untrained network mean nothing. '
@@ -65,13 +65,13 @@ class PartEncoder(BaseModule):
                 '--cfg-options model.encoder.checkpoint=weights/ibot_vits_16.pth')
         self.load_report = load_backbone(self.backbone, self.checkpoint,
                                          OURS_TO_TIMM if self.is_timm else (), self.checkpoint_key)
-        self._is_init = True
+        self.is_init = True
 
     def train(self, mode=True):
         return super().train(False)
 
     def features(self, images):
-        """(B, 3, S, S), patches whole -> (B, prefix + L, D), after the last layer norm."""
+        """(B, 3, S, S), S a multiple of patch_size -> (B, prefix + L, D), after the last norm."""
         return (self.backbone.forward_features(images) if self.is_timm
                 else self.backbone(images)[-1])
 
@@ -79,14 +79,14 @@ class PartEncoder(BaseModule):
     def forward(self, images, return_heads=False):
         """(B, 3, H, W) normalised -> class token (B, D), patch tokens (B, L, D).
 
-        return_heads: also the last layer's attention of the class token to the patches,
-        (B, heads, L), the parts that iBOT shows by itself (Table 4, "iBOT-initialized"). It is
-        what remains beside the class token's attention to itself, so its sum is below 1.
+        return_heads: also the attention of the class token to the patches in the last layer,
+        (B, heads, L) (Table 4, "iBOT-initialized" parts). Its sum is below 1, because the class
+        token also attends to itself.
         """
         size = self.grid * self.patch_size
         if images.shape[-2:] != (size, size):
             images = F.interpolate(images, (size, size), mode='bicubic', antialias=True)
-        kept = {}
+        kept: dict[str, torch.Tensor] = {}
         hook = self.last_attention.qkv.register_forward_hook(
             lambda _, __, out: kept.update(qkv=out)) if return_heads else None
         try:
@@ -98,9 +98,9 @@ class PartEncoder(BaseModule):
         if not return_heads:
             return out
         b, n, _ = kept['qkv'].shape
-        # In float32: under autocast heads would often be equal, and the argmax the first of them.
+        # In float32: under autocast heads are often equal, and the argmax takes the first.
         q, k, _ = kept['qkv'].float().view(b, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        if self.is_timm:  # nothing, but in a ViT that normalises queries and keys
+        if self.is_timm:  # the identity, except in a ViT that normalises queries and keys
             q, k = self.last_attention.q_norm(q), self.last_attention.k_norm(k)
         with torch.autocast(q.device.type, enabled=False):
             logits = q[:, :, :1] @ k.transpose(-2, -1) * q.shape[-1] ** -.5
@@ -110,7 +110,7 @@ class PartEncoder(BaseModule):
 
 
 def timm_vit(name):
-    """timm's ViT of this name, untrained, for images of any size; ValueError if it is not one."""
+    """timm's ViT of this name, untrained, for images of any size; ValueError if it has none."""
     expected = ('Expected a ViT with a class token, as vit_small_patch16_224, or the config of a '
                 'semmae.ViT. To see the names: timm.list_models("vit_*")')
     try:
@@ -120,5 +120,5 @@ def timm_vit(name):
                          ) from error
     if not isinstance(vit, VisionTransformer) or vit.cls_token is None:
         raise ValueError(f"part encoder: timm's '{name}' is a {type(vit).__name__} without a class "
-                         f'token, which is what makes the parts in Eq. 1. {expected}')
+                         f'token, which Eq. 1 needs. {expected}')
     return vit

@@ -22,33 +22,31 @@ from ..registry import MODELS
 class PartLearner(BaseModel):
     """Learns P part maps from a frozen encoder by reconstructing the image from them.
 
-    Trains only the attention (Eq. 1-2) and the decoder (Eq. 3-4).
+    Only the attention (Eq. 1-2) and the decoder (Eq. 3-4) are trained.
 
-    softmax_over: axis of Eq. 2's softmax, 'parts' (ours, default) or 'positions'; the paper does
-        not say.
     blur_kernel: side of the Gaussian blur on the maps, in patches (paper: 7, on 28x28).
     diversity_weight: lambda of Eq. 7 (paper: 0.03).
-    over_colours: Eq. 5 as the 'mean' (ours, default) or the 'sum' of the squared differences of the
-        three colours, against which lambda weighs a third; the paper does not say.
-    token_weight: of the mean squared error of the layer-normed patch tokens, which a
-        `PaintDecoder` predicts besides the image (ours; 0 in the paper). Parts then mean the same
-        in more images, and in some runs the background falls apart (benchmarks/results/parts).
-    parts: where the parts that it gives come from (`models.part_sources`); the learned ones by
-        default. It changes nothing in training.
+    softmax_over: axis of the softmax of Eq. 2, see `part_attention`.
+    over_colours: Eq. 5 as 'mean' (ours, default) or 'sum', see `reconstruction_loss`.
+    token_weight: weight of the mean squared error of the layer-normed patch tokens, which a
+        `PaintDecoder` can also predict (ours; 0 in the paper). With it a part means the same in
+        more images; in some runs the background is split (benchmarks/results/parts).
+    parts: config of the source of the parts that `segment` gives (`models.part_sources`); default
+        the learned parts. It has no effect on training.
+
+    Raises ValueError for a token loss without a decoder of tokens, and for the reverse.
     """
 
     def __init__(self, encoder, decoder, num_parts=6, blur_kernel=7, diversity_weight=0.03,
                  softmax_over='parts', over_colours='mean', token_weight=0., parts=None,
-                 data_preprocessor=None, init_cfg=None):
-        super().__init__(data_preprocessor or dict(type='semmae.ImagePreprocessor'), init_cfg)
+                 data_preprocessor=None):
+        super().__init__(data_preprocessor or dict(type='semmae.ImagePreprocessor'))
         self.encoder = MODELS.build(encoder)
         d = self.encoder.embed_dims
         self.decoder = MODELS.build(dict(decoder, num_parts=num_parts, embed_dims=d))
         self.num_parts, self.blur_kernel = num_parts, blur_kernel
         self.diversity_weight, self.softmax_over = diversity_weight, softmax_over
         self.over_colours, self.token_weight = over_colours, token_weight
-        if over_colours not in ('mean', 'sum'):
-            raise ValueError(f"over_colours is {over_colours!r}, expected 'mean' or 'sum'")
         if bool(token_weight) != (getattr(self.decoder, 'token', None) is not None):
             raise ValueError(f'token_weight is {token_weight}, so the decoder must '
                              f'{"" if token_weight else "not "}predict tokens; set both, or none: '
@@ -67,52 +65,52 @@ class PartLearner(BaseModel):
 
     @property
     def num_parts_out(self):
-        """How many part ids `segment` can give: those of the encoder's heads may be others."""
+        """Number of part ids that `segment` can give; it differs for the encoder's heads."""
         return self.parts.num_parts(self)
 
     def attend(self, images):
         """(logits of the part maps of Eq. 2 (B, P, L), class token (B, D), patch tokens (B, L, D)).
 
-        Both kinds of tokens in float32, the class token layer-normed (ours): without it the scale
-        of the class token decides whether the maps ever become different from each other.
+        Tokens are float32. The class token is layer-normed (ours): otherwise its scale decides
+        whether the maps become different from each other.
         """
         cls_token, patches = (t.float() for t in self.encoder(images))
         cls_token = F.layer_norm(cls_token, cls_token.shape[-1:])
-        # Logits without 1/sqrt(D) reach hundreds, where bfloat16 has steps of 1.
+        # Logits without 1/sqrt(D) reach hundreds; bfloat16 has steps of 1 there.
         with torch.autocast(images.device.type, enabled=False):
             logits = part_attention(part_tokens(cls_token, self.w1, self.w2), patches, self.wp,
-                                    self.w, return_logits=True)
+                                    self.w, self.softmax_over, return_logits=True)
         return logits, cls_token, patches
 
     def normalised(self, logits):
-        """Part maps M of Eq. 2 from their logits (B, P, L), by the softmax of this learner."""
+        """Part maps M of Eq. 2: the softmax of the logits (B, P, L) over ``softmax_over``."""
         return logits.softmax(1 if self.softmax_over == 'parts' else -1)
 
     def segment(self, images):
-        """(part_ids (B, L) int64, foreground (B, L), larger is object) of normalised images."""
+        """(part_ids (B, L) int64, foreground (B, L), larger is more object) of images."""
         return self.parts(self, images)
 
     def reconstruct(self, maps, cls_token, patches):
-        """Eq. 3-4: maps (B, P, L) -> image (B, 3, h, w) at the decoder's resolution.
+        """Eq. 3-4: maps (B, P, L) -> (image (B, 3, h, w) at the decoder's resolution, tokens).
 
-        With token_weight also the patch tokens (B, L, D), layer-normed; else None.
+        tokens: with ``token_weight`` the layer-normed patch tokens (B, L, D), else None.
         """
         texture = cls_token
         if self.decoder.needs_part_textures:
             texture = part_textures(maps, F.layer_norm(patches, patches.shape[-1:]))
         maps = maps.unflatten(-1, (self.grid, self.grid))
         if self.softmax_over == 'positions':
-            maps = maps * self.grid ** 2  # mean 1 a map, as an image of ones
+            maps = maps * self.grid ** 2  # each map then has mean 1
         with torch.autocast(maps.device.type, enabled=False):
             maps = blur_maps(maps, self.blur_kernel)
         tokens = self.decoder.paint_tokens(maps, texture) if self.token_weight else None
         return self.decoder(maps, texture), tokens
 
     def loss(self, images):
-        """dict with the loss of Eq. 7 and signs of health.
+        """dict with the loss of Eq. 7 and the numbers of `functional.parts.part_health`.
 
-        See `functional.parts.part_health`; explained: share of the variation within the images
-        that is reconstructed. 0 is as good as one colour, below is worse.
+        explained: share of the variance within the images that the reconstruction explains; 0 is
+        as good as one colour for each image.
         """
         logits, cls_token, patches = self.attend(images)
         maps = self.normalised(logits)
@@ -133,8 +131,8 @@ class PartLearner(BaseModel):
     def forward(self, inputs, mode='tensor', **truth):
         """mode 'loss': see `loss`. mode 'tensor': part maps (B, P, L).
 
-        mode 'predict': a dict for each image: part_ids (L,), foreground (L,), num_parts, and what
-            the batch says of it besides (sample_idx, labels).
+        mode 'predict': a dict for each image: part_ids (L,), foreground (L,), num_parts, and its
+            entries of ``truth`` (sample_idx, labels).
         """
         if mode == 'loss':
             return self.loss(inputs)

@@ -1,10 +1,10 @@
-"""Where the part of a patch comes from: the learned maps, and everything they have to beat.
-
-The interface: ``source(learner, images) -> (part_ids (B, L) int64, foreground (B, L) float)`` for
-normalised images (B, 3, H, W) of a `PartLearner`, larger foreground is more object; and
-``source.num_parts(learner)``. Part stores, online parts and part quality all read parts this way.
+"""Sources of parts: the learned maps, and the baselines that they are compared with.
 
 B images, L = grid x grid patches, P parts, D channels.
+
+The interface: ``source(learner, images) -> (part_ids (B, L) int64, foreground (B, L) float)`` for a
+`PartLearner` and normalised images (B, 3, H, W), where a larger foreground is more object; and
+``source.num_parts(learner)``. Part stores, online parts and part quality read parts through it.
 """
 import contextlib
 import zlib
@@ -33,14 +33,23 @@ SOURCES = dict(learned='semmae.LearnedParts', heads='semmae.HeadParts', kmeans='
                colour='semmae.ColourParts', voronoi='semmae.VoronoiParts')
 
 
+class PartSource(BaseModule):
+    """A source of as many parts as the learner has."""
+
+    def num_parts(self, learner):
+        """Number of part ids that the source can give."""
+        return learner.num_parts
+
+
 @MODELS.register_module()
-class LearnedParts(BaseModule):
+class LearnedParts(PartSource):
     """The argmax of Eq. 2 (Sec. 3.2).
 
-    foreground: 'border', tokens unlike those at the border of the image; 'parts-border', parts
-        unlike those there; 'parts', the highest attention normalised over positions; 'attention',
-        of the encoder's class token; 'centre', near to the middle of the image, the floor. Measured
-        on the toy set and CUB (benchmarks/results/parts).
+    foreground: how patches are ranked (measured in benchmarks/results/parts). 'border': by
+        `unlike_border_tokens`. 'parts-border': by `unlike_border_parts`. 'parts': by
+        `foreground_scores` (Sec. 4.2). 'attention': by the attention of the encoder's class token.
+        'centre': by the distance from the centre of the image, the baseline.
+    Raises ValueError for another ranking.
     """
 
     def __init__(self, foreground='border'):
@@ -50,13 +59,9 @@ class LearnedParts(BaseModule):
             raise ValueError(f'foreground is {foreground!r}, expected one of {choices}')
         self.foreground = foreground
 
-    def num_parts(self, learner):
-        return learner.num_parts
-
     def forward(self, learner, images):
         logits, _, patches = learner.attend(images)
-        # Over positions every map sums to 1, so large parts would lose each argmax: logits.
-        ids = part_ids(logits)
+        ids = part_ids(logits)  # of logits, see there
         if self.foreground == 'border':
             return ids, unlike_border_tokens(patches, learner.grid)
         if self.foreground == 'centre':
@@ -69,8 +74,8 @@ class LearnedParts(BaseModule):
 
 
 @MODELS.register_module()
-class HeadParts(BaseModule):
-    """The head that looks most at each patch in the encoder's last layer (Table 4, "iBOT").
+class HeadParts(PartSource):
+    """The head with most attention to each patch in the encoder's last layer (Table 4, "iBOT").
 
     Foreground: the mean attention of the heads.
     """
@@ -85,32 +90,29 @@ class HeadParts(BaseModule):
         return attention.argmax(1), attention.mean(1)
 
 
-class ClusteredParts(BaseModule):
-    """k-means with the learner's number of parts, within each image or, after `fit`, over all.
+class ClusteredParts(PartSource):
+    """k-means with the learner's number of parts. Foreground: `unlike_border_parts`.
 
-    is_pooled: one set of centres for all images, so that a part means the same in each; `fit` has
-        to be called first. Else the clusters of an image are numbered by how much of the border
-        they cover, the first most. Foreground: unlike the clusters at the border.
+    is_pooled: one set of centres for all images, so a part means the same in each; call `fit`
+        first. False: each image has its own clusters, numbered by their share of the border, the
+        largest first.
     """
 
-    STARTS = 3  # of which k-means takes the best
+    STARTS = 3  # k-means keeps the best of these
 
     def __init__(self, is_pooled=False, seed=0):
         super().__init__()
         self.is_pooled, self.seed, self.centres = is_pooled, seed, None
 
     def features(self, learner, images):
-        """(B, L, D) what is clustered."""
+        """(B, L, D): what is clustered."""
         raise NotImplementedError
-
-    def num_parts(self, learner):
-        return learner.num_parts
 
     def cluster(self, features, learner):
         return KMeans(learner.num_parts, n_init=self.STARTS, random_state=self.seed).fit(features)
 
     def fit(self, learner, batches):
-        """Find the centres that all images share, from batches (B, 3, H, W) of some of them."""
+        """Find the centres for all images, from batches (B, 3, H, W) of some of them."""
         features = [self.features(learner, images).flatten(0, 1).float().cpu().numpy()
                     for images in batches]
         self.centres = self.cluster(np.concatenate(features), learner).cluster_centers_
@@ -141,27 +143,24 @@ class KMeansParts(ClusteredParts):
 
 @MODELS.register_module()
 class ColourParts(ClusteredParts):
-    """k-means on the mean colour of each patch; needs no network."""
+    """k-means on the mean colour of each patch, without a network."""
 
     def features(self, learner, images):
         return F.adaptive_avg_pool2d(images, learner.grid).flatten(2).transpose(1, 2)
 
 
 @MODELS.register_module()
-class VoronoiParts(BaseModule):
-    """Random cells: each patch belongs to the nearest of P random points. The floor.
+class VoronoiParts(PartSource):
+    """Random cells: each patch belongs to the nearest of P random points. The baseline.
 
-    The points are a function of the image and the seed alone, so that a store can be made twice;
-    with ``is_fixed`` they are the same in all images, which shows what position alone is worth.
-    Foreground: unlike the cells at the border.
+    The points depend on the image and the seed only, so a store can be made again. With
+    ``is_fixed`` they are the same in all images, which measures what position alone gives.
+    Foreground: `unlike_border_parts`.
     """
 
     def __init__(self, is_fixed=False, seed=0):
         super().__init__()
         self.is_fixed, self.seed = is_fixed, seed
-
-    def num_parts(self, learner):
-        return learner.num_parts
 
     def forward(self, learner, images):
         seeds = [0 if self.is_fixed else zlib.crc32(image.tobytes())
@@ -175,13 +174,13 @@ class VoronoiParts(BaseModule):
 
 @MODELS.register_module()
 class OnlineParts(BaseModule):
-    """Parts computed in the training loop, in place of a part store.
+    """Parts computed in the training loop instead of read from a part store.
 
-    learner: a config file of part learning, or the config of a `PartLearner` (its ``parts`` say
-        which source). checkpoint: its weights. grid: patches a side; None: those of the config.
-    The image is seen as it is trained on: flipped or cropped before its parts are found, and at
-    its own resolution, where an extraction reads the file at ``grid * patch_size`` pixels. Costs
-    the encoder's forward pass in every step; frozen, and not part of the model's checkpoints.
+    learner: a config file of part learning, or the config of a `PartLearner`, whose ``parts`` name
+        the source. checkpoint: its weights. grid: patches a side of the masks.
+    The learner gets the image of the training step: flipped, cropped and at its resolution. (An
+    extraction reads the file at ``grid * patch_size`` pixels.) Every step costs the encoder's
+    forward pass. The learner is frozen and not in the checkpoints of the model.
     """
 
     def __init__(self, learner, checkpoint, grid=None):
@@ -196,7 +195,7 @@ class OnlineParts(BaseModule):
         self.identity = dict(learner_sha256=sha256(checkpoint), grid=self.grid,
                              num_parts=self.num_parts,
                              learner=(meta.get('semmae') or {}).get('identity'))
-        # As in an extraction: what was not trained in mixed precision runs in float32.
+        # As in an extraction: only learned parts were trained in mixed precision.
         self.is_mixed = isinstance(learner.parts, LearnedParts)
 
     @torch.no_grad()

@@ -1,4 +1,7 @@
-"""SimMIM's ViT: all patches go in, the masked ones as a learned token."""
+"""SimMIM's ViT: all patches go in, masked ones as a learned token.
+
+B images, D channels, h w patch grid.
+"""
 import torch
 from torch import nn
 
@@ -8,10 +11,10 @@ from .backbone import ViT
 
 @MODELS.register_module()
 class SimMIMViT(ViT):
-    """`ViT` for mmpretrain's ``SimMIM``; its tensors but ``mask_token`` are those of `ViT`.
+    """`ViT` for mmpretrain's ``SimMIM``; it has the tensors of `ViT` and ``mask_token``.
 
-    Mask tokens take the place of patch embeddings before the positions are added (SimMIM, Sec.
-    3.2). Without a mask it is `ViT`. img_size is the size of the images.
+    Mask tokens replace patch embeddings before the positions are added (SimMIM, Sec. 3.2). Without
+    a mask it is `ViT`. The images have ``img_size`` pixels.
     """
 
     def __init__(self, *args, **kwargs):
@@ -25,14 +28,14 @@ class SimMIMViT(ViT):
     def forward(self, images, mask=None):
         """(B, 3, H, W) -> a tuple of feature maps (B, D, h, w).
 
-        mask: (B, h, w), 1 where a patch is masked, or None.
+        mask: (B, h, w), 1 where a patch is masked, or None. Raises ValueError for another grid.
         """
         if mask is None:
             return super().forward(images)
         x, hw = self.patch_embed(images)
         if tuple(mask.shape[1:]) != tuple(hw):
             raise ValueError(
-                f'found masks of {tuple(mask.shape[1:])} patches, expected {tuple(hw)}: set '
+                f'got masks of {tuple(mask.shape[1:])} patches, expected {tuple(hw)}: set '
                 f'input_size to the image side and model_patch_size={self.patch_size} of '
                 'mmpretrain.SimMIMMaskGenerator')
         where = mask.flatten(1).unsqueeze(-1).to(x.dtype)

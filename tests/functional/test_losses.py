@@ -1,3 +1,4 @@
+"""Eq. 5-7 and MAE's loss: cases worked by hand, equations written out, precision."""
 import math
 
 import pytest
@@ -19,11 +20,11 @@ def seed():
 def test_reconstruction_loss_is_the_mean_over_pixels_colours_and_images():
     image = torch.zeros(2, 3, 2, 2)
     reconstruction = image.clone()
-    reconstruction[0, 0] = 3.   # one colour of one of two images is off by 3: 9 / 3 / 2
+    reconstruction[0, 0] = 3.   # one of 3 colours of one of 2 images differs by 3: 9 / 3 / 2
     assert reconstruction_loss(image, reconstruction).item() == pytest.approx(1.5)
 
 
-def test_diversity_loss_of_different_maps_is_0_and_of_equal_maps_all_pairs_over_all_terms():
+def test_diversity_loss_is_0_for_different_maps_and_the_share_of_pairs_for_equal_maps():
     assert diversity_loss(torch.eye(4)[None]).item() == 0.
     equal = torch.rand(1, 1, 9).expand(2, 6, 9)
     assert diversity_loss(equal).item() == pytest.approx(30 / 36)   # P (P - 1) / P**2
@@ -44,7 +45,7 @@ def test_diversity_loss_is_equation_6_with_its_diagonal():
     assert diversity_loss(maps).item() == pytest.approx(total, abs=1e-6)
 
 
-def test_the_gradient_of_the_diversity_loss_pushes_alike_maps_apart():
+def test_a_gradient_step_on_the_diversity_loss_makes_maps_less_similar():
     maps = torch.tensor([[[2., 1.], [1., 1.]]], requires_grad=True)
     diversity_loss(maps).backward()
     closer = diversity_loss(maps - .1 * maps.grad)
@@ -87,15 +88,31 @@ def test_shapes_that_would_broadcast_are_refused(loss):
 
 
 def test_diversity_loss_keeps_float32_under_autocast():
-    maps = 1 + .01 * torch.rand(1, 6, 64)   # so alike that bfloat16 calls them equal
+    maps = 1 + .01 * torch.rand(1, 6, 64)   # equal in bfloat16
     with torch.autocast('cpu', torch.bfloat16):
         under_autocast = diversity_loss(maps)
     assert torch.equal(under_autocast, diversity_loss(maps))
 
 
-def test_no_masked_patch_is_an_error_and_not_a_nan():
+def test_a_loss_without_masked_patches_is_refused():
     with pytest.raises(ValueError, match='no masked patch'):
         masked_patch_loss(torch.zeros(2, 0, 4), torch.zeros(2, 0, 4))
+
+
+def test_the_sum_over_colours_is_three_times_their_mean():
+    image, other = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
+    by_hand = (image - other).square().sum(1).mean()
+    torch.testing.assert_close(reconstruction_loss(image, other, 'sum'), by_hand)
+    torch.testing.assert_close(reconstruction_loss(image, other), by_hand / 3)
+    with pytest.raises(ValueError, match="over_colours is 'max', expected 'mean' or 'sum'"):
+        reconstruction_loss(image, other, 'max')
+
+
+def test_lambda_has_a_third_of_its_weight_with_the_sum_over_colours():
+    image, maps = torch.ones(1, 3, 2, 2), torch.rand(1, 4, 9)
+    loss = part_loss(image, image * 0, maps, .03, over_colours='sum')
+    assert loss.item() == pytest.approx(3 + .03 * diversity_loss(maps).item())
+    assert loss.item() / 3 == pytest.approx(part_loss(image, image * 0, maps, .01).item())
 
 
 def test_maps_on_a_grid_are_refused_by_the_diversity_loss():

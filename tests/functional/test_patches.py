@@ -1,3 +1,4 @@
+"""Patches and positions: cases worked by hand, and the values of mmpretrain."""
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ def seed():
     torch.manual_seed(0)
 
 
-def test_a_patch_lists_its_pixels_row_by_row_with_the_colours_of_a_pixel_together():
+def test_a_patch_is_row_by_row_with_the_colours_of_a_pixel_together():
     image = torch.arange(2 * 4 * 4).view(1, 2, 4, 4)   # value = 16 * colour + 4 * y + x
     patches = patchify(image, 2)
     assert patches[0, 1].tolist() == [2, 18, 3, 19, 6, 22, 7, 23]    # right of the first
@@ -35,7 +36,7 @@ def test_a_grid_is_square_unless_it_is_given():
         unpatchify(torch.rand(1, 8, 12), 2)
 
 
-def test_an_image_that_patches_do_not_fill_is_refused():
+def test_sizes_that_are_not_a_multiple_of_the_patch_are_refused():
     with pytest.raises(ValueError, match=r'\(1, 3, 8, 10\).*patch_size=4'):
         patchify(torch.rand(1, 3, 8, 10), 4)
     with pytest.raises(ValueError, match='13 values'):
@@ -56,7 +57,7 @@ def test_gather_positions_takes_other_positions_in_every_image():
     assert gather_positions(x[..., 0], torch.tensor([[2], [0]])).tolist() == [[4], [6]]
 
 
-def test_gather_positions_serves_a_batch_from_one_row():
+def test_gather_positions_uses_one_row_for_the_whole_batch():
     x = torch.rand(1, 4, 3)
     ids = torch.tensor([[3, 1], [0, 2]])
     assert torch.equal(gather_positions(x, ids), x[0][ids])
@@ -83,11 +84,11 @@ def test_patches_and_targets_equal_those_of_mmpretrain(mmpretrain_head):
     torch.testing.assert_close(normalize_patches(patchify(images, 4)), target)
 
 
-@pytest.mark.parametrize('grid, dim, cls_token', [(14, 768, True), (3, 8, False), (28, 384, True)])
-def test_the_position_embedding_equals_that_of_mmpretrain(grid, dim, cls_token):
+@pytest.mark.parametrize('grid, dim', [(14, 768), (3, 8)])
+def test_the_position_embedding_equals_that_of_mmpretrain(grid, dim):
     utils = pytest.importorskip('mmpretrain.models.utils')
-    theirs = utils.build_2d_sincos_position_embedding(grid, dim, cls_token=cls_token)
-    ours = sincos_position_embedding(dim, grid, cls_token)
+    theirs = utils.build_2d_sincos_position_embedding(grid, dim, cls_token=True)
+    ours = sincos_position_embedding(dim, grid)
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
 
 

@@ -1,4 +1,6 @@
-"""Layers that compute what is looked at, and bfloat16 on a CPU."""
+"""Transformer layers that compute some queries only, and bfloat16 on a CPU."""
+from copy import deepcopy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,16 +11,14 @@ from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLay
 from semmae.models.backbone import RelPosAttention
 from semmae.models.layers import Layer, attend
 from semmae.registry import MODELS
-from semmae.training import run as training
+from semmae.training import precision
 
 
 def layers(**kwargs):
     """mmpretrain's layer, and ours with the same tensors."""
     torch.manual_seed(0)
     theirs = TransformerEncoderLayer(24, 3, 48, **kwargs)
-    ours = Layer(24, 3, 48, **kwargs)
-    ours.load_state_dict(theirs.state_dict())
-    return theirs, ours
+    return theirs, Layer(deepcopy(theirs))
 
 
 def gradients(module, loss):
@@ -26,8 +26,9 @@ def gradients(module, loss):
 
 
 @pytest.mark.parametrize('kwargs', [{}, dict(qkv_bias=False), dict(layer_scale_init_value=.1)])
-def test_a_layer_and_its_gradients_are_mmpretrains(kwargs):
+def test_a_layer_has_the_tensors_outputs_and_gradients_of_mmpretrains(kwargs):
     theirs, ours = layers(**kwargs)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
     x = torch.randn(2, 9, 24)
     weights = torch.randn(2, 9, 24)
     torch.testing.assert_close(ours(x), theirs(x))
@@ -36,18 +37,18 @@ def test_a_layer_and_its_gradients_are_mmpretrains(kwargs):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
 
 
-def test_the_last_tokens_alone_are_those_of_the_whole_layer_with_its_gradients():
+def test_the_last_tokens_and_their_gradients_are_those_of_the_whole_layer():
     layer = layers()[1]
     x, weights = torch.randn(2, 9, 24), torch.randn(2, 4, 24)
     torch.testing.assert_close(layer(x, num_queries=4), layer(x)[:, -4:])
-    for few, all_ in zip(gradients(layer, (layer(x, num_queries=4) * weights).sum()),
+    for few, every in zip(gradients(layer, (layer(x, num_queries=4) * weights).sum()),
                          gradients(layer, (layer(x)[:, -4:] * weights).sum())):
-        torch.testing.assert_close(few, all_, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(few, every, rtol=1e-4, atol=1e-5)
 
 
 def test_the_last_tokens_have_their_own_relative_position_bias():
     layer = layers()[1]
-    layer.attn = RelPosAttention.like(layer.attn, (2, 4))
+    layer.attn = RelPosAttention(layer.attn, (2, 4))
     torch.nn.init.normal_(layer.attn.relative_position_bias_table)
     x = torch.randn(2, 9, 24)
     torch.testing.assert_close(layer(x, num_queries=4), layer(x)[:, -4:])
@@ -55,7 +56,7 @@ def test_the_last_tokens_have_their_own_relative_position_bias():
 
 @pytest.mark.parametrize('shape', [(2, 3, 5, 8), (1, 2, 65, 32)])
 @pytest.mark.parametrize('with_bias', [False, True])
-def test_attention_in_bfloat16_is_that_of_float32_to_its_precision(shape, with_bias):
+def test_attention_in_bfloat16_equals_float32_to_its_precision(shape, with_bias):
     g = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(shape, generator=g) for _ in range(3))
     bias = torch.randn(1, shape[1], shape[2], shape[2], generator=g) if with_bias else None
@@ -66,18 +67,18 @@ def test_attention_in_bfloat16_is_that_of_float32_to_its_precision(shape, with_b
 
 
 def mini(dtype):
-    """(model, optimiser) of the mini MAE as tools/train.py has them on a CPU."""
+    """(model, optimiser) of the mini MAE as tools/train.py makes them on a CPU."""
     torch.manual_seed(0)
     cfg = Config.fromfile('mm_configs/mini/mae_p16_mini.py')
     model = MODELS.build(cfg.model)
     model.init_weights()
-    wrapper = training.mixed_precision(cfg.optim_wrapper, asked=dtype is not None)
+    wrapper = precision.mixed_precision(cfg.optim_wrapper, asked=dtype is not None)
     return model, build_optim_wrapper(model, wrapper)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU has its own mixed precision')
 def test_amp_on_a_cpu_multiplies_in_bfloat16_and_trains_float32_weights(monkeypatch):
-    monkeypatch.setattr(training, 'multiplies_bfloat16', lambda: True)
+    monkeypatch.setattr(precision, 'multiplies_bfloat16', lambda: True)
     g = torch.Generator().manual_seed(1)
     data = dict(inputs=torch.randint(256, (8, 3, 64, 64), dtype=torch.uint8, generator=g),
                 noise=torch.rand(8, 64, generator=g))
@@ -96,12 +97,12 @@ def test_amp_on_a_cpu_multiplies_in_bfloat16_and_trains_float32_weights(monkeypa
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU has its own mixed precision')
 @pytest.mark.parametrize('can, dtype', [(False, 'bfloat16'), (True, 'float16')])
-def test_amp_on_a_cpu_that_cannot_is_refused(monkeypatch, can, dtype):
-    monkeypatch.setattr(training, 'multiplies_bfloat16', lambda: can)
-    with pytest.raises(ValueError, match='--amp needs a GPU, or for bfloat16 a CPU'):
-        training.mixed_precision(dict(type='AmpOptimWrapper', dtype=dtype), asked=True)
+def test_amp_on_a_cpu_without_bfloat16_is_refused(monkeypatch, can, dtype):
+    monkeypatch.setattr(precision, 'multiplies_bfloat16', lambda: can)
+    with pytest.raises(ValueError, match='--amp needs a GPU, or a CPU with bfloat16'):
+        precision.mixed_precision(dict(type='AmpOptimWrapper', dtype=dtype), asked=True)
 
 
-def test_parameters_of_equal_rate_and_decay_are_updated_together():
+def test_parameters_of_equal_rate_and_decay_are_in_one_group():
     optim = mini(None)[1]
     assert sorted(group['weight_decay'] for group in optim.optimizer.param_groups) == [0, .05]

@@ -1,4 +1,4 @@
-"""The linear head of dense probing."""
+"""The linear head of dense probing (DINOv3)."""
 import torch
 
 from semmae.models import LinearSegHead
@@ -12,7 +12,7 @@ def head(**kwargs):
                          **kwargs)
 
 
-def test_it_is_a_batch_norm_and_one_matrix_on_every_patch():
+def test_the_head_is_a_batch_norm_and_one_matrix_for_every_patch():
     linear, x = head(dropout_ratio=0.).train(), 5 + 3 * torch.randn(2, 4, 6, 6)
     mean, var = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), unbiased=False, keepdim=True)
     weight, bias = linear.conv_seg.weight[..., 0, 0], linear.conv_seg.bias

@@ -2,31 +2,31 @@
 
 Reference: https://github.com/ucasligang/SemMAE, commit 95b39ffe2a56a20d861a7394003cf01131cd09d7:
 `MaskedAutoencoderViT` of models_mae_setting3.py, its mask_lambda from engine_pretrain_setting3.py
-(1 - ((epoch + 1) / 800) ** 2). The repository has no licence, so nothing of it is copied here: it
-was run unchanged beside ours and `OFFICIAL` holds what came out. It ran on the CPU in float32 with
-torch 2.11, timm 0.3.2 and util/pos_embed.py of facebookresearch/mae (the repository lacks its
-util folder); names that no longer exist (torch._six, np.float) or need a GPU
-(torch.cuda.FloatTensor) were replaced by their equals.
+(1 - ((epoch + 1) / 800) ** 2). The repository has no licence, so none of its code is here. It was
+run unchanged, and `OFFICIAL` holds its numbers: on the CPU, float32, torch 2.11, timm 0.3.2, with
+util/pos_embed.py of facebookresearch/mae, since the repository lacks its util folder. Names that no
+longer exist (torch._six, np.float) or need a GPU (torch.cuda.FloatTensor) were replaced.
 
-Every weight, pixel, position and part comes from a fixed stream of numbers (`drawn`), so that both
-sides made them for themselves; norm layers have eps 1e-6 as in the official ViT-Base. The official
-model drew its own masks and orders of the parts: they were read out of the run. The counts are
-those of a second run with the same random numbers in which torch.round did nothing.
+Both sides make every weight, pixel, position and part from a fixed stream of numbers (`drawn`).
+Norm layers have eps 1e-6 as in the official ViT-Base. The official model drew its own masks and
+orders of the parts; they were recorded. The counts are of a second run with the same random
+numbers, with torch.round replaced by the identity.
 
-What the official code does otherwise than one might think:
+Differences and details of the official code:
 - Position embedding: row-major on the 28x28 grid, the channels of the column before those of the
-  row; ours (and mmpretrain's) has them the other way round. So an official checkpoint has to be
-  loaded with its own pos_embed and decoder_pos_embed. Position and pixels are otherwise as in MAE:
-  pixels of a patch by row, column, colour (its flip of the data says so), unbiased variance + 1e-6.
-- Attention sees the 196 candidates only, 49 in the encoder and 196 in the decoder, and the class
-  token; the loss is the mean over the 147 masked ones.
-- It rounds 0.75 * size of each part before it interpolates, and the sum again after. Where the
-  rounded counts do not add up to 147, a sort without defined order among equals picks the patches
-  that are kept or masked beyond them. Ours rounds once, to 147 (`round_to_budget`).
+  row; ours (and mmpretrain's) has the other order. So an official checkpoint needs its own
+  pos_embed and decoder_pos_embed. All else is as in MAE: pixels of a patch by row, column, colour,
+  unbiased variance + 1e-6.
+- Attention is among the class token and the 196 candidates: 49 in the encoder, 196 in the decoder.
+  The loss is the mean over the 147 masked ones.
+- It rounds 0.75 * size of each part before the interpolation, and the sum again after it. Where the
+  rounded counts do not sum to 147, a sort with undefined order among equals decides the rest. Ours
+  rounds once, to 147 (`round_to_budget`).
 - Its defaults are mask ratio 0.6 and plain pixels; its README sets 0.75 and norm_pix_loss.
-- It normalises no pixels of its own: it takes them as its data files have them.
+- It does not normalise pixels: its data files contain normalised ones.
 - It trains under float16 autocast.
 """
+import functools
 import math
 from zlib import crc32
 
@@ -46,10 +46,10 @@ from semmae.registry import MODELS
 
 GRID, PATCH, NUM_CANDIDATES, NUM_PARTS = 28, 8, 196, 7
 DEPTH, DECODER_DEPTH = 3, 2
-TOLERANCE = 1e-5  # of the loss, relative; found: 1e-7
+TOLERANCE = 1e-5  # of the loss, relative; measured: 1e-7
 
-# masked: an image's 196 bits, the first candidate first, 1 is masked. part_order: the part that is
-# masked first comes first. counts: patches to mask in each part, before any rounding.
+# masked: 196 bits for each image, the first candidate first, 1 is masked. part_order: the part that
+# is masked first is first. counts: patches to mask in each part, before any rounding.
 OFFICIAL = {
     'epoch 0': dict(
         epoch=0, seed=1, norm_pix_loss=True, loss=2.153182029724121,
@@ -113,28 +113,30 @@ NAMES = {
 
 
 def drawn(name, *shape):
-    """float64 in [-1, 1), the same on every machine: numpy promises never to change this stream."""
+    """float64 in [-1, 1), equal on every machine: numpy never changes this stream."""
     return 2 * np.random.RandomState(crc32(name.encode())).random_sample(shape) - 1
 
 
 def weight(name, shape):
-    """The tensor of this official name: no bias is 0, no norm is 1, attention is not uniform."""
+    """The tensor of this official name: biases not 0, norms not 1, attention not uniform."""
     x = drawn(name, *shape)
     if len(shape) in (2, 4):  # linear, convolution
         return x * math.sqrt(3 / math.prod(shape[1:]))
     return 0.5 * x + ('norm' in name and name.endswith('weight'))
 
 
+@functools.cache
 def draw_images(seed):
-    """(2, 3, 224, 224); every patch has another mean and spread in every colour."""
+    """(2, 3, 224, 224); mean and spread differ between patches and colours."""
     coarse, fine = (2, 3, GRID, 1, GRID, 1), (2, 3, GRID, PATCH, GRID, PATCH)
     x = drawn(f'mean {seed}', *coarse) + (
         1.2 + drawn(f'spread {seed}', *coarse)) * drawn(f'pixels {seed}', *fine)
     return x.reshape(2, 3, GRID * PATCH, GRID * PATCH)
 
 
+@functools.cache
 def draw_candidates(seed):
-    """(2, 196) positions on the grid, in the order in which the official code gets them."""
+    """(2, 196) positions on the grid, in the order of the official code's input."""
     return drawn(f'positions {seed}', 2, GRID ** 2).argsort(1)[:, :NUM_CANDIDATES]
 
 
@@ -149,9 +151,9 @@ def is_masked(case):
                      for digits in case['masked']])
 
 
-@pytest.fixture
+@pytest.fixture(scope='module')
 def model():
-    """Ours with the official weights; their position embedding is ours with its halves swapped."""
+    """Ours with the reference weights; the position embedding has its halves swapped."""
     model = MODELS.build(dict(
         type='semmae.SemMAE', masking=dict(type='semmae.RandomMasking', mask_ratio=0.75),
         backbone=dict(
@@ -172,7 +174,7 @@ def model():
 
 @torch.no_grad()
 def loss_of(model, case, change_images=None, change_ids=None, normalize=normalize_patches):
-    """Ours for a case of `OFFICIAL`; the keywords are for doing it wrong."""
+    """Our loss for a case of `OFFICIAL`; the keywords introduce mistakes."""
     images = torch.from_numpy(draw_images(case['seed'])).float()
     positions, masked = draw_candidates(case['seed']), is_masked(case)
     ids_keep, ids_mask = (torch.from_numpy(np.stack([row[m] for row, m in zip(positions, which)]))
@@ -189,21 +191,21 @@ def loss_of(model, case, change_images=None, change_ids=None, normalize=normaliz
 
 
 @pytest.mark.parametrize('case', OFFICIAL.values(), ids=OFFICIAL)
-def test_the_loss_is_that_of_the_official_code(model, case):
+def test_the_loss_equals_that_of_the_official_code(model, case):
     assert set(NAMES) == set(model.state_dict())
     assert loss_of(model, case) == pytest.approx(case['loss'], rel=TOLERANCE)
 
 
-def test_any_changed_tensor_would_be_noticed(model):
+def test_a_change_of_any_tensor_changes_the_loss(model):
     case = OFFICIAL['epoch 399']
-    unnoticed = []
+    unchanged = []
     for name, tensor in model.state_dict().items():
         before = tensor.clone()
         tensor.mul_(2)
         if loss_of(model, case) == pytest.approx(case['loss'], rel=10 * TOLERANCE):
-            unnoticed.append(name)
+            unchanged.append(name)
         tensor.copy_(before)
-    assert not unnoticed
+    assert not unchanged
 
 
 MISTAKES = {
@@ -221,19 +223,19 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize('mistake', MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_in_positions_or_pixels_would_be_noticed(model, mistake):
+def test_a_mistake_in_positions_or_pixels_changes_the_loss(model, mistake):
     case = OFFICIAL['epoch 399']
     assert loss_of(model, case, **mistake) != pytest.approx(case['loss'], rel=10 * TOLERANCE)
 
 
 @pytest.mark.parametrize('case', OFFICIAL.values(), ids=OFFICIAL)
-def test_each_part_has_as_many_patches_to_mask_as_in_the_official_code(case):
+def test_counts_of_patches_to_mask_equal_those_of_the_official_code(case):
     part_ids, masked = draw_parts(case['seed']), is_masked(case)
     sizes = np.stack([np.bincount(row, minlength=NUM_PARTS) for row in part_ids])
     counts = patches_to_mask_per_part(
         torch.from_numpy(sizes), 0.75, alpha_at((case['epoch'] + 1) / 800),
         torch.tensor(case['part_order']))
     np.testing.assert_allclose(counts, case['counts'], atol=2e-5)
-    # What the official code masked in the end: its two roundings and its repair of their sum.
+    # What the official code masked, after its two roundings and its correction of the sum.
     really = [np.bincount(row[m], minlength=NUM_PARTS) for row, m in zip(part_ids, masked)]
     assert np.abs(counts.numpy() - really).max() <= 1.5

@@ -1,8 +1,10 @@
-"""The frozen encoder of part learning: iBOT's own numbers, any ViT's weights, nothing untrained."""
+"""The frozen encoder of part learning: the numbers of iBOT's code, weights of any ViT."""
 import argparse
+import weakref
 
 import numpy as np
 import pytest
+import timm
 import torch
 
 from semmae.checkpoints.load import OURS_TO_TIMM, renamed
@@ -29,13 +31,13 @@ def toy(tmp_path, grid=8):
     return encoder(TOY, grid, vit.state_dict(), tmp_path)
 
 
-# The numbers below come from https://github.com/bytedance/ibot at commit
+# Source of the numbers: https://github.com/bytedance/ibot, commit
 # da316d82636a7a7356835ef224b13d5f3ace0489, models/vision_transformer.py, in float32 on a CPU.
-# To make them again: build its VisionTransformer (`IBOT`: the widths; qkv_bias=True, the rest as by
-# default) and load `weights` of its own state_dict's shapes, strictly; on `image(side)` take
-# forward(return_all_tokens=True), which equals get_intermediate_layers()[0], and of
-# get_last_selfattention() the row of the class token. Tokens: the first 8 or 6 channels; heads:
-# attention times the number of patches; all: mean and standard deviation over the patch tokens.
+# To make them again: build its VisionTransformer (widths of `IBOT`, qkv_bias=True, other defaults)
+# and load `weights` of the shapes of its state_dict, strictly. For `image(side)` take
+# forward(return_all_tokens=True), equal to get_intermediate_layers()[0], and the row of the class
+# token of get_last_selfattention(). Tokens: the first 8 or 6 channels. heads: attention times the
+# number of patches. all: mean and standard deviation of the patch tokens.
 IBOT = {  # embed_dim, depth, num_heads; `vit_small` is the network of the published ViT-S/16
     'small': dict(embed_dims=96, num_layers=3, num_heads=6, feedforward_channels=384),
     'vit_small': 'deit-small'}
@@ -70,7 +72,7 @@ REFERENCE = {
 
 
 def normal(seed, *shape):
-    # numpy keeps this stream the same for ever; torch does not promise that.
+    # numpy never changes this stream; torch may.
     return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype('float32'))
 
 
@@ -79,7 +81,7 @@ def image(side):
 
 
 def weights(shapes, width):
-    """Tensor k of the sorted names: normal noise of seed k, scaled so that all of it matters."""
+    """Tensor k of the sorted names: normal noise of seed k, scaled so that each has an effect."""
     state = {}
     for k, name in enumerate(sorted(shapes)):
         noise = normal(k, *shapes[name])
@@ -91,10 +93,11 @@ def weights(shapes, width):
 
 
 def ibot(name, grid, tmp_path, **kwargs):
-    """Our encoder with the reference's weights, read from a file as iBOT's training saves it."""
+    """Our encoder with the reference weights, from a file in the form of iBOT's training."""
     backbone = dict(dict(type='semmae.ViT', arch=IBOT[name], img_size=224, patch_size=16,
                          interpolate_offset=0.1), **kwargs)
-    ours = MODELS.build(dict(backbone, img_size=224))
+    with torch.device('meta'):
+        ours = MODELS.build(dict(backbone, img_size=224))
     shapes = {k: v.shape for k, v in renamed(ours.state_dict(), OURS_TO_TIMM).items()}
     teacher = {f'backbone.{k}': v for k, v in weights(shapes, ours.embed_dims).items()}
     return encoder(backbone, grid, dict(teacher=teacher, student={}, epoch=800,
@@ -110,7 +113,7 @@ def summary(cls_token, patches, heads):
 
 
 @pytest.mark.parametrize('name, side', REFERENCE)
-def test_tokens_and_head_attention_are_those_of_ibots_own_code(name, side, tmp_path):
+def test_tokens_and_head_attention_equal_those_of_ibots_code(name, side, tmp_path):
     found = summary(*ibot(name, side // 16, tmp_path)(image(side), return_heads=True))
     for what, values in REFERENCE[name, side].items():
         torch.testing.assert_close(found[what], torch.tensor(values), rtol=0, atol=1e-4,
@@ -118,7 +121,7 @@ def test_tokens_and_head_attention_are_those_of_ibots_own_code(name, side, tmp_p
 
 
 @pytest.mark.parametrize('kwargs, is_ibots', [
-    (dict(img_size=448), True),  # resized once, when it is loaded
+    (dict(img_size=448), True),  # resized when it is loaded
     (dict(interpolate_offset=0.), False)])
 def test_only_ibots_interpolation_gives_ibots_tokens_at_another_size(kwargs, is_ibots, tmp_path):
     found = summary(*ibot('small', 28, tmp_path, **kwargs)(image(448), return_heads=True))
@@ -127,17 +130,18 @@ def test_only_ibots_interpolation_gives_ibots_tokens_at_another_size(kwargs, is_
     assert worst < 1e-4 if is_ibots else worst > 1e-2
 
 
-def test_the_image_is_seen_at_the_grid_that_is_asked_for(tmp_path):
+def test_the_image_is_resized_to_the_grid(tmp_path):
     cls_token, patches, heads = toy(tmp_path)(torch.randn(2, 3, 32, 32), return_heads=True)
     assert cls_token.shape == (2, 24) and patches.shape == (2, 64, 24)
     assert heads.shape == (2, 3, 64) and (heads >= 0).all() and (heads.sum(-1) <= 1).all()
 
 
-def test_asking_for_heads_changes_no_token_and_leaves_no_hook(tmp_path):
+def test_return_heads_changes_no_token_and_leaves_no_hook(tmp_path):
     model, images = toy(tmp_path), torch.randn(1, 3, 64, 64)
     with_heads, without = model(images, return_heads=True), model(images)
     assert with_heads[0].equal(without[0]) and with_heads[1].equal(without[1])
-    assert not model.last_attention.qkv._forward_hooks
+    output = weakref.ref(model.last_attention.qkv(torch.zeros(1, 24)))
+    assert output() is None  # no hook keeps it
     assert not any(t.requires_grad for t in with_heads)
 
 
@@ -167,7 +171,7 @@ def test_an_encoder_without_weights_is_refused(tmp_path):
         model.init_weights()
 
 
-def test_the_student_of_a_file_is_used_where_it_is_asked_for(tmp_path):
+def test_checkpoint_key_chooses_the_student_of_a_file(tmp_path):
     teacher = MODELS.build(TOY).state_dict()
     student = dict(teacher, cls_token=teacher['cls_token'] + 1)
     model = encoder(TOY, 4, dict(teacher=teacher, student=student), tmp_path,
@@ -177,7 +181,6 @@ def test_the_student_of_a_file_is_used_where_it_is_asked_for(tmp_path):
 
 @pytest.mark.parametrize('is_qk_norm', [False, True])
 def test_a_timm_vit_by_name_gives_timms_features_and_attention(is_qk_norm, tmp_path):
-    import timm
     theirs = timm.create_model(TIMM, num_classes=0).eval()
     state = {'teacher': {f'backbone.{k}': v for k, v in theirs.state_dict().items()}}
     model = encoder(TIMM, 14, state, tmp_path)
@@ -197,7 +200,6 @@ def test_a_timm_vit_by_name_gives_timms_features_and_attention(is_qk_norm, tmp_p
 
 
 def test_a_timm_file_with_a_tensor_missing_is_refused(tmp_path):
-    import timm
     state = timm.create_model(TIMM, num_classes=0).state_dict()
     state.pop('blocks.3.attn.qkv.weight')
     with pytest.raises(ValueError, match=r'1 tensors differ from the 150 of VisionTransformer:\n'

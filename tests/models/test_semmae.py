@@ -1,11 +1,10 @@
-"""Pre-training: equal to mmpretrain's MAE under random masks, right under part-guided ones."""
+"""Pre-training: equal to mmpretrain's MAE with random masks; masks guided by parts."""
 import pytest
 import torch
-from mmpretrain.models import MAE as MMPretrainMAE  # noqa: F401
 from mmpretrain.registry import MODELS as MMPRETRAIN
 
 from semmae.functional.masking import split_ids
-from semmae.functional.patches import patchify
+from semmae.functional.patches import patchify, unpatchify
 from semmae.registry import MODELS
 
 ARCH = dict(embed_dims=48, num_layers=3, num_heads=3, feedforward_channels=96)
@@ -26,7 +25,7 @@ def build(masking, img_size=64, patch_size=8, **kwargs):
 
 @pytest.fixture(scope='module')
 def mmpretrain_mae():
-    """mmpretrain's own MAE, weights copied from ours, with the mask of the noise it is given."""
+    """mmpretrain's own MAE in the sizes of `build`."""
     theirs = MMPRETRAIN.build(dict(
         type='mmpretrain.MAE',
         backbone=dict(type='mmpretrain.MAEViT', arch=ARCH, img_size=64, patch_size=8),
@@ -38,7 +37,7 @@ def mmpretrain_mae():
     return theirs
 
 
-def test_random_masks_give_the_loss_and_the_encoder_gradients_of_mmpretrains_mae(
+def test_random_masks_give_loss_and_encoder_gradients_of_mmpretrains_mae(
         mmpretrain_mae, monkeypatch):
     ours = build(dict(type='semmae.RandomMasking'))
     # All weights away from their initial values, norms and biases included.
@@ -73,11 +72,11 @@ def test_part_guided_masks_at_alpha_one_hide_whole_parts():
     candidates = model.candidates(torch.zeros(5, 3, 64, 64), part_ids=ids)
     keep, mask = model.split(candidates, model.masking(candidates))
     assert keep.shape == (5, 16) and mask.shape == (5, 48)
-    # Four parts of 16 patches, 48 to hide: exactly one part stays.
+    # Four parts of 16 patches, 48 to mask: exactly one part stays.
     assert (ids.gather(1, keep) == ids.gather(1, keep)[:, :1]).all()
 
 
-def test_candidates_are_the_most_foreground_patches_and_nothing_else_is_used():
+def test_only_the_most_foreground_patches_are_used():
     model = build(dict(type='semmae.PartGuidedMasking', num_parts=2), num_candidates=16)
     foreground = torch.rand(3, 64)
     candidates = model.candidates(torch.zeros(3, 3, 64, 64), torch.randint(2, (3, 64)), foreground)
@@ -93,7 +92,6 @@ def test_dropped_background_does_not_change_the_loss():
     loss = model(images, foreground=foreground, noise=noise, mode='loss')['loss']
     dropped = foreground.argsort(1)[:, :48]
     patches = patchify(images, 8).scatter(1, dropped[..., None].expand(-1, -1, 192), 7.)
-    from semmae.functional.patches import unpatchify
     other = model(unpatchify(patches, 8), foreground=foreground, noise=noise, mode='loss')['loss']
     assert loss.equal(other)
 
@@ -106,12 +104,6 @@ def test_embedding_only_the_kept_patches_equals_embedding_all_and_choosing():
     some, _ = vit.tokens(images, keep)
     picked = everything[:, 1:].gather(1, keep[..., None].expand(-1, -1, 48))
     torch.testing.assert_close(some[:, 1:], picked, rtol=1e-5, atol=1e-6)
-
-
-def test_part_guided_masking_without_a_store_says_what_to_do():
-    model = build(dict(type='semmae.PartGuidedMasking', num_parts=6))
-    with pytest.raises(ValueError, match='part_store .* tools/extract_parts.py'):
-        model(torch.zeros(1, 3, 64, 64), mode='loss')
 
 
 def test_a_decoder_of_another_grid_is_refused():

@@ -1,4 +1,4 @@
-"""SimMIM's encoder: what mmpretrain's SimMIM asks for, in tensors that semmae.ViT loads."""
+"""SimMIM's encoder: the interface of mmpretrain's SimMIM, with tensors that semmae.ViT loads."""
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,7 @@ def test_without_a_mask_it_is_the_vit():
     assert found[0].shape == (2, 24, 4, 4)
 
 
-def test_masked_pixels_are_not_seen_and_all_others_are():
+def test_the_features_depend_on_all_pixels_that_are_not_masked():
     model = build('semmae.SimMIMViT')
     mask = torch.zeros(1, 4, 4, dtype=torch.long)
     mask[0, 1, 2] = 1
@@ -44,13 +44,13 @@ def test_masked_pixels_are_not_seen_and_all_others_are():
 
 
 def test_a_mask_of_another_grid_is_refused():
-    with pytest.raises(ValueError, match=r'found masks of \(2, 2\) patches, expected \(4, 4\)'):
+    with pytest.raises(ValueError, match=r'got masks of \(2, 2\) patches, expected \(4, 4\)'):
         build('semmae.SimMIMViT')(torch.zeros(1, 3, 32, 32), torch.zeros(1, 2, 2))
 
 
-def test_a_pretraining_loads_whole_into_the_vit_and_only_the_mask_token_is_left(toy, tmp_path):
+def test_a_pretraining_loads_into_the_vit_without_its_mask_token(toy, tmp_path):
     pipeline = 'train_dataloader.dataset.dataset.pipeline'
-    train(REPO / 'mm_configs/ablations/simmim_vit-base-p16_mask32.py', tmp_path, seed=0,
+    train(REPO / 'mm_configs/ablations/simmim_vit-base-p16_mask32.py', work_dir=tmp_path, seed=0,
           accept_batch=True, options={
         'model.backbone.arch': dict(_delete_=True, **ARCH), 'model.backbone.img_size': 64,
         'model.neck.in_channels': 24, f'{pipeline}.1.scale': 64,
@@ -83,4 +83,4 @@ def test_sizes_of_a_config_agree_and_its_batch_divides(config):
     assert masks.input_size == cfg.model.backbone.img_size == cfg.recipe.full.pixels
     assert cfg.recipe.full.batch_size % (16 * cfg.train_dataloader.batch_size) == 0
     (row,) = [r for r in PAPER.rows if r.id == f'finetune/{cfg.recipe.id}']
-    assert row.options['model.backbone.patch_size'] == str(patch)
+    assert int(row.options['model.backbone.patch_size']) == patch

@@ -1,7 +1,4 @@
-"""Masking strategies behind one interface: exact, repeatable, and what each of them looks at."""
-import os
-import subprocess
-import sys
+"""Masking strategies: exact sizes, repeatable masks, and which inputs each of them uses."""
 from types import SimpleNamespace
 
 import pytest
@@ -12,11 +9,12 @@ from mmengine.config import Config
 from torch.utils.flop_counter import FlopCounterMode
 
 from semmae.datasets.part_store import PartStore
-from semmae.functional.masking import num_masked
+from semmae.functional.masking import attention_mask, num_masked
 from semmae.models.masking import Candidates
 from semmae.registry import HOOKS, MODELS
 from tests.conftest import REPO
 from tests.models.test_semmae import build
+from tests.tiny import tool
 
 STRATEGIES = [
     dict(type='semmae.RandomMasking'), dict(type='semmae.BlockwiseMasking'),
@@ -29,7 +27,7 @@ NAMES = [f'{s["type"]}-{s.get("mode", s.get("alpha_start", ""))}' for s in STRAT
 
 
 def candidates(batch=5, keep=None, seed=0, progress=.5):
-    """64 patches of 8x8 pixels, or the ``keep`` of them that stand for the foreground."""
+    """64 patches of 8x8 pixels, or ``keep`` of them as foreground."""
     g = torch.Generator().manual_seed(seed)
     ids = torch.arange(64).expand(batch, -1)
     if keep:
@@ -40,6 +38,25 @@ def candidates(batch=5, keep=None, seed=0, progress=.5):
         noise=torch.rand(batch, k + 6, generator=g), progress=progress,
         part_ids=torch.randint(6, (batch, k), generator=g),
         scores=torch.randint(256, (batch, k), generator=g, dtype=torch.uint8))
+
+
+@pytest.fixture(scope='module')
+def kept():
+    """One model that masks among 32 of 64 patches, for any strategy."""
+    return build(STRATEGIES[0], num_candidates=32)
+
+
+@pytest.fixture(scope='module')
+def on_meta():
+    """The same without values: reading one raises. Its mask size counts as checked."""
+    model = build(STRATEGIES[0], num_candidates=32).to('meta')
+    model.is_mask_size_checked = True
+    return model
+
+
+def with_strategy(model, strategy):
+    model.masking = MODELS.build(strategy)
+    return model
 
 
 @pytest.mark.parametrize('strategy', STRATEGIES, ids=NAMES)
@@ -57,8 +74,8 @@ def test_every_strategy_masks_the_exact_number_and_is_a_function_of_its_noise(
 
 
 @pytest.mark.parametrize('strategy', STRATEGIES, ids=NAMES)
-def test_every_strategy_trains_with_background_dropped(strategy):
-    model = build(strategy, num_candidates=32)
+def test_every_strategy_trains_with_background_dropped(kept, strategy):
+    model = with_strategy(kept, strategy)
     seen = candidates()
     losses = model(seen.images, part_ids=seen.part_ids, foreground=seen.scores, mode='loss')
     sum(v for k, v in losses.items() if 'loss' in k).backward()
@@ -68,9 +85,9 @@ def test_every_strategy_trains_with_background_dropped(strategy):
 
 
 @pytest.mark.parametrize('strategy', STRATEGIES, ids=NAMES)
-def test_no_step_waits_for_the_device(strategy):
-    model = build(strategy, num_candidates=32).to('meta')   # tensors without values: reading raises
-    seen, model.last = candidates(), 'not the first step'
+def test_no_step_waits_for_the_device(on_meta, strategy):
+    model = with_strategy(on_meta, strategy).to('meta')
+    seen = candidates()
     images, part_ids, scores, noise = (
         x.to('meta') for x in (seen.images, seen.part_ids, seen.scores, seen.noise))
     losses = model(images, part_ids, scores, noise, mode='loss')
@@ -82,8 +99,9 @@ def test_no_step_waits_for_the_device(strategy):
 def test_pre_training_at_8x8_costs_what_it_costs_at_16x16():
     flops = []
     for config in ('semmae_pretrain.py', 'ablations/semmae_vit-base-p16.py'):
-        model = MODELS.build(Config.fromfile(REPO / 'mm_configs' / config).model).to('meta')
-        model.last = 'not the first step'
+        with torch.device('meta'):
+            model = MODELS.build(Config.fromfile(REPO / 'mm_configs' / config).model)
+        model.is_mask_size_checked = True
         length = model.decoder.grid[0] ** 2
         with FlopCounterMode(display=False) as counter:
             model(torch.zeros(1, 3, 224, 224, device='meta'), mode='loss',
@@ -91,44 +109,22 @@ def test_pre_training_at_8x8_costs_what_it_costs_at_16x16():
                   foreground=torch.zeros(1, length, device='meta'))['loss'].backward()
         flops.append(counter.get_total_flops() / 1e9)
     assert flops[0] == pytest.approx(flops[1], rel=.01)
-    assert 50 < flops[0] < 60   # GFLOP, forward and backward, two for a multiplication and addition
+    assert 50 < flops[0] < 60   # GFLOP, forward and backward; a multiply-add is two
 
 
-def test_blocks_are_neighbours_and_random_masks_are_not():
-    def neighbours(strategy):
-        mask = MODELS.build(strategy)(candidates(batch=200)).view(-1, 8, 8).float()
-        return (mask[:, 1:] == mask[:, :-1]).float().mean()
-    assert neighbours(STRATEGIES[1]) > neighbours(STRATEGIES[0]) + .15
-
-
-def test_blocks_among_candidates_leave_the_others_out_of_the_count():
+def test_blocks_among_candidates_mask_neighbours():
     seen = candidates(batch=50, keep=16)
     mask = MODELS.build(dict(type='semmae.BlockwiseMasking'))(seen)
     y = seen.ids // 8
-    # A block hides patches that are near to each other: their rows vary less than all do.
+    # The rows of the patches in a block vary less than those of all candidates.
     assert y[mask].view(50, 12).float().var(1).mean() < y.float().var(1).mean()
 
 
-def test_attention_modes_mask_what_they_say():
+@pytest.mark.parametrize('mode', ['high', 'hint', 'low', 'nonessential'])
+def test_attention_masking_is_the_attention_mask_of_its_mode(mode):
     seen = candidates(batch=40)
-    scores = seen.scores.float()
-
-    def masked(mode, **options):
-        return MODELS.build(dict(type='semmae.AttentionMasking', mode=mode, **options))(seen)
-
-    def split(mode):
-        mask = masked(mode)
-        return scores[mask].view(40, 48), scores[~mask].view(40, 16)
-    hidden, seen_ones = split('high')
-    assert (hidden.amin(1) >= seen_ones.amax(1)).all()
-    hidden, seen_ones = split('low')
-    assert (hidden.amax(1) <= seen_ones.amin(1)).all()
-    top = scores.argsort(dim=1, descending=True, stable=True)[:, :8]
-    spared = masked('nonessential', spared=8 / 64)
-    assert not spared.gather(1, top).any()
-    assert (spared != masked('low')).any()  # random among the rest
-    hint = masked('hint', show_max=8 / 64, show_share=.5)
-    assert (hint.gather(1, top).sum(1) == 4).all()
+    masking = MODELS.build(dict(type='semmae.AttentionMasking', mode=mode, mask_ratio=.5))
+    assert masking(seen).equal(attention_mask(seen.scores, .5, mode, noise=seen.noise))
 
 
 def test_attention_masks_refuse_a_store_of_other_scores(toy):
@@ -136,20 +132,29 @@ def test_attention_masks_refuse_a_store_of_other_scores(toy):
         PartStore(toy / 'parts' / 'train_8').require(foreground='attention')
 
 
-def test_a_missing_input_is_named_with_the_cure():
+def test_a_missing_input_is_named_with_the_command_that_makes_it():
+    model = build(STRATEGIES[2])
     for strategy, need in ((STRATEGIES[2], 'scores'), (STRATEGIES[6], 'part_ids')):
-        with pytest.raises(ValueError, match=f'needs {need}.*extract_parts'):
-            build(strategy)(torch.zeros(1, 3, 64, 64), mode='loss')
+        with pytest.raises(ValueError, match=f'needs {need}.*part_store .* tools/extract_parts.py'):
+            with_strategy(model, strategy)(torch.zeros(1, 3, 64, 64), mode='loss')
+    with pytest.raises(ValueError, match=r'part_ids have shape \(1, 256\), expected \(1, 64\)'):
+        model(torch.zeros(1, 3, 64, 64), torch.zeros(1, 256), mode='loss')
 
 
-def test_parts_of_another_grid_are_refused():
-    with pytest.raises(ValueError, match=r'part_ids have shape \(2, 256\), expected \(2, 64\)'):
-        build(STRATEGIES[6])(torch.zeros(2, 3, 64, 64), torch.zeros(2, 256), mode='loss')
+def test_more_noise_than_needed_gives_the_same_masks(kept):
+    seen, wide = candidates(), torch.rand(5, 80)
+    for strategy, num in ((STRATEGIES[0], 64), (STRATEGIES[6], 70)):
+        model = with_strategy(kept, strategy)
+        masks = []
+        for noise in (wide, wide[:, :num]):
+            model(seen.images, seen.part_ids, seen.scores, noise, mode='loss')
+            masks.append(model.last_masks[1])
+        assert masks[0].equal(masks[1])
 
 
 @pytest.mark.parametrize('by_epoch, alphas', [(True, [0, 0, 0, .25, .25, .25]),
                                               (False, [(k / 6) ** 2 for k in range(6)])])
-def test_alpha_goes_by_epoch_or_by_iteration(by_epoch, alphas):
+def test_alpha_follows_the_epoch_or_the_iteration(by_epoch, alphas):
     model = build(dict(type='semmae.PartGuidedMasking', num_parts=6, gamma=2.))
     hook = HOOKS.build(dict(type='semmae.ProgressHook', by_epoch=by_epoch))
     found = []
@@ -171,7 +176,7 @@ def test_the_adversary_learns_to_mask_what_is_hard():
     torch.manual_seed(0)
     masking = MODELS.build(dict(type='semmae.AdversarialMasking', patch_size=8, mask_ratio=.5))
     optimiser = torch.optim.Adam(masking.parameters(), 3e-3)
-    is_hard = torch.arange(64) % 4 == 0   # a quarter of the patches is bright, and pays 1
+    is_hard = torch.arange(64) % 4 == 0   # a quarter of the patches is bright, with error 1
     share = []
     for step in range(30):
         seen = candidates(batch=16, seed=step)
@@ -212,12 +217,10 @@ train_cfg = dict(max_epochs=1)
 '''
 
 
-def test_a_users_strategy_outside_the_package_works_by_config_alone(toy, tmp_path):
+def test_a_users_strategy_outside_the_package_works_by_config_alone(toy, tmp_path, monkeypatch):
     (tmp_path / 'my_masks.py').write_text(OWN)
     (tmp_path / 'own.py').write_text(CONFIG.format(repo=REPO, toy=toy))
-    done = subprocess.run(
-        [sys.executable, REPO / 'tools/train.py', 'own.py', '--work-dir', 'run'],
-        cwd=tmp_path, capture_output=True, text=True,
-        env=dict(os.environ, PYTHONPATH=str(tmp_path)))
+    monkeypatch.syspath_prepend(tmp_path)  # as PYTHONPATH
+    done = tool('train', 'own.py', '--work-dir', 'run', cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / 'run/epoch_1.pth').is_file()

@@ -1,6 +1,7 @@
 """ImageNet-1k images for part learning and pre-training, horizontal flip only (Sec. 4.1).
 
-The part store is made on the same view: short side 224, centre crop.
+The part store is made on the same view: short side 224, centre crop. A sample gets random numbers
+for its mask where the data set has a grid.
 """
 train_dataloader = dict(
     batch_size=256, num_workers=8, persistent_workers=True, pin_memory=True, drop_last=True,
@@ -12,4 +13,4 @@ train_dataloader = dict(
             type='semmae.PartDataset', data_root='data/imagenet/train',
             pipeline=[
                 dict(type='semmae.LoadCenterCrop', size=224, flip_prob=0.5),
-                dict(type='semmae.PackImage', num_noise=0)])))
+                dict(type='semmae.PackImage')])))

@@ -1,4 +1,4 @@
-"""MAE with ViT-B and the 512-wide, 8-layer decoder (MAE, Table 1). Sizes are set by the leaf."""
+"""MAE with ViT-B and the 512-wide, 8-layer decoder (MAE, Table 1). Configs set the sizes."""
 model = dict(
     type='semmae.SemMAE',
     backbone=dict(type='semmae.ViT', arch='base', is_pos_embed_fixed=True),
