@@ -1,22 +1,27 @@
-"""What a dumped mmengine config says, read as data and never run.
+"""Dumped mmengine configs, read as data and never executed.
 
-A config dumped by a run is Python text of plain values. `read_config` evaluates those and keeps
-everything else as its text; `protocol_of` takes from it what decides whether two runs compare.
+A dumped config is Python text of plain values. `read_config` evaluates these and keeps everything
+else as text; `dumped_protocol` selects what decides whether two runs can be compared.
 """
 
 import ast
 import math
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-# Names that stand for names that stand for names could grow without end.
+from . import lookup
+from .lookup import Fields, Node, at
+
+# A limit, because names that repeat other names can grow without end.
 MOST_CONFIG_NODES = 1_000_000
 
 
-def read_config(file, problems, sequence=list):
-    """The top-level values of a dumped config; {} with a problem if it cannot be read.
+def read_config(file: str | Path, problems: list[str], sequence: Callable[[list[Node]], Node] = list
+                ) -> Fields:
+    """The top-level values of a dumped config; {} and a new problem if it cannot be read.
 
-    sequence: what tuples become; lists for those who compare, tuples for those who build.
+    sequence: the type for tuples: list to compare configs, tuple to build from them.
     """
     try:
         text = Path(file).read_text(encoding='utf-8-sig', errors='replace')
@@ -29,13 +34,15 @@ def read_config(file, problems, sequence=list):
 
 
 class _Literals:
-    """Values of config text without running it: whatever is not a plain value becomes its text."""
+    """Values of config text, which is not executed; anything but plain values becomes its text."""
 
-    def __init__(self, sequence=list):
+    def __init__(self, sequence: Callable[[list[Node]], Node]) -> None:
         self.sequence = sequence
-        self.names, self.sizes, self.nodes = {}, {}, 0
+        self.names: Fields = {}
+        self.sizes: dict[str, int] = {}
+        self.nodes = 0
 
-    def read(self, module):
+    def read(self, module: ast.Module) -> Fields:
         for statement in module.body:
             before = self.nodes
             if isinstance(statement, ast.Assign):
@@ -45,35 +52,39 @@ class _Literals:
                         self.names[target.id] = value
                         self.sizes[target.id] = self.nodes - before
             elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Dict):
-                value = self.value(statement.value)  # so dumped if a name is no identifier
+                value = self.value(statement.value)  # the form of a dump if a name is no identifier
                 self.names |= value if isinstance(value, dict) else {}
         return self.names
 
-    def value(self, node):
+    def value(self, node: ast.expr) -> Node:
         self.nodes += 1 + (self.sizes.get(node.id, 0) if isinstance(node, ast.Name) else 0)
         if self.nodes > MOST_CONFIG_NODES:
             raise ValueError('config too large')
-        if isinstance(node, ast.Constant):
-            return self.constant(node)
-        if isinstance(node, (ast.List, ast.Tuple)):
-            items = [self.value(item) for item in node.elts]
-            return self.sequence(items) if isinstance(node, ast.Tuple) else items
-        if isinstance(node, ast.Set):
-            return sorted((self.value(item) for item in node.elts), key=str)
-        if isinstance(node, ast.Dict):
-            return self.mapping(zip(node.keys, node.values), node)
-        if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict':
-            given = [(None, item) for item in node.args]
-            return self.mapping(given + [(word.arg, word.value) for word in node.keywords], node)
-        if isinstance(node, ast.Name) and node.id in self.names:
-            return self.names[node.id]
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            value = self.value(node.operand)
-            if isinstance(value, (int, float)):
-                return -value
+        match node:
+            case ast.Constant():
+                return self.constant(node)
+            case ast.List() | ast.Tuple() | ast.Set():
+                return self.items(node)
+            case ast.Dict():
+                return self.mapping(zip(node.keys, node.values), node)
+            case ast.Call(func=ast.Name(id='dict')):
+                given = [(None, item) for item in node.args]
+                return self.mapping(given + [(w.arg, w.value) for w in node.keywords], node)
+            case ast.Name(id=name) if name in self.names:
+                return self.names[name]
+            case ast.UnaryOp(op=ast.USub()):
+                value = self.value(node.operand)
+                if isinstance(value, (int, float)):
+                    return -value
         return ast.unparse(node)
 
-    def constant(self, node):
+    def items(self, node: ast.List | ast.Tuple | ast.Set) -> Node:
+        items = [self.value(item) for item in node.elts]
+        if isinstance(node, ast.Tuple):
+            return self.sequence(items)
+        return sorted(items, key=str) if isinstance(node, ast.Set) else items
+
+    def constant(self, node: ast.Constant) -> Node:
         value = node.value
         if isinstance(value, int) and value.bit_length() > 63:
             return hex(value)
@@ -81,13 +92,13 @@ class _Literals:
         is_plain = is_plain and not (isinstance(value, float) and not math.isfinite(value))
         return value if is_plain else ast.unparse(node)
 
-    def mapping(self, pairs, node):
-        """A dict of its pairs; a pair without a key is a dict to be merged."""
-        found = {}
-        for key, item in pairs:
-            item = self.value(item)
+    def mapping(self, pairs: Iterable[tuple[Node, ast.expr]], node: ast.expr) -> Node:
+        """A dict of its pairs; the value of a pair without a key is merged into it."""
+        found: Fields = {}
+        for key, expression in pairs:
+            item = self.value(expression)
             if key is not None:
-                found[str(self.value(key) if isinstance(key, ast.AST) else key)] = item
+                found[str(self.value(key) if isinstance(key, ast.expr) else key)] = item
             elif isinstance(item, dict):
                 found |= item
             else:
@@ -95,34 +106,28 @@ class _Literals:
         return found
 
 
-def at(config, *keys):
-    """The value below these keys, or None."""
-    for key in keys:
-        config = config.get(key) if isinstance(config, dict) else None
-    return config
-
-
-def dict_at(config, *keys):
-    value = at(config, *keys)
+def dict_at(config: Node, key: str) -> Fields:
+    """The dict of a dotted key, or {}."""
+    value = at(config, key)
     return value if isinstance(value, dict) else {}
 
 
-def kind(value):
-    """A type without its scope: 'mmseg.ADE20KDataset' is 'ADE20KDataset'."""
-    return str(at(value, 'type') or 'unknown').rsplit('.', 1)[-1]
+def kind(value: Node) -> str:
+    """A type without its scope: 'ADE20KDataset' of dict(type='mmseg.ADE20KDataset')."""
+    return lookup.kind(value) if at(value, 'type') else 'unknown'
 
 
-def dataset_of(loader):
-    """The innermost dataset of a loader; the first where several are joined."""
+def dataset_of(loader: Node) -> Fields:
+    """The innermost dataset of a loader; the first one of a concatenation."""
     data = dict_at(loader, 'dataset')
     while inner := dict_at(data, 'dataset') or next(
-            (item for item in at(data, 'datasets') or [] if isinstance(item, dict)), None):
+            (item for item in at(data, 'datasets') or [] if isinstance(item, dict)), {}):
         data = inner
     return data
 
 
-def split_of(data):
-    """Which images a dataset holds, from the first of its fields that says so."""
+def dumped_split(data: Fields) -> str:
+    """The split of a dataset, from the first of its fields that names one."""
     if isinstance(data.get('split'), str) and data['split']:
         return data['split']
     for key in ('ann_file', 'data_prefix', 'data_root'):
@@ -132,18 +137,19 @@ def split_of(data):
     return 'val'
 
 
-def int_or_none(value):
+def int_or_none(value: Node) -> int | None:
+    """The value if it is an integer."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-# What says where data lie or what is carried along, and decides no number.
+# Keys for places of data and for metadata, which change no number.
 NO_CONDITION = frozenset({'type', 'backend_args', 'file_client_args', 'meta_keys', 'init_cfg'})
 
 
-def protocol_of(config, dataset, split, is_test=False) -> dict:
-    """What decides whether two runs may be compared, as far as the config tells.
+def dumped_protocol(config: Fields, dataset: str, split: str, is_test: bool = False) -> Fields:
+    """What decides whether two runs may be compared, as far as the config shows.
 
-    'recorded_by' keeps it from ever equalling a protocol that this project recorded.
+    'recorded_by' makes it differ from every protocol that this project recorded.
     """
     model = dict_at(config, 'model')
     backbone, optim = dict_at(model, 'backbone'), dict_at(config, 'optim_wrapper')
@@ -152,7 +158,7 @@ def protocol_of(config, dataset, split, is_test=False) -> dict:
     loaders = ('test_dataloader', 'val_dataloader')[::1 if is_test else -1]
     test = next((found for loader in loaders
                  if (found := at(dataset_of(at(config, loader)), 'pipeline'))), None)
-    side = at(model, 'data_preprocessor', 'size') or at(config, 'data_preprocessor', 'size')
+    side = at(model, 'data_preprocessor.size') or at(config, 'data_preprocessor.size')
     decays = ('layer_decay_rate', 'decay_rate')
     heads = {key: model[key] for key in ('neck', 'head', 'decode_head', 'auxiliary_head')
              if model.get(key)}
@@ -166,9 +172,9 @@ def protocol_of(config, dataset, split, is_test=False) -> dict:
         crop_size=_sizes(_crops(train)), patch_size=backbone.get('patch_size'),
         drop_path=backbone.get('drop_path_rate'), augmentation=_steps(train),
         test_pipeline=_steps(test), test_mode=model.get('test_cfg'),
-        batch_augments=_texts(at(model, 'train_cfg', 'augments')),
-        epochs=at(config, 'train_cfg', 'max_epochs'), iters=at(config, 'train_cfg', 'max_iters'),
-        batch_size=at(config, 'train_dataloader', 'batch_size'),
+        batch_augments=_texts(at(model, 'train_cfg.augments')),
+        epochs=at(config, 'train_cfg.max_epochs'), iters=at(config, 'train_cfg.max_iters'),
+        batch_size=at(config, 'train_dataloader.batch_size'),
         optimizer=kind(optimizer) if optimizer else None, lr=optimizer.get('lr'),
         weight_decay=optimizer.get('weight_decay'),
         optimizer_args=_without(optimizer, 'lr', 'weight_decay') or None,
@@ -180,18 +186,18 @@ def protocol_of(config, dataset, split, is_test=False) -> dict:
     return {field: value for field, value in protocol.items() if value is not None}
 
 
-def _num_classes(heads):
-    """Of the head that predicts; the last one of a cascade."""
+def _num_classes(heads: Fields) -> Node:
+    """Classes of the head that predicts; the last one of a cascade."""
     head = heads.get('head') or heads.get('decode_head')
     return at(head[-1] if isinstance(head, list) and head else head, 'num_classes')
 
 
-def _without(values, *names):
+def _without(values: Fields, *names: str | None) -> Fields:
     return {key: value for key, value in values.items()
             if key not in names and key not in NO_CONDITION}
 
 
-def _text(step, *left_out):
+def _text(step: Node, *left_out: str | None) -> str:
     """``Resize(scale=[64, 64])`` of a config dict."""
     if not isinstance(step, dict):
         return str(step)
@@ -199,33 +205,33 @@ def _text(step, *left_out):
     return f"{kind(step)}({', '.join(f'{key}={value}' for key, value in shown)})"
 
 
-def _texts(steps, *left_out):
-    """A text for each of several config dicts, or for the only one; None if there is none."""
+def _texts(steps: Node, *left_out: str) -> list[str] | None:
+    """A text for each config dict of a list, or for a single one; None if there is none."""
     steps = [steps] if isinstance(steps, dict) else steps
     return [_text(step, *left_out) for step in steps] if isinstance(steps, list) else None
 
 
-def _crop_key(step):
-    """Where a transform says to what size it crops; None if it does not crop."""
+def _crop_key(step: Node) -> str | None:
+    """The key of the size to which a transform crops; None if it does not crop."""
     is_crop = isinstance(step, dict) and 'Crop' in kind(step)
     keys = ('crop_size', 'scale', 'size') if is_crop else ()
     return next((key for key in keys if key in step), None)
 
 
-def _crops(pipeline):
+def _crops(pipeline: Node) -> list[Node]:
     steps = pipeline if isinstance(pipeline, list) else []
     return [step[key] for step in steps if (key := _crop_key(step))]
 
 
-def _steps(pipeline):
-    """A pipeline as texts without the sizes of crops, which are fields of their own."""
+def _steps(pipeline: Node) -> list[str] | None:
+    """A pipeline as texts without crop sizes, which are fields of their own."""
     if not isinstance(pipeline, list):
         return None
     return [_text(step, _crop_key(step)) for step in pipeline]
 
 
-def _sizes(sizes):
-    """The different sizes among these; one alone stands for itself, 224 is [224, 224]."""
+def _sizes(sizes: list[Node]) -> Node:
+    """The different sizes of a list, 224 as [224, 224]; a single size without the list."""
     sizes = [[size, size] if int_or_none(size) else size for size in sizes if size is not None]
     sizes = [size for i, size in enumerate(sizes) if size not in sizes[:i]]
     return sizes[0] if len(sizes) == 1 else sizes or None

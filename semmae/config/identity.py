@@ -5,22 +5,26 @@ knows (``batch_size`` of all processes, ``parts.source``). Every key counts unle
 says why it cannot change a weight or a metric, so a new option keeps results apart by default.
 The seed is not part of it: runs that differ in the seed alone may be averaged.
 """
+import functools
 import hashlib
-import os
 import re
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from mmengine.runner import Runner
 
 from .. import __version__
 from ..datasets.seeded import Seeded
 from ..models.layers import unwrapped
+from .lookup import Fields, Node, kind, leaves
 
 # Top-level keys that mmengine's runner or this package reads for a training.
 TRAINING = ('model', 'data_preprocessor', 'train_dataloader', 'train_cfg', 'optim_wrapper',
             'param_scheduler', 'auto_scale_lr', 'custom_hooks', 'default_hooks', 'default_scope',
-            'env_cfg', 'randomness', 'compile', 'sync_bn', 'activation_checkpointing',
+            'env_cfg', 'randomness', 'sync_bn', 'activation_checkpointing',
             'efficient_conv_bn_eval')
 # Those of an evaluation. A test is recorded under the names of a validation.
 EVALUATION = {'val_dataloader': 'test_dataloader', 'val_evaluator': 'test_evaluator',
@@ -53,32 +57,22 @@ LET_THROUGH = tuple((re.compile(pattern), reason) for pattern, reason in (
     (r'env_cfg\.(mp_cfg|dist_cfg|resource_limit)(\.|$)', 'how processes are started and connected'),
     (r'.*\.(backend_args|file_client_args|meta_keys|lazy_init|serialize_data|palette|max_damaged)'
      r'(\.|$)', 'how files are opened, what is carried along or drawn, when a run is refused'),
+    (r'.*\.num_noise$', 'a mask uses the first numbers that it needs; too few are an error'),
     (r'val_cfg\.type$', 'the same loop under another name in a test'),
     (r'val_evaluator\.(\d+\.)?(prefix|collect_device|collect_dir|output_dir|format_only)$',
      'how a metric is called and gathered'),
 ))
 
 
-def reason_to_let_through(key):
+@functools.cache
+def reason_to_let_through(key: str) -> str:
     """Why a key of a config can change neither a weight nor a metric, or ''."""
     return next((reason for pattern, reason in LET_THROUGH if pattern.match(key)), '')
 
 
 # ------------------------------------------------------------------ a config as fields
-def leaves(node, prefix=''):
-    """(dotted key, value) of a config, at any depth; a list of plain values is one value."""
-    if isinstance(node, dict) and node:
-        for key, value in node.items():
-            yield from leaves(value, f'{prefix}{key}.')
-    elif isinstance(node, (list, tuple)) and any(isinstance(v, (dict, list, tuple)) for v in node):
-        for index, value in enumerate(node):
-            yield from leaves(value, f'{prefix}{index}.')
-    else:
-        yield prefix[:-1], as_field(node)
-
-
-def as_field(value):
-    """A config value as JSON has it; of an absolute path the name, of a class its name."""
+def as_field(value: Node) -> Node:
+    """A config value as JSON has it; the name of an absolute path, and of a class."""
     if isinstance(value, dict):
         return {str(k): as_field(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -90,24 +84,18 @@ def as_field(value):
     return value if isinstance(value, (bool, int, float, type(None))) else str(value)
 
 
-def kind(node):
-    """A type without its scope: 'CheckpointHook' of dict(type='semmae.CheckpointHook')."""
-    found = node.get('type') if isinstance(node, dict) else node
-    return found.__name__ if isinstance(found, type) else str(found).rsplit('.', 1)[-1]
-
-
-def accumulated_steps(cfg):
+def accumulated_steps(cfg: Node) -> int:
     """Iterations of mmengine for one update of the weights."""
     return (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
 
 
-def per_update(node, steps):
+def per_update(node: Node, steps: int) -> Fields:
     """A copy of a config in which lengths counted in iterations are counted in updates.
 
     mmengine counts iterations and schedules in accumulated steps; with another number of processes
     and the same global batch they are the same training.
     """
-    def divided(value):
+    def divided(value: Node) -> Node:
         if isinstance(value, (list, tuple)):
             return [divided(v) for v in value]
         is_count = isinstance(value, int) and not isinstance(value, bool) and value > 0
@@ -117,23 +105,31 @@ def per_update(node, steps):
             for key, value in node.items()}
 
 
-def schedules_of(cfg):
+def compile_of(cfg: Node) -> Node:
+    """How a training compiles its model: False, True or a dict of options of torch.compile.
+
+    A run names it ``compiled`` in its own copy of the config, because mmengine would compile the
+    whole step for ``compile``.
+    """
+    return cfg.get('compile') or cfg.get('compiled') or False
+
+
+def schedules_of(cfg: Node) -> list[Node]:
     """The learning-rate schedules of a config as a list of dicts."""
     found = cfg.get('param_scheduler') or []
     return [found] if isinstance(found, dict) else list(found)
 
 
-def precision_of_training(cfg):
+def precision_of_training(cfg: Node) -> str:
     """'float32', or the type in which mixed precision multiplies."""
     wrapper = cfg.get('optim_wrapper') or {}
     return wrapper.get('dtype') or 'float16' if 'Amp' in kind(wrapper) else 'float32'
 
 
-def training_fields(cfg):
+def training_fields(cfg: Node) -> Fields:
     """{field: value} of all in a config that decides what a training does to weights."""
     steps, groups = accumulated_steps(cfg), {k: cfg.get(k) for k in TRAINING if cfg.get(k)}
-    groups.pop('compile', None)
-    if how := cfg.get('compile') or cfg.get('compiled'):
+    if how := compile_of(cfg):
         groups['compile'] = how
     if schedules := schedules_of(cfg):
         groups['param_scheduler'] = [
@@ -149,9 +145,9 @@ def training_fields(cfg):
     return {'precision': precision_of_training(cfg), **fields}
 
 
-def by_type(hooks):
+def by_type(hooks: Iterable[Node]) -> Fields:
     """{type: hook} of the hooks that do something to a training, wherever they stand in a list."""
-    found = {}
+    found: Fields = {}
     for hook in hooks:
         name = kind(hook)
         if name not in OBSERVERS:
@@ -161,39 +157,40 @@ def by_type(hooks):
     return found
 
 
-def evaluation_fields(cfg, is_test=False):
+def evaluation_fields(cfg: Node, is_test: bool = False) -> Fields:
     """{field: value} of all in a config that decides what an evaluation does with weights."""
     other = {name: test for name, test in EVALUATION.items() if is_test and cfg.get(test)}
     return fields_of({name: cfg.get(other.get(name, name)) for name in EVALUATION
                       if cfg.get(other.get(name, name))})
 
 
-def fields_of(groups):
-    return {key: value for key, value in leaves(groups)
-            if value not in ({}, []) and not reason_to_let_through(key)}
+def fields_of(groups: Fields) -> Fields:
+    """{dotted key: value} of all in these parts of a config that counts."""
+    return {key: value for key, leaf in leaves(groups)
+            if (value := as_field(leaf)) not in ({}, []) and not reason_to_let_through(key)}
 
 
 # ------------------------------------------------------------------ facts of a run
-def training_data(runner):
+def training_data(runner: Runner) -> Node:
     """The data set that is trained on, without its seeds; None if nothing is trained."""
     loop = getattr(runner, '_train_loop', None)
     data = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
     return data.dataset if isinstance(data, Seeded) else data
 
 
-def images_fingerprint(data, with_sizes=False, num=1000):
-    """A short hash of the folder, name and label of ``num`` images, evenly spaced, or None.
+def images_fingerprint(data: Node, with_sizes: bool = False) -> str | None:
+    """A short hash of the folder, name and label of 1000 images, evenly spaced, or None.
 
-    Of few, since it is taken at each checkpoint; an image more or less moves all that follow.
-    with_sizes: also of the bytes in the files of images and label maps, which tells copies of
-        another resolution or quality apart; taken once for a data set.
+    Only 1000, because it is computed at each checkpoint; one image more or less shifts the rest.
+    with_sizes: the hash includes the file sizes of images and label maps, which differ between
+        copies of another resolution or quality; computed once for a data set.
     """
     if not hasattr(data, 'get_data_info'):
         return None
     if with_sizes and hasattr(data, '_images_with_sizes'):
         return data._images_with_sizes
     found = hashlib.sha256()
-    for i in np.linspace(0, len(data) - 1, min(num, len(data))).round().astype(int):
+    for i in np.linspace(0, len(data) - 1, min(1000, len(data))).round().astype(int):
         info = data.get_data_info(int(i))
         name = Path(info.get('img_path', '')).parts[-2:]
         sizes = [size_of(info.get(key)) for key in ('img_path', 'seg_map_path')]
@@ -205,17 +202,17 @@ def images_fingerprint(data, with_sizes=False, num=1000):
     return digest
 
 
-def size_of(path):
+def size_of(path: str | None) -> int | None:
     """Bytes of a local file, or None."""
     try:
-        return os.path.getsize(path) if path else None
+        return Path(path).stat().st_size if path else None
     except OSError:
         return None
 
 
-def versions_that_matter():
+def versions_that_matter() -> Fields:
     """Releases of what computes weights; a change of theirs may change what a training does."""
-    def find(name, parts):
+    def find(name: str, parts: int) -> str | None:
         try:
             return '.'.join(version(name).split('+')[0].split('.')[:parts])
         except PackageNotFoundError:
@@ -226,7 +223,7 @@ def versions_that_matter():
             'versions.timm': find('timm', 2)}
 
 
-def origin_fields(described, sha256=None):
+def origin_fields(described: Fields | None, sha256: str | None = None) -> Fields:
     """The fields of starting weights: of the training that made them, or of an unknown file.
 
     described: ``meta['semmae']`` of a checkpoint of ours, or None.
@@ -237,59 +234,75 @@ def origin_fields(described, sha256=None):
     return {'weights': sha256[:12]} if sha256 else {}
 
 
-def prefixed(prefix, fields):
+def prefixed(prefix: str, fields: Fields) -> Fields:
+    """Fields under ``prefix.``."""
     return {f'{prefix}.{key}': value for key, value in fields.items()}
 
 
-def parts_fields(runner):
-    """Where the parts of a pre-training come from: source, ranking, grid, and their learner."""
-    online = getattr(unwrapped(runner.model), 'online_parts', None)
+def manifest_of_parts(runner: Runner) -> Fields | None:
+    """The manifest of the parts that a pre-training reads or computes; None without parts."""
+    if (online := getattr(unwrapped(runner.model), 'online_parts', None)) is not None:
+        return dict(online.identity, source='online')
     store = getattr(training_data(runner), 'store', None)
-    made = dict(online.identity, source='online') if online is not None else (
-        store.manifest if store is not None else None)
+    return None if store is None else store.manifest
+
+
+def parts_fields(runner: Runner) -> Fields:
+    """Where the parts of a pre-training come from: source, ranking, grid, and their learner."""
+    made = manifest_of_parts(runner)
+    return {} if made is None else prefixed('parts', store_fields(made))
+
+
+def parts_behind(runner: Runner) -> Fields | None:
+    """Where the parts of a pre-training come from, in short, or None."""
+    made = manifest_of_parts(runner)
     if made is None:
-        return {}
-    return prefixed('parts', store_fields(made))
+        return None
+    if made.get('source') == 'online':
+        return {k: v for k, v in made.items() if k != 'learner'}
+    return {k: made.get(k) for k in ('learner_sha256', 'encoder_sha256', 'source', 'grid',
+                                     'num_parts', 'images_sha256')}
 
 
-def store_fields(made):
+def store_fields(made: Fields) -> Fields:
     """What decides the parts of a store, of its manifest.
 
     A learner that was trained with another seed is the same learner.
     """
     known = ('source', 'grid', 'num_parts', 'softmax_over', 'view', 'precision', 'parts')
-    fields = dict(leaves({k: made[k] for k in known if made.get(k) is not None}))
+    fields = {key: as_field(leaf) for key, leaf in leaves(
+        {k: made[k] for k in known if made.get(k) is not None})}
     learner = origin_fields(dict(identity=made.get('learner')), made.get('learner_sha256'))
     return fields | prefixed('learner', learner)
 
 
-def pipeline_parts(prefix, data):
+def pipeline_parts(prefix: str, data: Node) -> Fields:
     """The fields of the part stores that transforms of a data set read, as in a probe at 8x8."""
-    fields = {}
+    fields: Fields = {}
     for step in getattr(getattr(data, 'pipeline', None), 'transforms', ()):
-        if hasattr(manifest := getattr(getattr(step, 'store', None), 'manifest', None), 'get'):
+        manifest: Any = getattr(getattr(step, 'store', None), 'manifest', None)
+        if hasattr(manifest, 'get'):
             fields |= prefixed(prefix, store_fields(manifest))
     return fields
 
 
-def encoder_fields(runner):
-    """The frozen encoder of part learning: the training behind it, or its file."""
-    report = getattr(getattr(unwrapped(runner.model), 'encoder', None), 'load_report', None)
-    return prefixed('encoder', origin_fields(report['recipe'], report['sha256'])) if report else {}
+def loaded_fields(runner: Runner) -> Fields:
+    """The frozen encoder of part learning and the weights that a pre-training starts from."""
+    fields: Fields = {}
+    for name, part in (('encoder', 'encoder'), ('start', 'backbone')):
+        report = getattr(getattr(unwrapped(runner.model), part, None), 'load_report', None)
+        if report:
+            fields |= prefixed(name, origin_fields(report['recipe'], report['sha256']))
+    return fields
 
 
-def start_fields(runner):
-    """The weights that a pre-training starts from, where it does not start from noise."""
-    report = getattr(getattr(unwrapped(runner.model), 'backbone', None), 'load_report', None)
-    return prefixed('start', origin_fields(report['recipe'], report['sha256'])) if report else {}
-
-
-def identity_of(runner, size):
+def identity_of(runner: Runner, size: Fields) -> Fields:
     """{field: value} of everything that decides the weights of a pre-training or part learner.
 
-    size: `conditions.run_size`.
+    size: `size.run_size`.
     """
-    facts = {key: size[key] for key in ('batch_size', 'norm_batch', 'num_train') if key in size}
-    return {**facts, 'train_images': images_fingerprint(training_data(runner), with_sizes=True),
-            **training_fields(runner.cfg), **parts_fields(runner), **encoder_fields(runner),
-            **start_fields(runner), **versions_that_matter()}
+    names = ('batch_size', 'norm_batch', 'num_train')
+    return {**{key: size[key] for key in names if key in size},
+            'train_images': images_fingerprint(training_data(runner), with_sizes=True),
+            **training_fields(runner.cfg), **parts_fields(runner), **loaded_fields(runner),
+            **versions_that_matter()}

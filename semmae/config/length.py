@@ -1,4 +1,4 @@
-"""The length of a training in one place: schedules follow it, or the run is refused.
+"""The length of a training: learning-rate schedules follow it, or the run is refused.
 
 Alpha (`ProgressHook`) and the last evaluation follow the length by themselves.
 """
@@ -7,30 +7,28 @@ import math
 from pathlib import Path
 
 from .identity import schedules_of
+from .lookup import Fields, Node, at
 
 
-def length_of(cfg):
+def length_of(cfg: Node) -> tuple[str, int | None]:
     """(key, length) of a training, as ('train_cfg.max_epochs', 16); ('', None) if there is none."""
-    train = cfg.get('train_cfg') or {}
-    for name in ('max_epochs', 'max_iters'):
-        if train.get(name):
-            return f'train_cfg.{name}', train[name]
-    return '', None
+    keys = ('train_cfg.max_epochs', 'train_cfg.max_iters')
+    return next(((key, length) for key in keys if (length := at(cfg, key))), ('', None))
 
 
-def in_unit_of(cfg):
-    """[(key, schedule)] of the schedules that count what the training's length counts."""
+def in_unit_of(cfg: Node) -> list[tuple[str, Node]]:
+    """[(key, schedule)] of the schedules in the unit of the training: epochs or iterations."""
     by_epoch = length_of(cfg)[0].endswith('max_epochs')
     return [(f'param_scheduler.{i}', s) for i, s in enumerate(schedules_of(cfg))
             if isinstance(s, dict) and bool(s.get('by_epoch', True)) == by_epoch]
 
 
-def follow_length(cfg, before, options):
+def follow_length(cfg: Node, before: float | None, options: Fields) -> None:
     """Stretch the schedules of ``cfg`` to a length that an option changed; in place.
 
-    before: the length that they are made for. Warm-up, decay and milestones keep their share of the
-    run, in whole epochs or iterations and at least one; a run of one has no warm-up. Where an
-    option sets a value of any schedule, all are taken as given.
+    before: the length of these schedules. Warm-up, decay and milestones keep their share of the
+    run, in whole epochs or iterations and at least one; a run of one has no warm-up. If an option
+    sets a value of a schedule, no schedule is changed.
     """
     now = length_of(cfg)[1]
     if not before or not now or now == before or any(
@@ -44,8 +42,8 @@ def follow_length(cfg, before, options):
         cfg.param_scheduler = [s for s in schedules_of(cfg) if s not in empty]
 
 
-def follow_length_of_file(cfg, path):
-    """The same where a config file sets a length and inherits the schedules of its base."""
+def follow_length_of_file(cfg: Node, path: str | Path) -> None:
+    """Stretch the schedules that a config file inherits to the length that it sets; in place."""
     names = {target.id for node in ast.parse(Path(path).read_text()).body
              if isinstance(node, ast.Assign) for target in node.targets
              if isinstance(target, ast.Name)}
@@ -54,14 +52,14 @@ def follow_length_of_file(cfg, path):
         follow_length(cfg, max((end for end in ends if end != math.inf), default=None), {})
 
 
-def stretched(schedule, before, now):
-    """{key: value} of the counts of a schedule of ``before`` steps for a training of ``now``."""
-    def place(value):
+def stretched(schedule: Node, before: float, now: int) -> Fields:
+    """The counts of a schedule of ``before`` steps, changed for a training of ``now`` steps."""
+    def place(value: float) -> float:
         inside = 0 < value < before
         value = round(value * now / before)
         return min(max(value, 1), now - 1) if inside and now > 1 else 0 if inside else value
     begin, end = schedule.get('begin', 0), schedule.get('end', math.inf)
-    counts = {key: place(schedule[key]) for key in ('begin', 'end')
+    counts: Fields = {key: place(schedule[key]) for key in ('begin', 'end')
               if schedule.get(key) and schedule[key] != math.inf}
     for key in ('T_max', 'total_steps'):
         if schedule.get(key):
@@ -73,8 +71,8 @@ def stretched(schedule, before, now):
     return counts
 
 
-def require_schedules(cfg):
-    """ValueError where schedules end before or after the training, with the line to type."""
+def require_schedules(cfg: Node) -> None:
+    """Raises ValueError for schedules that end before or after the training, with the cure."""
     key, length = length_of(cfg)
     schedules = in_unit_of(cfg)
     if not length or not schedules:
@@ -82,7 +80,7 @@ def require_schedules(cfg):
     last = max(schedule.get('end', math.inf) for _, schedule in schedules)
     wrong = [text for name, schedule in schedules for text in misfits(name, schedule, length)]
     if last < length:
-        wrong.append(f'the last schedule ends at {last:g}, after which its rate would be held')
+        wrong.append(f'the last schedule ends at {last:g}, and its rate would be kept after it')
     if not wrong:
         return
     fits = math.isfinite(last) and last != length and not any(
@@ -96,8 +94,8 @@ def require_schedules(cfg):
                      f'Run with {" or with ".join(ways)}')
 
 
-def misfits(name, schedule, length):
-    """What of one schedule does not go with a training of ``length``, a text each."""
+def misfits(name: str, schedule: Node, length: float) -> list[str]:
+    """What of a schedule does not fit a training of this length, a text each."""
     begin, end = schedule.get('begin', 0), schedule.get('end', math.inf)
     texts = []
     if length < end < math.inf:
@@ -113,10 +111,10 @@ def misfits(name, schedule, length):
     return texts
 
 
-def fitted(schedule, length, last):
-    """The counts that make one schedule end with the training, if it is the last or ends late."""
+def fitted(schedule: Node, length: int, last: float) -> Fields:
+    """The counts with which a schedule ends with the training, if it is the last or ends late."""
     begin, end = schedule.get('begin', 0), schedule.get('end', math.inf)
-    counts = {}
+    counts: Fields = {}
     if length < end < math.inf or end == last != math.inf:
         counts['end'] = length
         if begin >= length:

@@ -1,9 +1,11 @@
-"""Configs and their overrides, with a mistake in either found before anything is built."""
+"""Configs and their overrides; a mistake in either is found before anything is built."""
 import contextlib
 import difflib
+import functools
 import inspect
 import re
-from argparse import ArgumentError
+from argparse import ArgumentError, ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -11,14 +13,15 @@ from mmengine.config.utils import MODULE2PACKAGE
 
 from . import dumped_config
 from .length import follow_length, follow_length_of_file, length_of
+from .lookup import Fields, Node, at, walk
 
-# Keys that a config may leave out, beside what the class of their dict takes.
+# Keys that may be set without being in the config, besides the arguments of their class.
 OPTIONAL = ('model.backbone.init_cfg.checkpoint', 'model.backbone.init_cfg.checkpoint_key',
             'result.recipe', 'result.method', 'result.selected_from',
             'optim_wrapper.clip_grad.max_norm')
 
 # Top-level keys that mmengine's runner or this package reads. All others are variables of a config
-# file, which are resolved before an option could change them.
+# file; they are resolved before an option can change them.
 READ = frozenset({
     'model', 'work_dir', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg',
     'val_cfg', 'test_cfg', 'auto_scale_lr', 'optim_wrapper', 'param_scheduler', 'val_evaluator',
@@ -28,10 +31,10 @@ READ = frozenset({
     'activation_checkpointing', 'efficient_conv_bn_eval', 'custom_imports', 'compile', 'compiled',
     'recipe', 'result', 'allow_elastic'})
 
-# Numbers that may also be a word: 'dynamic'.
+# Keys whose number may also be a word, as 'dynamic'.
 ALSO_WORDS = ('loss_scale',)
 
-# From a quote where a value may begin to the next one where it may end.
+# From a quote that may begin a value to the next one that may end it.
 QUOTED = re.compile(r'''(?<![^\s,(\[])(['"]).*?\1(?=\s*(?:[,)\]]|$))''', re.DOTALL)
 
 
@@ -39,12 +42,12 @@ class Options(DictAction):
     """argparse's action for ``--cfg-options KEY=VALUE ...``: numbers, True, False, None, text,
     ``[a,b]`` and ``(a,b)`` and ``a,b``.
 
-    As mmengine's, but for spaces, which stay where they are inside of a value (a path), and quotes:
-    what stands in them is text, commas and digits too.
+    Unlike mmengine's action, it keeps spaces inside of a value (a path), and text in quotes stays
+    text, commas and digits included.
     """
 
     @staticmethod
-    def _parse_iterable(val):
+    def _parse_iterable(val: str) -> Node:
         val = val.strip()
         is_tuple = val.startswith('(') and val.endswith(')')
         inner = val[1:-1] if is_tuple or val.startswith('[') and val.endswith(']') else val
@@ -54,18 +57,19 @@ class Options(DictAction):
         values = [Options._parse_iterable(piece) for piece in pieces if piece.strip()]
         return tuple(values) if is_tuple else values
 
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(self, parser: ArgumentParser, namespace: Namespace,
+                 values: str | Sequence[Node] | None, option_string: str | None = None) -> None:
         for text in values or ():
             if '=' not in text:
-                raise ArgumentError(self, f'found {text!r}, expected KEY=VALUE')
+                raise ArgumentError(self, f'got {text!r}, expected KEY=VALUE')
         try:
             super().__call__(parser, namespace, values, option_string)
         except ValueError as error:
             raise ArgumentError(self, str(error)) from error
 
 
-def split(text):
-    """The pieces of ``text`` between commas that are in no bracket and in no quotes."""
+def split(text: str) -> list[str]:
+    """The pieces of a text, split at commas outside of brackets and quotes."""
     pieces, depth = [''], 0
     for char, seen in zip(text, QUOTED.sub(lambda found: '_' * len(found[0]), text)):
         depth += (seen in '([') - (seen in ')]')
@@ -76,21 +80,21 @@ def split(text):
         if depth < 0:
             break
     if depth:
-        raise ValueError(f'found {text!r}, expected brackets that close; text with brackets '
-                         "stands in quotes: KEY=\"'a(b'\"")
+        raise ValueError(f'got {text!r}, expected brackets that close; put text with brackets in '
+                         "quotes: KEY=\"'a(b'\"")
     return pieces
 
 
-def read_config(path, options=None):
-    """A config with overrides; a key that it does not have is an error, unless ``+`` adds it.
+def read_config(path: str | Path, options: Fields | None = None) -> Config:
+    """A config with overrides; a key that it does not have is an error unless it starts with ``+``.
 
     options: {'model.backbone.img_size': 448, '+model.backbone.new': 1}. Raises FileNotFoundError,
-    and ValueError for a file that is no config and for overrides that do not fit in.
+    and ValueError for a file that is not a config and for overrides that do not fit.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'no config at {path}; the shipped ones are in mm_configs/')
     if Path(path).suffix != '.py':
-        raise ValueError(f'{path}: a config of mmengine is a .py file, found '
+        raise ValueError(f'{path}: a config of mmengine is a .py file, got '
                          f'{Path(path).suffix or "no suffix"}; the shipped ones are in mm_configs/')
     try:
         with names_of_the_forks():
@@ -113,10 +117,18 @@ def read_config(path, options=None):
     return cfg
 
 
+@functools.cache
+def config_of(path: str | Path) -> Config:
+    """The config of a file, read once and shared: callers must not change it."""
+    return read_config(path)
+
+
 @contextlib.contextmanager
-def names_of_the_forks():
-    """``_base_ = 'mmseg::...'`` finds the fork, whose distribution has another name than mmengine
-    expects; its import package has not."""
+def names_of_the_forks() -> Iterator[None]:
+    """Inside, ``_base_ = 'mmseg::...'`` finds the fork.
+
+    Its import package has the name that mmengine expects, its distribution another.
+    """
     before = MODULE2PACKAGE['mmseg']
     MODULE2PACKAGE['mmseg'] = 'mmseg'
     try:
@@ -125,73 +137,73 @@ def names_of_the_forks():
         MODULE2PACKAGE['mmseg'] = before
 
 
-def read_dumped(path) -> Config:
-    """The config that a run left in its work directory, as data: nothing in it is executed.
+def read_dumped(path: str | Path) -> Config:
+    """The config in the work directory of a run, read as data: nothing in it is executed.
 
     Raises FileNotFoundError, and ValueError for a file that is damaged.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'no config at {path}; expected a work directory of tools/train.py')
-    problems = []
+    problems: list[str] = []
     values = dumped_config.read_config(path, problems, tuple)
     if problems:
         raise ValueError(problems[0])
     return Config(values)
 
 
-def check_option(cfg, path, key, value):
-    """ValueError for a key that nothing reads, or a number that would become something else.
+def check_option(cfg: Config, path: str | Path, key: str, value: Node) -> None:
+    """Raises ValueError for a key that nothing reads, and for text in place of a number or switch.
 
-    A key may be missing in the config if the class that its dict configures takes it.
+    A key may be missing in the config if it is an argument of the class that its dict configures.
     """
     if key.startswith('+') or key in OPTIONAL:
         return
-    node, top = cfg._cfg_dict, key.split('.')[0]
-    if top in node and top not in READ:
-        raise ValueError(resolved_already(cfg, path, key))
-    *parents, last = key.split('.')
-    for part in parents:
-        node = step(node, part)
+    values, top = cfg.to_dict(), key.split('.')[0]
+    if top in values and top not in READ:
+        raise ValueError(resolved_already(values, path, key))
+    parent, _, last = key.rpartition('.')
+    node = at(values, parent) if parent else values
     if last in map(str, range(len(node))) if isinstance(node, (list, tuple)) else (
             isinstance(node, dict) and last in node):
-        was = step(node, last)
+        was = at(node, last)
     else:
         taken = parameters_of(node, cfg.get('default_scope', 'mmengine'))
         if last not in taken:
-            known = [k for k, _ in dotted(cfg._cfg_dict)] + [
-                '.'.join([*parents, name]) for name in taken]
+            known = [k for k, _ in walk(values)] + [f'{parent}.{name}' for name in taken]
             near = difflib.get_close_matches(key, known, n=1)
-            hint = f'Did you mean {near[0]}' if near else f'At that place it has {names(node)}'
+            there = ', '.join(sorted(node)) if isinstance(node, dict) else ''
+            hint = f'Did you mean {near[0]}' if near else f'It has {there or "no keys"} there'
             raise ValueError(f'--cfg-options {key}: {path} has no such key. {hint}'
-                             f'{"?" if near else "."} A new one is added by +{key}=VALUE')
+                             f'{"?" if near else "."} To add a new key: +{key}=VALUE')
         was = taken[last]
     kind = next((kind for kind in (bool, (int, float)) if isinstance(was, kind)), None)
     if kind and isinstance(value, str) and last not in ALSO_WORDS:
-        raise ValueError(f'--cfg-options {key}: found the text {value!r}, expected '
+        raise ValueError(f'--cfg-options {key}: got the text {value!r}, expected '
                          f'{"True or False" if kind is bool else "a number"}, as {was} in {path}')
 
 
-def resolved_already(cfg, path, key):
+def resolved_already(values: Fields, path: str | Path, key: str) -> str:
     """Why a variable of a config file cannot be set, and the keys that have its value."""
-    value = cfg._cfg_dict.get(key)
-    same = [k for k, v in dotted({k: v for k, v in cfg._cfg_dict.items() if k in READ})
+    value = values.get(key)
+    same = [k for k, v in walk({k: v for k, v in values.items() if k in READ})
             if type(v) is type(value) and v == value and not isinstance(v, (dict, list, bool))]
     named = f', which have its value: {", ".join(same[:6])}' if same else ''
-    return (f'--cfg-options {key}: nothing reads this variable of {path} any more. Expected the '
-            f'keys that it was put into{named}. Or write a config with _base_ = [{str(path)!r}] '
+    return (f'--cfg-options {key}: nothing reads this variable of {path} any more. Set the keys '
+            f'that were made from it{named}. Or write a config with _base_ = [{str(path)!r}] '
             'and these keys')
 
 
-def parameters_of(node, scope):
-    """{name: default or None} that the class of ``dict(type=...)`` takes; {} if there is none.
+def parameters_of(node: Node, scope: str) -> Fields:
+    """{argument: default or None} of the class of ``dict(type=...)``; {} without a class.
 
-    Classes above it count as long as ``**kwargs`` are passed on.
+    Base classes count as long as ``**kwargs`` are passed on.
     """
-    found, cls = {}, class_of(node.get('type') if isinstance(node, dict) else None, scope)
+    found: Fields = {}
+    cls = class_of(node.get('type') if isinstance(node, dict) else None, scope)
     for base in cls.__mro__ if inspect.isclass(cls) else ():
         if '__init__' not in vars(base):
             continue
-        parameters = inspect.signature(base.__init__).parameters.values()
+        parameters = inspect.signature(vars(base)['__init__']).parameters.values()
         for parameter in list(parameters)[1:]:
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                 found.setdefault(parameter.name, None if parameter.default is parameter.empty
@@ -201,8 +213,8 @@ def parameters_of(node, scope):
     return found
 
 
-def class_of(name, scope):
-    """The class that is registered under a name, in whichever registry, or None."""
+def class_of(name: Node, scope: str) -> Node:
+    """The class that is registered under a name in any registry, or None."""
     if not isinstance(name, str):
         return name
     from mmengine import registry
@@ -214,22 +226,3 @@ def class_of(name, scope):
                 if (found := current.get(name)) is not None:
                     return found
     return None
-
-
-def names(node):
-    return ', '.join(sorted(node)) if isinstance(node, dict) and node else 'no keys'
-
-
-def step(node, part):
-    if isinstance(node, (list, tuple)) and part.isdigit() and int(part) < len(node):
-        return node[int(part)]
-    return node.get(part) if isinstance(node, dict) else None
-
-
-def dotted(node, prefix=''):
-    """(key, value) of a config at any depth, keys as --cfg-options takes them."""
-    pairs = node.items() if isinstance(node, dict) else (
-        enumerate(node) if isinstance(node, (list, tuple)) else ())
-    for key, value in pairs:
-        yield f'{prefix}{key}', value
-        yield from dotted(value, f'{prefix}{key}.')

@@ -1,4 +1,4 @@
-"""Schedules follow the length of a training, or the run is refused with the line to type."""
+"""Schedules follow the length of a training, or the run is refused with the line that fixes it."""
 import math
 import re
 import shlex
@@ -9,8 +9,8 @@ from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
 
 from semmae.config.length import length_of, require_schedules
-from semmae.config.options import read_config
-from semmae.suites.costs import overrides
+from semmae.config.options import config_of, read_config
+from tools.train import parse
 
 from ..tiny import REPO, config, trained
 
@@ -42,10 +42,9 @@ def rates(cfg, epoch_length=5):
     return found
 
 
-@pytest.mark.parametrize('path', [p for p in LEAVES if '_base_' not in p.parts],
-                         ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', LEAVES, ids=lambda p: p.stem)
 def test_every_shipped_schedule_ends_with_its_training(path):
-    require_schedules(Config.fromfile(path))
+    require_schedules(config_of(path))
 
 
 @pytest.mark.parametrize('name, options', [
@@ -54,7 +53,7 @@ def test_every_shipped_schedule_ends_with_its_training(path):
     ('mini/semmae_upernet_ade20k_mini.py', {'train_cfg.max_iters': n}) for n in (2, 60, 480)] + [
     ('mini/semmae_linseg_ade20k_mini.py', {'train_cfg.max_iters': 100}),
     ('mini/semmae_cub_mini.py', {'train_cfg.max_epochs': 5})])
-def test_a_length_on_the_command_line_takes_the_schedule_with_it(name, options):
+def test_schedules_follow_a_length_on_the_command_line(name, options):
     cfg = read_config(REPO / 'mm_configs' / name, options)
     require_schedules(cfg)
     found = rates(cfg)
@@ -77,16 +76,17 @@ def test_a_schedule_that_an_option_sets_is_taken_as_given():
 
 
 @pytest.mark.parametrize('change', [
-    {'train_cfg.max_epochs': 19, 'param_scheduler.0.end': 2},     # the last rate would be held
+    {'train_cfg.max_epochs': 19, 'param_scheduler.0.end': 2},     # the last rate would be kept
     {'train_cfg.max_epochs': 8, 'param_scheduler.0.end': 2},      # the rate would not come down
     {'param_scheduler.1.T_max': 30}, {'param_scheduler.1.end': 32}])
-def test_a_schedule_of_another_length_is_refused_with_a_line_that_mends_it(change):
+def test_a_schedule_of_another_length_is_refused_with_a_line_that_fixes_it(change):
     with pytest.raises(ValueError, match='the learning rate does not follow') as error:
         require_schedules(read_config(MINI, change))
     lines = re.findall(r'--cfg-options .*?(?= or with |$)', str(error.value))
     assert lines
     for line in lines:
-        require_schedules(read_config(MINI, {**change, **overrides(shlex.split(line))}))
+        options = parse([str(MINI), *shlex.split(line)]).cfg_options
+        require_schedules(read_config(MINI, {**change, **options}))
 
 
 def test_a_config_file_whose_schedule_is_too_short_ends_in_one_line_and_exit_2(tmp_path):
@@ -96,7 +96,7 @@ def test_a_config_file_whose_schedule_is_too_short_ends_in_one_line_and_exit_2(t
     assert '--cfg-options train_cfg.max_epochs=2' in said and 'param_scheduler.0.T_max=3' in said
 
 
-def test_a_config_file_that_sets_a_length_alone_takes_the_schedule_of_its_base_with_it(tmp_path):
+def test_schedules_of_a_base_follow_the_length_of_a_config_file(tmp_path):
     path = tmp_path / 'short.py'
     path.write_text(f"_base_ = ['{MINI}']\ntrain_cfg = dict(max_epochs=8)\n")
     cfg = read_config(path)
@@ -109,7 +109,7 @@ def test_a_config_file_that_sets_a_length_alone_takes_the_schedule_of_its_base_w
         require_schedules(read_config(path))
 
 
-def test_a_rate_that_is_held_on_purpose_says_so():
+def test_a_schedule_with_a_constant_end_is_accepted():
     cfg = Config.fromfile(MINI)
     cfg.train_cfg.max_epochs = 19
     with pytest.raises(ValueError):

@@ -3,7 +3,9 @@ import argparse
 
 import pytest
 import torch
+from mmengine.config.utils import MODULE2PACKAGE
 
+from semmae.config.lookup import walk
 from semmae.config.options import Options, read_config
 from tests.reliability import resume
 
@@ -41,33 +43,37 @@ def test_what_is_no_key_and_value_is_refused(text, capsys):
     ('modle.backbone.img_size', 32, 'Did you mean model.backbone.img_size?'),
     ('train_dataloader.dataset.dataset.pipeline.9.size', 3,
      r'has no such key.*pipeline\.0\.size'),
-    ('model.backbone.img_size', 'abc', "found the text 'abc', expected a number, as 64"),
-    ('resume', 'yes', "found the text 'yes', expected True or False"),
-    ('qqqq', 1, 'At that place it has .*model')])
+    ('model.backbone.img_size', 'abc', "got the text 'abc', expected a number, as 64"),
+    ('resume', 'yes', "got the text 'yes', expected True or False"),
+    ('qqqq', 1, 'It has .*model.* there')])
 def test_an_override_that_does_not_fit_is_refused_with_the_nearest_key(key, value, said):
     with pytest.raises(ValueError, match=said):
         read_config(MINI, {key: value})
 
 
 @pytest.mark.parametrize('config, key, value', [
-    ('semmae_pretrain_mini', 'model.masking.alpha_start', 1.),
-    ('semmae_pretrain_mini', 'model.backbone.rel_pos_bias', True),
-    ('semmae_pretrain_mini', 'optim_wrapper.accumulative_counts', 2),
-    ('semmae_pretrain_mini', 'train_dataloader.dataset.max_damaged', .1),
-    ('semmae_pretrain_mini', 'optim_wrapper.optimizer.amsgrad', True),
-    ('semmae_upernet_ade20k_mini', 'model.decode_head.sampler', None),
-    ('semmae_upernet_ade20k_mini', 'train_dataloader.dataset.dataset.pipeline.4.direction', 'x')])
-def test_an_option_that_the_class_takes_needs_no_place_in_the_config(config, key, value):
-    cfg = read_config(f'mm_configs/mini/{config}.py', {key: value})
-    node = cfg
-    for part in key.split('.'):
-        node = node[int(part)] if part.isdigit() else node[part]
-    assert node == value
+    ('mini/semmae_pretrain_mini', 'model.masking.alpha_start', 1.),
+    ('mini/semmae_pretrain_mini', 'model.backbone.rel_pos_bias', True),
+    ('mini/semmae_pretrain_mini', 'optim_wrapper.accumulative_counts', 2),
+    ('mini/semmae_pretrain_mini', 'train_dataloader.dataset.max_damaged', .1),
+    ('mini/semmae_pretrain_mini', 'optim_wrapper.optimizer.amsgrad', True),
+    ('mini/semmae_upernet_ade20k_mini', 'model.decode_head.sampler', None),
+    ('mini/semmae_upernet_ade20k_mini',
+     'train_dataloader.dataset.dataset.pipeline.4.direction', 'x'),
+    ('semmae_finetune', 'model.backbone.init_cfg.checkpoint_key', 'student'),
+    ('semmae_finetune', 'result.selected_from', 8),
+    ('mini/semmae_parts_mini', 'model.encoder.checkpoint_key', 'student'),
+    ('mini/semmae_finetune_mini', 'train_dataloader.dataset.min_length', 9),
+    ('semmae_pretrain', 'optim_wrapper.clip_grad', {'max_norm': 1.}),
+    ('semmae_pretrain', 'optim_wrapper.clip_grad.max_norm', 1.)])
+def test_arguments_of_a_class_and_keys_that_messages_name_need_no_plus(config, key, value):
+    cfg = read_config(f'mm_configs/{config}.py', {key: value})
+    assert dict(walk(cfg.to_dict()))[key] == value
 
 
 @pytest.mark.parametrize('key, value, said', [
     ('model.masking.alpha_strt', 1., 'Did you mean model.masking.alpha_start?'),
-    ('model.masking.alpha_start', 'x', "found the text 'x', expected a number, as 0.0"),
+    ('model.masking.alpha_start', 'x', "got the text 'x', expected a number, as 0.0"),
     ('model.masking.seed', 1, 'has no such key'),
     ('img_size', 32, r'nothing reads this variable .*model\.backbone\.img_size'),
     ('_arch.embed_dims', 32, 'nothing reads this variable')])
@@ -83,21 +89,6 @@ def test_a_plus_adds_a_key_and_optional_ones_need_none():
     assert cfg.optim_wrapper.loss_scale == 'dynamic'
 
 
-@pytest.mark.parametrize('config, key, value', [
-    ('semmae_finetune', 'model.backbone.init_cfg.checkpoint_key', 'student'),
-    ('semmae_finetune', 'result.selected_from', 8),
-    ('mini/semmae_parts_mini', 'model.encoder.checkpoint_key', 'student'),
-    ('mini/semmae_finetune_mini', 'train_dataloader.dataset.min_length', 9),
-    ('semmae_pretrain', 'train_dataloader.dataset.max_damaged', .5),
-    ('semmae_pretrain', 'optim_wrapper.clip_grad', {'max_norm': 1.}),
-    ('semmae_pretrain', 'optim_wrapper.clip_grad.max_norm', 1.)])
-def test_a_key_that_messages_tell_to_set_needs_no_plus(config, key, value):
-    node = read_config(f'mm_configs/{config}.py', {key: value})
-    for part in key.split('.'):
-        node = node[part]
-    assert node == value
-
-
 @pytest.mark.parametrize('name, text, said', [
     ('a.yaml', 'model: 1', 'a config of mmengine is a .py file'),
     ('a.py', 'model = (', 'cannot be read as a config: SyntaxError'),
@@ -107,6 +98,15 @@ def test_a_file_that_is_no_config_is_refused(name, text, said, tmp_path):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=said):
         read_config(tmp_path / name)
+
+
+def test_a_base_config_of_mmseg_is_found_and_the_names_of_mmengine_stay(tmp_path):
+    before = dict(MODULE2PACKAGE)
+    (tmp_path / 'own.py').write_text(
+        "_base_ = ['mmseg::vit/vit_vit-b16-ln_mln_upernet_8xb2-160k_ade20k-512x512.py']\n")
+    cfg = read_config(tmp_path / 'own.py')
+    assert cfg.default_scope == 'mmseg' and cfg.train_cfg.max_iters == 160000
+    assert before == MODULE2PACKAGE
 
 
 # ------------------------------------------------------------------ before the first step
@@ -128,7 +128,7 @@ MISTAKES = {
         ({'+model.nothing': 3}, "unexpected keyword argument 'nothing'"),
         ({'log_level': 'LOUD'}, 'LOUD'),
         ({'train_dataloader.dataset.dataset.pipeline.0.size': 32}, r'images of \(32, 32\) pixels'),
-        ({'train_dataloader.dataset.dataset.pipeline.1.num_noise': 3}, 'num_noise .* expected 64'),
+        ({'train_dataloader.dataset.dataset.grid': 4}, 'for its mask, expected at least 64'),
         ({'train_dataloader.sampler.type': 'DefaultSampler'}, 'sampler is a DefaultSampler'),
         ({'train_dataloader.dataset.dataset.data_root': '/nowhere'}, 'no image folder'),
         ({'load_from': '/nowhere.pth'}, 'no checkpoint at /nowhere.pth')],
