@@ -1,68 +1,15 @@
-"""The runs behind the tables, as data: what each needs, the command, and the file it leaves.
+"""The runs behind the tables, as data (`semmae.suites.rows`).
 
-``{images}``, ``{work_dir}``, ``{seed_dir}`` (all work dirs of a seed) and products
-of other rows (``{mae_p16}``) are filled in by the runner (`semmae.suites.schedule`). A row named
-``task/recipe`` fills the table cells of that name.
+Run with tools/run_suite.py. A row named ``task/recipe`` fills the table cells of that name.
 """
 import csv
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
-
-@dataclass(frozen=True)
-class Row:
-    """One run. ``product`` is relative to its work directory unless ``is_shared``.
-
-    options: overrides of the config. needs: rows whose products the command names. home: the work
-    directory's name, if it is not the id. is_alone: much waits for it, so it gets all cores.
-    """
-    id: str
-    product: str
-    config: str = ''
-    options: dict = field(default_factory=dict)
-    command: tuple = ()
-    needs: tuple = ()
-    is_shared: bool = False
-    home: str = ''
-    is_alone: bool = False
-
-
-@dataclass(frozen=True)
-class Suite:
-    """rows: everything that can be run. tasks: {task: {patch size: config}} for any checkpoint.
-
-    foreign: recipes of the tables whose weights come from elsewhere (--checkpoint).
-    unavailable: {row id of a table: why no command of ours fills its cell}.
-    max_images: of a user's own folder (--data) at most this many are used; 0 is all.
-    is_mini: the configs have batches of their own; one process each, nothing accumulated.
-    """
-    rows: tuple
-    tasks: dict
-    images: str
-    foreign: tuple = ()
-    unavailable: dict = field(default_factory=dict)
-    max_images: int = 0
-    is_mini: bool = False
-
-    def complete(self, row):
-        """``row`` with the part stores that its config reads."""
-        return with_val_store(row) if row.config == PROBE_P8 else row
-
-    def require_available(self, name, has_checkpoint):
-        """ValueError where a row that was asked for cannot be what its cell of a table is."""
-        if name in self.unavailable:
-            raise ValueError(f'{name} cannot be filled: {self.unavailable[name]}. A file of it can '
-                             f'be evaluated under another name: --only {name}_file --checkpoint '
-                             'FILE')
-        own = {row.id: row for row in self.rows if row.config and '/' in row.id}.get(name)
-        if has_checkpoint and own and INIT not in own.options:
-            raise ValueError(f'{name} is trained from scratch, found --checkpoint. Leave it out, '
-                             f'or give the file another name: --only {name}_file')
-
+from semmae.suites.rows import INIT, Command, Extract, Suite, ToyData, Train
 
 PROBE_P8 = 'mm_configs/semmae_linprobe.py'
 PROBE_P8_MAPS = 'mm_configs/ablations/linprobe_vit-base-p8_maps-foreground.py'
-INIT = 'model.backbone.init_cfg.checkpoint'
 MAPS = 'semmae_p8_maps'  # its foreground is ranked by the part maps (Sec. 4.2)
 
 
@@ -70,13 +17,15 @@ def probed_parts(store, val, ranking=None):
     """Options of an 8x8 probe, which reads parts of both splits. ranking: of their foreground."""
     steps = {'train_dataloader.dataset.dataset': store, 'val_dataloader.dataset': val,
              'test_dataloader.dataset': val}
-    options = {f'{data}.pipeline.3.store': f'{{{name}}}' for data, name in steps.items()}
-    return options | ({f'{data}.pipeline.3.foreground': ranking for data in steps}
+    options = {f'{data}.pipeline.LoadParts.store': f'{{{name}}}' for data, name in steps.items()}
+    return options | ({f'{data}.pipeline.LoadParts.foreground': ranking for data in steps}
                       if ranking else {})
 
 
 def with_val_store(row):
-    """The 8x8 probe keeps patches by the ranking that its pre-training was trained with."""
+    """An 8x8 probe with its part stores; they rank the foreground as those of its pre-training."""
+    if row.config != PROBE_P8:
+        return row
     is_maps = row.id.split('/')[-1] == MAPS
     stores = ('store_28_maps', 'store_28_maps_val') if is_maps else ('store_28', 'store_28_val')
     return replace(row, config=PROBE_P8_MAPS if is_maps else row.config,
@@ -85,23 +34,22 @@ def with_val_store(row):
 
 def evaluations(tasks, recipes):
     """A row for each task (of ``tasks``: {task: config}) on each recipe."""
-    return tuple(Row(f'{task}/{recipe}', 'results.jsonl', config, {INIT: f'{{{recipe}}}'},
-                     needs=(recipe,))
+    return tuple(Train(f'{task}/{recipe}', 'results.jsonl', config, {INIT: f'{{{recipe}}}'},
+                       needs=(recipe,))
                  for task, config in tasks.items() for recipe in recipes)
 
 
-def extraction(config, learner, store, grid, images='{images}', source='learned', ranking=None):
+def extraction(config, learner, store, grid, images='{images}', ranking=None, **how):
     """Row ``store``: the parts of a folder of images. ranking: of the foreground, if not its own.
     """
-    return Row(store, 'manifest.json', needs=(learner,), command=(
-        'tools/extract_parts.py', config, f'{{{learner}}}', '--images', images,
-        '--out', '{work_dir}', '--grid', str(grid), '--source', source,
-        *(('--cfg-options', f'model.parts.foreground={ranking}') if ranking else ())))
+    options = {'model.parts.foreground': ranking} if ranking else {}
+    return Extract(store, 'manifest.json', config, images, grid, checkpoint=f'{{{learner}}}',
+                   options=options, needs=(learner,), **how)
 
 
 def quality(learner, config, against, rows=(), name=''):
-    """Row ``quality/...``: the parts of a learner, and what they have to beat, against truth."""
-    return Row(f'quality/{name or learner}', 'tables.md', needs=(learner,), command=(
+    """Row ``quality/...``: learned parts and their baselines, compared with the truth."""
+    return Command(f'quality/{name or learner}', 'tables.md', needs=(learner,), words=(
         'tools/part_quality.py', config, f'{{{learner}}}', *against,
         '--work-dir', '{work_dir}', *(('--rows', *rows) if rows else ())))
 
@@ -112,7 +60,7 @@ STORE = 'train_dataloader.dataset.dataset.part_store'
 TOY_MASKS = ('--masks', 'data/toy/imagenet/val', 'data/toy/imagenet/part_labels/val',
              '--name', 'toy')
 _mini = 'mm_configs/mini'
-# The longest first: two at a time then end together.
+# The longest first, so that two at a time end together.
 _mini_tasks = {'ade20k': f'{_mini}/semmae_upernet_ade20k_mini.py',
                'cub': f'{_mini}/semmae_cub_mini.py',
                'linprobe': f'{_mini}/linprobe_p16_mini.py'}
@@ -120,21 +68,20 @@ MINI = Suite(
     images='data/toy/imagenet/train', max_images=3000, is_mini=True,
     tasks={task: {8: config} for task, config in _mini_tasks.items()},
     rows=(
-        Row('data', 'data/toy/toy.json', is_shared=True,
-            command=('-m', 'semmae.datasets.toy', '--out', 'data/toy')),
-        Row('mae_p16', 'epoch_16.pth', f'{_mini}/mae_p16_mini.py', {ROOT: '{images}'},
-            needs=('data',), is_alone=True),
-        Row('parts', 'epoch_3.pth', f'{_mini}/semmae_parts_mini.py',
-            {ROOT: '{images}', 'model.encoder.checkpoint': '{mae_p16}'}, needs=('mae_p16',)),
+        ToyData('data', 'data/toy/toy.json', 'data/toy', is_shared=True),
+        Train('mae_p16', 'epoch_16.pth', f'{_mini}/mae_p16_mini.py', {ROOT: '{images}'},
+              needs=('data',), is_alone=True),
+        Train('parts', 'epoch_3.pth', f'{_mini}/semmae_parts_mini.py',
+              {ROOT: '{images}', 'model.encoder.checkpoint': '{mae_p16}'}, needs=('mae_p16',)),
         quality('parts', f'{_mini}/semmae_parts_mini.py', TOY_MASKS,
                 ('learned', 'tokens-border', 'heads', 'kmeans', 'colour', 'voronoi')),
         extraction(f'{_mini}/semmae_parts_mini.py', 'parts', 'store_8', 8),
-        Row('semmae_p16', 'epoch_16.pth', f'{_mini}/semmae_p16_mini.py',
-            {ROOT: '{images}', STORE: '{store_8}'}, needs=('store_8',)),
+        Train('semmae_p16', 'epoch_16.pth', f'{_mini}/semmae_p16_mini.py',
+              {ROOT: '{images}', STORE: '{store_8}'}, needs=('store_8',)),
         *evaluations(_mini_tasks, ('mae_p16', 'semmae_p16')),
-        Row('linprobe/scratch', 'results.jsonl', _mini_tasks['linprobe'],
-            {'model.backbone.init_cfg': 'None'}, needs=('data',)),
-        Row('report', 'report.html', command=(
+        Train('linprobe/scratch', 'results.jsonl', _mini_tasks['linprobe'],
+              {'model.backbone.init_cfg': None}, needs=('data',)),
+        Command('report', 'report.html', words=(
             'tools/make_report.py', '{seed_dir}', '--images', '{images}',
             '--out', '{work_dir}/report.html'),
             needs=(*(f'{task}/{recipe}' for task in _mini_tasks
@@ -147,12 +94,10 @@ _probe = _mini_tasks['linprobe']
 MINI_TABLES = replace(MINI, rows=(
     *MINI.rows[:-1],
     extraction(f'{_mini}/semmae_parts_mini.py', 'parts', 'store_8_heads', 8, source='heads'),
-    Row(_heads, 'epoch_16.pth', f'{_mini}/semmae_p16_mini.py',
-        {ROOT: '{images}', STORE: '{store_8_heads}', 'recipe.id': _heads,
-         'model.masking.num_parts': '3',
-         'train_dataloader.dataset.dataset.num_parts': '3',
-         'train_dataloader.dataset.dataset.pipeline.1.num_noise': str(8 ** 2 + 3)},
-        needs=('store_8_heads',)),
+    Train(_heads, 'epoch_16.pth', f'{_mini}/semmae_p16_mini.py',
+          {ROOT: '{images}', STORE: '{store_8_heads}', 'recipe.id': _heads,
+           'model.masking.num_parts': 3, 'train_dataloader.dataset.dataset.num_parts': 3},
+          needs=('store_8_heads',)),
     *evaluations({'linprobe': _probe}, (_heads,))))
 
 # ------------------------------------------------------------------ part quality, two CPU cores
@@ -165,9 +110,10 @@ _rankings = ('learned', 'learned-parts-border', 'learned-maps')
 def part_rows(truth, needs=()):
     """Encoder, both part learners, and their quality against ``truth`` {name: arguments}."""
     return (
-        Row('mae_p16', 'epoch_16.pth', f'{_mini}/mae_p16_mini.py', {ROOT: '{images}'}, needs=needs),
-        *(Row(learner, 'epoch_3.pth', config,
-              {ROOT: '{images}', 'model.encoder.checkpoint': '{mae_p16}'}, needs=('mae_p16',))
+        Train('mae_p16', 'epoch_16.pth', f'{_mini}/mae_p16_mini.py', {ROOT: '{images}'},
+              needs=needs),
+        *(Train(learner, 'epoch_3.pth', config,
+                {ROOT: '{images}', 'model.encoder.checkpoint': '{mae_p16}'}, needs=('mae_p16',))
           for learner, config in _learners.items()),
         *(quality(learner, config, arguments, _rankings if learner != 'parts' else (),
                   f'{name}/{learner}')
@@ -199,43 +145,42 @@ def table3(stores, epochs=12, more=()):
     """
     probe = f'{_mini}/linprobe_p8_mini.py'
     own = 'store', 'store_val', None
-    length = {'train_cfg.max_epochs': str(epochs), 'param_scheduler.1.T_max': str(epochs - 1),
-              'param_scheduler.1.end': str(epochs)}
+    cosine = 'param_scheduler.CosineAnnealingLR'
+    length = {'train_cfg.max_epochs': epochs, f'{cosine}.T_max': epochs - 1,
+              f'{cosine}.end': epochs}
 
     def masked(recipe, config, stores=own, **options):
         store, val, ranking = stores
         options = {ROOT: '{images}', STORE: f'{{{store}}}', **length, **options}
-        return (Row(recipe, f'epoch_{epochs}.pth', config, options, needs=(store,)),
-                Row(f'linprobe/{recipe}', 'results.jsonl', probe,
-                    {INIT: f'{{{recipe}}}', **probed_parts(store, val, ranking)},
-                    needs=(recipe, val)))
+        return (Train(recipe, f'epoch_{epochs}.pth', config, options, needs=(store,)),
+                Train(f'linprobe/{recipe}', 'results.jsonl', probe,
+                      {INIT: f'{{{recipe}}}', **probed_parts(store, val, ranking)},
+                      needs=(recipe, val)))
 
     return Suite(
         images=f'{TOY3}/imagenet/train', tasks={}, is_mini=True,
         rows=(
-            Row('data', f'{TOY3}/toy.json', is_shared=True, command=(
-                '-m', 'semmae.datasets.toy', '--out', TOY3, '--num-imagenet', '8000', '5000',
-                '--num-cub', '16', '16', '--num-ade', '1', '1')),
+            ToyData('data', f'{TOY3}/toy.json', TOY3, is_shared=True, counts=dict(
+                num_imagenet=(8000, 5000), num_cub=(16, 16), num_ade=(1, 1))),
             *stores,
             *masked('mae_p8_fg', f'{_mini}/table3_random_mini.py'),
             *(row for recipe, (start, end, gamma) in ALPHA.items()
               for row in masked(recipe, f'{_mini}/table3_mini.py', **{
-                  'model.masking.alpha_start': str(start), 'model.masking.alpha_end': str(end),
-                  'model.masking.gamma': str(gamma), 'recipe.id': recipe,
+                  'model.masking.alpha_start': start, 'model.masking.alpha_end': end,
+                  'model.masking.gamma': gamma, 'recipe.id': recipe,
                   'recipe.method': f'SemMAE:alpha{start:g}-{end:g}:gamma{gamma:.2g}'})),
             *(row for recipe, config, *stores in more for row in masked(recipe, config, stores)),
-            Row('linprobe/scratch', 'results.jsonl', probe,
-                {'model.backbone.init_cfg': 'None', **probed_parts(*own)},
-                needs=('store', 'store_val'))))
+            Train('linprobe/scratch', 'results.jsonl', probe,
+                  {'model.backbone.init_cfg': None, **probed_parts(*own)},
+                  needs=('store', 'store_val'))))
 
 
 TABLE3_TRUE = table3([
-    Row(store, f'{TOY3}/parts/{split}/manifest.json', needs=('data',), is_shared=True, command=(
-        'tools/extract_parts.py', f'{_mini}/semmae_parts_mini.py',
-        '--labels', f'{TOY3}/imagenet/part_labels/{split}', '--images', f'{TOY3}/imagenet/{split}',
-        '--out', f'{TOY3}/parts/{split}', '--grid', '8'))
+    Extract(store, f'{TOY3}/parts/{split}/manifest.json', f'{_mini}/semmae_parts_mini.py',
+            f'{TOY3}/imagenet/{split}', 8, labels=f'{TOY3}/imagenet/part_labels/{split}',
+            out=f'{TOY3}/parts/{split}', needs=('data',), is_shared=True)
     for store, split in {'store': 'train', 'store_val': 'val'}.items()])
-# Shorter: with five seeds 12 epochs of it would take two cores two hours more.
+# 7 epochs: with five seeds, 12 epochs would take two hours more on two cores.
 TABLE3_LEARNED = table3([
     replace(MINI.rows[1], needs=('data',)), replace(MINI.rows[2]),
     *(extraction(f'{_mini}/semmae_parts_mini.py', 'parts', store + name, 8,
@@ -250,9 +195,9 @@ TABLE3_LEARNED = table3([
 _transfer = {'cub': f'{_mini}/cub25_mini.py', 'camvid': f'{_mini}/upernet_camvid_mini.py'}
 TRANSFER = Suite(
     images='data/imagenet/train', tasks={}, is_mini=True,
-    rows=(Row('mae_p16', 'epoch_16.pth', f'{_mini}/mae_p16_mini.py', {ROOT: '{images}'}),
+    rows=(Train('mae_p16', 'epoch_16.pth', f'{_mini}/mae_p16_mini.py', {ROOT: '{images}'}),
           *evaluations(_transfer, ('mae_p16',)),
-          *(Row(f'{task}/scratch', 'results.jsonl', config, {'model.backbone.init_cfg': 'None'})
+          *(Train(f'{task}/scratch', 'results.jsonl', config, {'model.backbone.init_cfg': None})
             for task, config in _transfer.items())))
 
 # ------------------------------------------------------------------ the paper's sizes
@@ -280,16 +225,16 @@ _last = 'epoch_800.pth'
 _simmim = {  # recipe: (patch size of the ViT, of the mask)
     'simmim_p32': (16, 32), 'simmim_p16': (16, 16), 'simmim_p8': (8, 8), 'simmim_p4': (4, 4)}
 
-with open(Path(__file__).with_name('paper_numbers.csv'), newline='') as _file:
+with Path(__file__).with_name('paper_numbers.csv').open(newline='') as _file:
     _unavailable = {cell['row']: cell['recipe'] for cell in csv.DictReader(_file) if cell['recipe']}
 
 PAPER = Suite(
     images=_train, tasks=_paper_tasks,
     foreign=('beit', 'dino', 'ibot', 'attmask', 'mocov3', 'mae_1600e', 'simmim', 'supervised_p16'),
-    unavailable=_unavailable,
+    unavailable=_unavailable, complete=with_val_store,
     rows=(
-        Row('parts', 'epoch_2.pth', _parts),
-        *(Row(learner, 'epoch_2.pth', config) for learner, config in _variants.items()),
+        Train('parts', 'epoch_2.pth', _parts),
+        *(Train(learner, 'epoch_2.pth', config) for learner, config in _variants.items()),
         *(quality(learner, config, ('--cub', 'data/CUB_200_2011'),
                   _rankings if learner != 'parts' else ())
           for learner, config in {'parts': _parts, **_variants}.items()),
@@ -299,25 +244,24 @@ PAPER = Suite(
         extraction(_parts, 'parts', 'store_28_maps_val', 28, images=_val, ranking='parts'),
         extraction(_parts, 'parts', 'store_14', 14),
         extraction(_parts, 'parts', 'store_14_heads', 14, source='heads'),
-        Row('mae_p16', _last, f'{_ab}/mae_vit-base-p16.py'),
-        Row('mae_p8', _last, f'{_ab}/mae_vit-base-p8.py'),
-        Row('semmae_p16', _last, f'{_ab}/semmae_vit-base-p16.py', {STORE: '{store_14}'},
-            needs=('store_14',)),
-        Row('semmae_p16_ibot_parts', _last, f'{_ab}/semmae_vit-base-p16_ibot-parts.py',
-            {STORE: '{store_14_heads}'}, needs=('store_14_heads',)),
-        *(Row(recipe, _last, config, {STORE: '{store_28}'}, needs=('store_28',))
+        Train('mae_p16', _last, f'{_ab}/mae_vit-base-p16.py'),
+        Train('mae_p8', _last, f'{_ab}/mae_vit-base-p8.py'),
+        Train('semmae_p16', _last, f'{_ab}/semmae_vit-base-p16.py', {STORE: '{store_14}'},
+              needs=('store_14',)),
+        Train('semmae_p16_ibot_parts', _last, f'{_ab}/semmae_vit-base-p16_ibot-parts.py',
+              {STORE: '{store_14_heads}'}, needs=('store_14_heads',)),
+        *(Train(recipe, _last, config, {STORE: '{store_28}'}, needs=('store_28',))
           for recipe, config in _p8.items()),
-        Row(MAPS, _last, f'{_ab}/semmae_vit-base-p8_maps-foreground.py',
-            {STORE: '{store_28_maps}'}, needs=('store_28_maps',)),
-        *(Row(recipe, _last, f'{_ab}/simmim_vit-base-p{patch}_mask{masked}.py')
+        Train(MAPS, _last, f'{_ab}/semmae_vit-base-p8_maps-foreground.py',
+              {STORE: '{store_28_maps}'}, needs=('store_28_maps',)),
+        *(Train(recipe, _last, f'{_ab}/simmim_vit-base-p{patch}_mask{masked}.py')
           for recipe, (patch, masked) in _simmim.items()),
-        *(Row(f'finetune/{recipe}', 'results.jsonl', _paper_tasks['finetune'][max(patch, 8)],
-              {INIT: f'{{{recipe}}}', 'model.backbone.patch_size': str(patch)}, needs=(recipe,))
+        *(Train(f'finetune/{recipe}', 'results.jsonl', _paper_tasks['finetune'][max(patch, 8)],
+                {INIT: f'{{{recipe}}}', 'model.backbone.patch_size': patch}, needs=(recipe,))
           for recipe, (patch, _) in _simmim.items()),
         *evaluations(_at[16], ('mae_p16', 'semmae_p16', 'semmae_p16_ibot_parts')),
-        *(with_val_store(r) if r.config == PROBE_P8 else r
-          for r in evaluations(_at[8], (*_p8, MAPS, 'mae_p8'))),
-        Row('finetune/vit', 'results.jsonl', f'{_ab}/scratch_vit-base-p16.py')))
+        *map(with_val_store, evaluations(_at[8], (*_p8, MAPS, 'mae_p8'))),
+        Train('finetune/vit', 'results.jsonl', f'{_ab}/scratch_vit-base-p16.py')))
 
 SUITES = {'mini': MINI, 'mini_tables': MINI_TABLES, 'paper': PAPER, 'parts': PARTS,
           'parts_cub': PARTS_CUB, 'table3_true': TABLE3_TRUE, 'table3_learned': TABLE3_LEARNED,

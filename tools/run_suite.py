@@ -1,7 +1,7 @@
 """Run the rows behind the tables.   python tools/run_suite.py mini --only linprobe/semmae_p16
 
-Suites are data: benchmarks/suite.py. What is done is skipped, what was stopped goes on. With
---checkpoint FILE the suite's tasks run on that file: a table from nothing but a checkpoint.
+Suites are data: benchmarks/suite.py. Finished rows are skipped, stopped ones resume. With
+--checkpoint FILE the suite's tasks run on that file: a table from a checkpoint alone.
 Under Slurm: PARTITION=NAME GPUS=16 python tools/run_suite.py paper --launcher slurm --jobs 4, with
 GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS as for tools/slurm_train.sh.
 """
@@ -9,6 +9,7 @@ import argparse
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -25,7 +26,7 @@ def main():
     parser.add_argument('--dry-run', action='store_true',
                         help='print the plan, what it costs and its commands; run nothing')
     parser.add_argument('--tflops', type=float, metavar='N', help='for the times of --dry-run: '
-                        'what one device sustains, in TFLOP/s')
+                        'the rate of one device, in TFLOP/s')
     parser.add_argument('--bandwidth', type=float, metavar='N', help="with --tflops: its memory's, "
                         'in GB/s; a time is then the longer of computing and moving')
     parser.add_argument('--probe', action='store_true',
@@ -48,26 +49,29 @@ def main():
     if args.interpolate_offset is not None and not args.checkpoint:
         parser.error('--interpolate-offset goes with --checkpoint FILE')
     if args.bandwidth and not args.tflops or args.probe and args.tflops:
-        parser.error('--bandwidth goes with --tflops, and --probe with neither: found '
+        parser.error('--bandwidth goes with --tflops, and --probe with neither: got '
                      f'--tflops {args.tflops}, --bandwidth {args.bandwidth}')
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the running rows are ended too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the running rows too
 
     from rich.console import Console
 
     from semmae.datasets.part_store import list_images, sample_images
-    from semmae.suites.schedule import execute, plan
+    from semmae.suites.execution import execute
+    from semmae.suites.rows import Train
+    from semmae.suites.schedule import plan
     console = Console()
     try:
         suite, work_dir = SUITES[args.suite], args.work_dir or f'work_dirs/{args.suite}'
-        images, known = args.data, {}
-        if images and suite.max_images:
+        images, known = args.data or suite.images, {}
+        if args.data and suite.max_images:
             links = Path(work_dir) / 'images'
             known = {str(links): min(len(list_images(images)), suite.max_images)}
             images = links if args.dry_run else sample_images(images, links, suite.max_images)
+        suite = replace(suite, images=str(images))
         gpus = args.gpus or (int(os.environ.get('GPUS', 8)) if args.launcher == 'slurm'
                              else count_gpus())
-        runs = plan(suite, work_dir, args.only, args.checkpoint, args.seeds, images, gpus,
-                    args.launcher, args.interpolate_offset)
+        runs = plan(suite, work_dir, args.only, args.checkpoint, args.seeds, gpus, args.launcher,
+                    args.interpolate_offset)
         if args.dry_run:
             from semmae.suites.costs import costs, show
             with console.status('counting what each row costs'):
@@ -79,7 +83,7 @@ def main():
         print(error, file=sys.stderr)
         sys.exit(2 if not isinstance(error, RuntimeError) else 1)
     print(f'Tables: python tools/make_tables.py {work_dir}' + (
-        '' if any('/' in row.id and row.config for row in suite.rows) else ' --parts'))
+        '' if any('/' in row.id and isinstance(row, Train) for row in suite.rows) else ' --parts'))
 
 
 def device_of(args):

@@ -7,27 +7,22 @@ import torch
 from mmengine.config import Config
 
 from benchmarks.suite import MAPS, PAPER, TABLE3_LEARNED
-from semmae.config.options import read_config
+from semmae.config.options import config_of
 from semmae.config.recipes import recipe_fields, shipped
 from semmae.datasets.part_store import PartStoreWriter, list_images
 from semmae.datasets.transforms import LoadParts
 from semmae.parts.extract import extract_parts
+from semmae.parts.learner import LearnerSource
 from semmae.registry import DATASETS
 from semmae.reporting.tables import load_numbers
 from semmae.suites.schedule import plan
 from semmae.training import run as training
-from tools.train import parse
 
 from ..conftest import REPO
 from ..test_configs import shrink
+from .conftest import overridden
 
 NUMBERS = load_numbers().set_index('row')
-
-
-def overridden(command):
-    """The config that a command trains, read as tools/train.py does."""
-    args = parse(command[command.index('tools/train.py') + 1:])
-    return read_config(args.config, args.cfg_options)
 
 
 def commands(suite, only, tmp_path):
@@ -90,12 +85,12 @@ def test_a_probe_refuses_a_store_with_another_ranking(toy, tmp_path):
 def test_a_store_made_by_the_rows_options_is_the_recipes_and_the_default_one_is_refused(
         toy, learner, tmp_path):
     images, config = toy / 'imagenet' / 'train', str(REPO / 'mm_configs/mini/semmae_parts_mini.py')
-    extraction = {r.id: r for r in TABLE3_LEARNED.rows}['store_maps'].command
-    key, value = extraction[-1].split('=')
+    extraction = {r.id: r for r in TABLE3_LEARNED.rows}['store_maps']
     data = Config.fromfile(REPO / 'mm_configs/mini/table3_maps_mini.py').train_dataloader.dataset
     data.dataset.data_root = str(images)
-    for name, options in (('maps', {key: value}), ('default', None)):
-        store = extract_parts(config, learner, images, tmp_path / name, grid=8, options=options)
+    for name, options in (('maps', extraction.options), ('default', None)):
+        source = LearnerSource(config, learner, 8, options=options)
+        store = extract_parts(source, images, tmp_path / name)
         data.dataset.part_store = str(store.root)
         if name == 'default':
             with pytest.raises(ValueError, match='foreground'):
@@ -110,7 +105,7 @@ def test_the_cell_of_a_vit_from_scratch_is_trained_from_scratch(tmp_path):
     (run,) = plan(PAPER, tmp_path, ['finetune/vit'])
     assert 'mm_configs/ablations/scratch_vit-base-p16.py' in run.command
     assert not any('init_cfg' in part for part in run.command)
-    with pytest.raises(ValueError, match='finetune/vit is trained from scratch, found --check'):
+    with pytest.raises(ValueError, match='finetune/vit is trained from scratch, got --check'):
         plan(PAPER, tmp_path, ['finetune/vit'], checkpoint='any.pth')
 
 
@@ -167,6 +162,6 @@ def test_a_row_that_our_recipe_fills_has_no_patch_size_that_it_cannot_have():
     rows = {r.id: r for r in PAPER.rows}
     for row, cell in NUMBERS.iterrows():
         if row in rows and cell['patch_size']:
-            backbone = Config.fromfile(REPO / rows[row].config).model.backbone
+            backbone = config_of(rows[row].config).model.backbone
             patch = rows[row].options.get('model.backbone.patch_size', backbone.patch_size)
             assert str(patch) == cell['patch_size'], row

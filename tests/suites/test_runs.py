@@ -1,78 +1,67 @@
-"""Suites of real trainings, as small as they come: killed, started again, on two checkpoints."""
+"""Suites of real trainings, as small as possible: killed, started again, on two checkpoints."""
 import contextlib
 import hashlib
-import io
 import json
 import os
 import re
 import signal
-import subprocess
+import socket
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 import benchmarks.suite
-from benchmarks.suite import Row, Suite
+from benchmarks.suite import MINI, PAPER
 from semmae.checkpoints.folder import latest
 from semmae.registry import MODELS
-from semmae.suites.schedule import execute, launch, plan, stop
+from semmae.suites.execution import execute, launch, stop
+from semmae.suites.rows import Train
+from semmae.suites.schedule import plan
 from tools.run_suite import main
 
-REPO = Path(__file__).resolve().parents[2]
+from ..tiny import REPO, tool
+from .conftest import FORK, command, fresh, little, mae_on, quiet, writer
+
 MAE = 'mm_configs/mini/mae_p16_mini.py'
 SLEEP = 'import time; time.sleep(60)'
-WRITE = 'import pathlib, sys; pathlib.Path(sys.argv[1]).write_text("x")'
-
-
-def quiet():
-    return Console(file=io.StringIO(), width=300)
-
-
-def little(*rows, tasks=()):
-    return Suite(rows=rows, tasks=dict(tasks), images='images')
 
 
 def pretraining(name, toy, epochs, config=MAE, needs=()):
-    """Mini MAE on 16 images with a checkpoint after each epoch."""
-    data = 'train_dataloader.dataset'
-    return Row(name, f'epoch_{epochs}.pth', str(config), {
-        f'{data}.dataset.data_root': str(toy / 'imagenet/train'), f'{data}.min_length': '0',
-        'train_dataloader.batch_size': '8', 'train_cfg.max_epochs': str(epochs),
-        'default_hooks.checkpoint.interval': '1'}, needs=needs)
+    return Train(name, f'epoch_{epochs}.pth', str(config), mae_on(toy, epochs), needs=needs)
 
 
 @pytest.fixture
-def start():
-    """Starts tools/run_suite.py on a suite of rows, in a process group of its own."""
+def start(tmp_path, forked, monkeypatch):
+    """Starts tools/run_suite.py on rows, in a process group of its own; (process, its output)."""
     started = []
 
-    def begin(rows, *arguments):
-        started.append(suite_process(rows, *arguments))
-        return started[-1]
+    def suite(rows, output):
+        fresh(output)
+        os.setsid()
+        benchmarks.suite.SUITES['little'] = little(*rows)
+        sys.argv = ['run_suite.py', 'little', '--work-dir', str(tmp_path)]
+        main()
+
+    def begin(*rows):
+        said = tmp_path / f'said{len(started)}.txt'
+        with said.open('w') as f:
+            started.append(FORK.Process(target=suite, args=(rows, f.fileno())))
+            started[-1].start()
+        return started[-1], said
     yield begin
     for process in started:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-
-
-def suite_process(rows, *arguments):
-    code = (f'import sys, benchmarks.suite as s; from benchmarks.suite import Row\n'
-            f's.SUITES["little"] = s.Suite(rows={rows!r}, tasks={{}}, images="images")\n'
-            f'from tools.run_suite import main; main()')
-    return subprocess.Popen([sys.executable, '-c', code, 'little', *arguments], cwd=REPO,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                            start_new_session=True, env=dict(os.environ, PYTHONPATH=str(REPO)))
+        process.join()
 
 
 def wait_for(path, seconds=300):
     deadline = time.time() + seconds
     while not path.exists():
         assert time.time() < deadline, f'{path} did not appear'
-        time.sleep(.02)
+        time.sleep(.01)
 
 
 def fingerprints(folder):
@@ -83,17 +72,18 @@ def fingerprints(folder):
 @pytest.mark.slow
 def test_a_suite_that_was_killed_runs_only_what_is_missing_from_where_it_was(toy, tmp_path, start):
     rows = (pretraining('first', toy, 1), pretraining('long', toy, 8, needs=('first',)),
-            Row('last', 'out', needs=('long',), command=('-c', WRITE, '{work_dir}/out')))
-    suite = start(rows, '--work-dir', str(tmp_path))
+            writer('last', ('long',)))
+    suite, _ = start(*rows)
     wait_for(tmp_path / 'seed0/long/epoch_2.pth')
     os.killpg(suite.pid, signal.SIGKILL)
-    suite.wait()
+    suite.join()
     assert not (tmp_path / 'seed0/long/epoch_8.pth').exists()
     before = fingerprints(tmp_path / 'seed0/first')
     saved = max(int(p.stem[6:]) for p in (tmp_path / 'seed0/long').glob('epoch_*.pth'))
-    suite = start(rows, '--work-dir', str(tmp_path))
-    said = suite.communicate(timeout=300)[0]
-    assert suite.returncode == 0, said
+    suite, said = start(*rows)
+    suite.join(300)
+    said = said.read_text()
+    assert suite.exitcode == 0, said
     assert fingerprints(tmp_path / 'seed0/first') == before, 'what was done is left alone'
     assert 'done before: first' in said and 'was stopped before, goes on from epoch_' in said
     log = (tmp_path / 'seed0/long/console.log').read_text()
@@ -103,13 +93,12 @@ def test_a_suite_that_was_killed_runs_only_what_is_missing_from_where_it_was(toy
     assert (tmp_path / 'seed0/long/epoch_8.pth').exists() and (tmp_path / 'seed0/last/out').exists()
 
 
-@pytest.mark.slow
 def test_ctrl_c_at_a_suite_ends_its_training_with_a_checkpoint(toy, tmp_path, start):
-    """The terminal tells both, then the suite tells the training once more."""
-    suite = start((pretraining('long', toy, 500),), '--work-dir', str(tmp_path))
+    """The terminal signals both, then the suite signals the training once more."""
+    suite, _ = start(pretraining('long', toy, 500))
     wait_for(tmp_path / 'seed0/long/epoch_2.pth')
     os.killpg(suite.pid, signal.SIGINT)
-    suite.communicate(timeout=100)
+    suite.join(100)
     said = (tmp_path / 'seed0/long/console.log').read_text()
     (done,) = re.findall(r'stopped by a signal after (\d+) iterations', said)
     newest = latest(tmp_path / 'seed0/long')
@@ -130,10 +119,10 @@ def probe(tmp_path, toy, name, *more, base=f'{REPO}/mm_configs/mini/linprobe_p16
 
 
 @pytest.mark.slow
-def test_two_checkpoints_share_a_protocol_and_another_crop_is_another(toy, tmp_path):
+def test_two_checkpoints_share_a_protocol_and_another_crop_is_another(toy, tmp_path, forked):
     tasks = {'linprobe': {8: probe(tmp_path, toy, 'probe')}, 'crop': {8: probe(
         tmp_path, toy, 'crop', 'val_dataloader.dataset.pipeline[1].scale = 72')}}
-    suite = little(Row('unused', 'out', command=('-c', 'pass')), tasks=tasks)
+    suite = little(tasks=tasks)
     for seed, name in enumerate('ab'):
         torch.manual_seed(seed)
         vit = MODELS.build(dict(type='semmae.ViT', img_size=64, patch_size=8, arch=dict(
@@ -160,8 +149,8 @@ def with_batch(tmp_path, batch):
     return path
 
 
-@pytest.mark.slow
-def test_two_processes_share_a_row_and_the_plan_says_so(toy, tmp_path, capsys, monkeypatch):
+def test_two_processes_share_a_row_and_the_plan_says_so(
+        toy, tmp_path, capsys, monkeypatch, forked):
     row = pretraining('mae', toy, 1, with_batch(tmp_path, 16))
     monkeypatch.setitem(benchmarks.suite.SUITES, 'little', little(row))
     monkeypatch.setattr(sys, 'argv', ['run_suite.py', 'little', '--work-dir', str(tmp_path),
@@ -173,99 +162,93 @@ def test_two_processes_share_a_row_and_the_plan_says_so(toy, tmp_path, capsys, m
 
 
 FAKE_SRUN = """#!/usr/bin/env bash
-# Writes down its arguments, then runs the command as a step of one task.
+# Writes down its arguments, and does what the command would do: a product in its work directory.
 printf '%s\\n' "$*" >> "$SRUN_LOG"
-while [[ "$1" == -* ]]; do if [[ "$1" == *=* ]]; then shift; else shift 2; fi; done
-export SLURM_NTASKS=1 SLURM_PROCID=0 SLURM_LOCALID=0
-export RANK=0 LOCAL_RANK=0 WORLD_SIZE=1 MASTER_ADDR=127.0.0.1 MASTER_PORT="$FREE_PORT"
-exec "$@"
+while [ $# -gt 0 ]; do
+  case "$1" in --work-dir) touch "$2/epoch_1.pth" ;; */out) touch "$1" ;; esac
+  shift
+done
 """
 
 
-@pytest.fixture
-def srun(tmp_path, monkeypatch):
-    """A stand-in for srun on PATH; the file that it writes."""
-    import socket
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        monkeypatch.setenv('FREE_PORT', str(free.getsockname()[1]))
-    (tmp_path / 'bin').mkdir()
-    fake = tmp_path / 'bin/srun'
-    fake.write_text(FAKE_SRUN)
-    fake.chmod(0o755)
-    monkeypatch.setenv('PATH', f'{fake.parent}:{os.environ["PATH"]}')
-    for name, value in dict(SRUN_LOG=tmp_path / 'srun.log', PARTITION='vision', CPUS_PER_TASK=4,
-                            SRUN_ARGS='--account lab').items():
+def test_slurm_starts_each_row_through_srun_and_waits_for_it(toy, tmp_path, monkeypatch):
+    srun, log = tmp_path / 'bin/srun', tmp_path / 'srun.log'
+    srun.parent.mkdir()
+    srun.write_text(FAKE_SRUN)
+    srun.chmod(0o755)
+    for name, value in dict(PATH=f'{srun.parent}:{os.environ["PATH"]}', PARTITION='vision',
+                            SRUN_LOG=log, CPUS_PER_TASK=4, SRUN_ARGS='--account lab').items():
         monkeypatch.setenv(name, str(value))
-    return tmp_path / 'srun.log'
-
-
-@pytest.mark.slow
-def test_slurm_starts_each_row_through_srun_and_waits_for_it(toy, tmp_path, srun):
-    rows = (pretraining('task/mae', toy, 1, with_batch(tmp_path, 8)),
-            Row('after', 'out', needs=('task/mae',), command=('-c', WRITE, '{work_dir}/out')))
-    execute(plan(little(*rows), tmp_path, gpus=8, launcher='slurm'), console=quiet())
-    training, command = srun.read_text().splitlines()
+    mae = pretraining('task/mae', toy, 1, with_batch(tmp_path, 8))
+    rows = little(mae, writer('after', ('task/mae',)))
+    execute(plan(rows, tmp_path, gpus=8, launcher='slurm'), console=quiet())
+    training, other = log.read_text().splitlines()
     assert training.startswith('-p vision --job-name task-mae --gres gpu:1 --ntasks 1 '
                                '--ntasks-per-node 1 --cpus-per-task 4 --kill-on-bad-exit=1 '
                                '--account lab ')
     assert training.endswith('--launcher slurm') and 'tools/train.py' in training
-    assert command.startswith('-p vision --job-name after --gres gpu:1 --ntasks 1 ')
+    assert other.startswith('-p vision --job-name after --gres gpu:1 --ntasks 1 ')
     assert (tmp_path / 'seed0/after/out').exists()
+
+
+def test_a_training_runs_as_a_task_of_slurm(toy, tmp_path):
+    (run,) = plan(little(pretraining('mae', toy, 1, with_batch(tmp_path, 8))), tmp_path)
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    done = tool('train', *run.command[2:], '--launcher', 'slurm', env=dict(
+        SLURM_NTASKS='1', SLURM_PROCID='0', SLURM_LOCALID='0', RANK='0', LOCAL_RANK='0',
+        WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT=port))
+    assert done.returncode == 0 and run.is_done, done.stderr
 
 
 def test_slurm_needs_a_partition_and_gets_the_gpus_that_fit_the_batch(monkeypatch):
     monkeypatch.delenv('PARTITION', raising=False)
-    paper = benchmarks.suite.PAPER
     with pytest.raises(ValueError, match='PARTITION is not set'):
-        plan(paper, 'w', ['mae_p16'], launcher='slurm', gpus=16)
+        plan(PAPER, 'w', ['mae_p16'], launcher='slurm', gpus=16)
     monkeypatch.setenv('PARTITION', 'vision')
-    run = plan(paper, 'w', ['mae_p16'], launcher='slurm', gpus=12)[-1]
+    run = plan(PAPER, 'w', ['mae_p16'], launcher='slurm', gpus=12)[-1]
     assert run.command[:5] == ['env', 'GPUS=8', 'GPUS_PER_NODE=8', 'bash', 'tools/slurm_train.sh']
     assert '--keep-batch' in run.command
 
 
 def test_a_plan_says_of_what_the_batch_is_made_and_when_it_is_not_the_recipes():
-    paper = benchmarks.suite.PAPER
-    assert plan(paper, 'w', ['mae_p16'], gpus=8)[-1].batch == (
+    assert plan(PAPER, 'w', ['mae_p16'], gpus=8)[-1].batch == (
         'global batch 4096 = 256 x 8 processes x 2 accumulated steps')
-    assert plan(paper, 'w', ['mae_p16'])[-1].batch == (
+    assert plan(PAPER, 'w', ['mae_p16'])[-1].batch == (
         'global batch 4096 = 256 x 1 process x 16 accumulated steps')
     assert 'global batch 128 = 128 x 1 process, but the recipe has 1024' in plan(
-        paper, 'w', ['finetune/mae_p8'])[-1].batch
+        PAPER, 'w', ['finetune/mae_p8'])[-1].batch
 
 
 def test_a_mini_suite_keeps_its_own_batch_on_any_machine():
-    """Accumulated to the paper's 4096 images it would make a handful of updates."""
-    (run,) = (r for r in plan(benchmarks.suite.MINI, 'w', ['mae_p16'], gpus=8) if r.config)
+    """Accumulated to the paper's 4096 images it would make too few updates."""
+    run = plan(MINI, 'w', ['mae_p16'], gpus=8)[-1]
     assert '--keep-batch' not in run.command and run.processes == 1
 
 
 def test_keep_going_runs_what_does_not_need_the_failed_row(tmp_path):
-    bad = Row('bad', 'never', command=('-c', 'raise SystemExit("out of cheese")'))
-    good = Row('good', 'out', command=('-c', WRITE, '{work_dir}/out'))
-    rows = (bad, Row('after', 'x', needs=('bad',), command=('-c', 'pass')), good)
+    rows = (command('bad', 'raise SystemExit("out of cheese")'),
+            command('after', 'pass', needs=('bad',)), writer('good'))
     with pytest.raises(RuntimeError, match='1 failed: bad; not run, because .* them: after'):
         execute(plan(little(*rows), tmp_path), console=quiet(), keep_going=True)
     assert (tmp_path / 'seed0/good/out').exists()
 
 
 def test_a_row_that_failed_before_says_so_and_keeps_its_log(tmp_path):
-    suite = little(Row('bad', 'never', command=('-c', 'print("cheese"); raise SystemExit(3)')))
-    console = quiet()
+    suite, console = little(command('bad', 'print("cheese"); raise SystemExit(3)')), quiet()
     for _ in range(2):
         with pytest.raises(RuntimeError, match='exit 3'):
             execute(plan(suite, tmp_path), console=console)
     said = console.file.getvalue()
-    assert said.count('again: failed before (exit 3, no never), begins again') == 1
+    assert said.count('again: failed before (exit 3, no out), begins again') == 1
     log = (tmp_path / 'seed0/bad/console.log').read_text()
-    assert log.count('cheese') == 2 and log.count('failed (exit 3, no never) ====') == 2
+    assert log.count('cheese') == 2 and log.count('failed (exit 3, no out) ====') == 2
 
 
 def test_a_row_that_outlived_its_suite_is_not_started_a_second_time(tmp_path):
-    suite = little(Row('slow', 'never', command=('-c', SLEEP)))
-    (orphan,) = plan(suite, tmp_path)
-    launch(orphan, 1)
+    suite = little(command('slow', SLEEP))
+    orphan = launch(*plan(suite, tmp_path), 1)
     try:
         with pytest.raises(RuntimeError, match='slow is running already'):
             execute(plan(suite, tmp_path), console=quiet())
@@ -278,10 +261,10 @@ def test_a_suite_that_is_terminated_ends_its_rows(tmp_path, start):
     pid = tmp_path / 'seed0/slow/pid'
     code = f'import os; open(r"{pid}.x", "w").write(str(os.getpid())); ' \
            f'os.rename(r"{pid}.x", r"{pid}"); {SLEEP}'
-    suite = start((Row('slow', 'never', command=('-c', code)),), '--work-dir', str(tmp_path))
+    suite, _ = start(command('slow', code))
     wait_for(pid)
     suite.terminate()
-    suite.wait(60)
-    assert suite.returncode == 143
+    suite.join(60)
+    assert suite.exitcode == 143
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)

@@ -1,31 +1,18 @@
 """A suite runs in order, skips what is done, and says what failed."""
-import io
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
-from benchmarks.suite import MINI, PAPER, SUITES, Row, Suite
+from benchmarks.suite import MINI, PAPER, SUITES
+from semmae.config.lookup import numbered
 from semmae.models import ViT
 from semmae.reporting.tables import OWN, build_tables, load_numbers
-from semmae.suites.schedule import execute, plan, share, wanted
-from semmae.training.run import read_config
-from tools.train import parse
+from semmae.suites.execution import execute
+from semmae.suites.schedule import plan, wanted
 
-WRITE = 'import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.write_text(sys.argv[2])'
-
-
-def little(*rows):
-    return Suite(rows=rows, tasks={}, images='images')
-
-
-def writer(name, needs=(), text='x'):
-    return Row(name, 'out.txt', needs=needs, command=('-c', WRITE, '{work_dir}/out.txt', text))
-
-
-def quiet():
-    return Console(file=io.StringIO())
+from .conftest import command, little, overridden, quiet, writer
 
 
 def test_needed_rows_come_first_and_only_what_is_needed():
@@ -37,20 +24,19 @@ def test_needed_rows_come_first_and_only_what_is_needed():
 def test_runs_make_their_products_and_are_then_skipped(tmp_path):
     suite = little(writer('a'), writer('b', ('a',), '{a}'))
     execute(plan(suite, tmp_path), jobs=2, console=quiet())
-    a, b = tmp_path / 'seed0/a/out.txt', tmp_path / 'seed0/b/out.txt'
+    a, b = tmp_path / 'seed0/a/out', tmp_path / 'seed0/b/out'
     assert b.read_text() == str(a)
     times = [p.stat().st_mtime_ns for p in (a, b)]
     execute(plan(suite, tmp_path), console=quiet())
     assert [p.stat().st_mtime_ns for p in (a, b)] == times
 
 
-def test_a_run_that_much_waits_for_runs_alone(tmp_path):
+def test_a_run_that_many_rows_need_runs_alone(tmp_path):
     log = tmp_path / 'log'
-    said = ('import sys, time\nlog = open(sys.argv[2], "a")\nprint("begin", sys.argv[3], file=log, '
-            'flush=True)\ntime.sleep(.4)\nprint("end", sys.argv[3], file=log, flush=True)\n'
+    code = ('import sys, time\nlog = open(sys.argv[2], "a")\nprint("begin", sys.argv[3], file=log, '
+            'flush=True)\ntime.sleep(.2)\nprint("end", sys.argv[3], file=log, flush=True)\n'
             'open(sys.argv[1], "w").close()')
-    rows = [Row(name, 'out', is_alone=name == 'alone',
-                command=('-c', said, '{work_dir}/out', str(log), name))
+    rows = [command(name, code, '{work_dir}/out', str(log), name, is_alone=name == 'alone')
             for name in ('a', 'alone', 'b', 'c')]
     execute(plan(little(*rows), tmp_path), jobs=2, console=quiet())
     lines = log.read_text().split('\n')
@@ -59,17 +45,20 @@ def test_a_run_that_much_waits_for_runs_alone(tmp_path):
     assert sum(line.startswith('begin') for line in lines) == 4
 
 
-def test_a_failure_stops_the_suite_and_shows_the_end_of_its_log(tmp_path):
-    bad = Row('bad', 'never.txt', command=('-c', 'raise SystemExit("out of cheese")'))
-    suite = little(bad, Row('after', 'x', needs=('bad',), command=('-c', 'pass')))
-    with pytest.raises(RuntimeError, match='(?s)bad failed .exit 1.*out of cheese'):
+@pytest.mark.parametrize('code, said', [
+    ('raise SystemExit("out of cheese")', '(?s)bad failed .exit 1.*out of cheese'),
+    ('pass', 'bad failed .exit 0.* is missing')])
+def test_a_failure_or_a_missing_product_stops_the_suite(tmp_path, code, said):
+    suite = little(command('bad', code), command('after', 'pass', needs=('bad',)))
+    with pytest.raises(RuntimeError, match=said):
         execute(plan(suite, tmp_path), console=quiet())
     assert not (tmp_path / 'seed0/after').exists()
 
 
-def test_a_run_that_leaves_no_product_is_a_failure(tmp_path):
-    with pytest.raises(RuntimeError, match='is missing'):
-        execute(plan(little(Row('a', 'out', command=('-c', 'pass'))), tmp_path), console=quiet())
+def test_rows_that_need_each_other_are_refused(tmp_path):
+    rows = [command('a', 'pass', needs=('b',)), command('b', 'pass', needs=('a',))]
+    with pytest.raises(ValueError, match='cycle'):
+        execute(plan(little(*rows), tmp_path), console=quiet())
 
 
 def test_seeds_have_work_dirs_of_their_own_and_share_the_data(tmp_path):
@@ -100,11 +89,20 @@ def test_every_cell_is_a_row_of_ours_or_foreign_or_said_to_be_unavailable():
 
 
 @pytest.mark.parametrize('name', SUITES)
-def test_every_config_of_a_suite_exists(name):
-    from pathlib import Path
+def test_every_config_of_a_suite_exists_and_needed_rows_come_first(name):
+    before = set()
     for row in SUITES[name].rows:
-        assert not row.config or Path(row.config).is_file(), row
-        assert set(row.needs) <= {r.id for r in SUITES[name].rows}
+        assert Path(getattr(row, 'config', '.')).exists(), row
+        assert before.issuperset(row.needs), 'a row comes after those that it needs'
+        before.add(row.id)
+
+
+def test_a_step_of_a_list_is_named_by_its_type():
+    node = dict(pipeline=[dict(type='mmseg.Resize'), dict(type='A'), dict(type='A')])
+    assert numbered(node, 'pipeline.Resize.scale') == 'pipeline.0.scale'
+    for name, count in (('A', 2), ('B', 0)):
+        with pytest.raises(ValueError, match=f'got {count} steps of type {name}, expected 1'):
+            numbered(node, f'pipeline.{name}.scale')
 
 
 def foreign(tmp_path, patch):
@@ -152,12 +150,6 @@ def test_a_vit_of_another_size_brings_its_sizes_along(tmp_path, arch, width, lay
     assert not any('neck' in part for part in runs['finetune/vit'].command)
 
 
-def overridden(command):
-    """The config that a command trains, read as tools/train.py does."""
-    args = parse(command[command.index('tools/train.py') + 1:])
-    return read_config(args.config, args.cfg_options)
-
-
 def test_two_files_of_one_name_have_work_dirs_of_their_own(tmp_path):
     homes = {plan(PAPER, tmp_path, ['finetune/x'], foreign(tmp_path, p))[0].work_dir
              for p in (16, 32)}
@@ -172,19 +164,19 @@ def test_a_checkpoint_that_names_itself_is_not_renamed(tmp_path):
 
 
 def test_the_command_of_every_empty_cell_plans_exactly_its_row(tmp_path):
-    cells, commands = load_numbers(), []
+    cells, planned = load_numbers(), 0
     for table, frame in build_tables([]).items():
-        for cell, command in zip(cells[cells['table'] == table].to_dict('records'),
-                                 frame['to fill'], strict=True):
-            if not command:
+        for cell, text in zip(cells[cells['table'] == table].to_dict('records'),
+                              frame['to fill'], strict=True):
+            if not text:
                 assert cell['row'] in PAPER.unavailable
                 continue
-            *_, row = command.removesuffix(' --checkpoint FILE').split()
+            *_, row = text.removesuffix(' --checkpoint FILE').split()
             file = (foreign(tmp_path, int(cell['patch_size']))
-                    if command.endswith('--checkpoint FILE') else None)
+                    if text.endswith('--checkpoint FILE') else None)
             assert plan(PAPER, tmp_path, [row], file)[-1].id == row == cell['row']
-            commands.append(command)
-    assert len(commands) == len(cells) - 2
+            planned += 1
+    assert planned == len(cells) - 2
 
 
 def test_paths_that_overrides_cannot_carry_are_refused(tmp_path):
@@ -192,28 +184,14 @@ def test_paths_that_overrides_cannot_carry_are_refused(tmp_path):
         plan(PAPER, tmp_path / 'my runs')
 
 
-@pytest.mark.parametrize('gpus, expected', [(16, (16, 1)), (8, (8, 2)), (6, (4, 4)), (1, (1, 16))])
-def test_fewer_gpus_accumulate_to_the_global_batch(gpus, expected):
-    assert share('mm_configs/semmae_pretrain.py', gpus) == expected
-
-
-def test_a_plan_for_fewer_gpus_keeps_the_batch(tmp_path):
-    assert '--keep-batch' in plan(PAPER, tmp_path, ['mae_p16'], gpus=4)[-1].command
-    assert '--keep-batch' not in plan(PAPER, tmp_path, ['mae_p16'], gpus=16)[-1].command
-
-
-def test_more_gpus_than_the_batch_divides_into_stay_idle():
-    assert share('mm_configs/semmae_upernet_ade20k.py', 64) == (8, 1)
-
-
-def test_files_of_dino_and_ibot_have_their_positions_resized_as_they_do(tmp_path):
-    path = foreign(tmp_path, 16)
-    content = torch.load(path)
-    option = 'model.backbone.interpolate_offset=0.1'
-    for key, expected in (('model', False), ('teacher', True)):
-        torch.save({key: content['model']}, path)
-        (run,) = plan(PAPER, tmp_path, ['ade20k/x'], path)
-        assert (option in run.command) == expected
+@pytest.mark.parametrize('row, gpus, processes, steps', [
+    ('semmae_p8', 16, 16, 1), ('semmae_p8', 8, 8, 2), ('semmae_p8', 6, 4, 4),
+    ('semmae_p8', 1, 1, 16), ('ade20k/semmae_p16', 64, 8, 1)])
+def test_fewer_gpus_accumulate_to_the_global_batch_and_superfluous_ones_stay_idle(
+        tmp_path, row, gpus, processes, steps):
+    run = plan(PAPER, tmp_path, [row], gpus=gpus)[-1]
+    assert (run.processes, run.steps) == (processes, steps)
+    assert ('--keep-batch' in run.command) == (steps > 1)
 
 
 def test_a_checkpoint_that_fits_no_task_never_becomes_all_rows(tmp_path):
@@ -229,34 +207,30 @@ def test_an_empty_selection_is_refused(nothing, tmp_path):
     assert len(plan(PAPER, tmp_path, ['parts', 'parts'])) == 1
 
 
-OFFSET = 'model.backbone.interpolate_offset=0.1'
-
-
-@pytest.mark.parametrize('name, only', [
-    ('dino_vitbase16_pretrain', []), ('dino_deitsmall16_pretrain', []),
-    ('weights', ['ade20k/dino']), ('weights', ['ade20k/ibot']),
-    ('weights', ['ade20k/attmask']), ('ibot_vitb_16', [])])
-def test_an_extracted_backbone_of_dino_gets_its_own_resizing_of_positions(name, only, tmp_path):
+# ------------------------------------------------------------------ how positions are resized
+@pytest.mark.parametrize('name, only, key, is_set', [
+    ('dino_vitbase16_pretrain', None, '', True), ('dino_deitsmall16_pretrain', None, '', True),
+    ('weights', 'ade20k/dino', '', True), ('weights', 'ade20k/ibot', '', True),
+    ('weights', 'ade20k/attmask', '', True), ('ibot_vitb_16', None, '', True),
+    ('weights', 'ade20k/x', 'teacher', True), ('weights', 'ade20k/x', 'model', False),
+    ('mae_pretrain_vit_base', 'finetune/x', '', False), ('dinov2_vitb16', 'finetune/x', '', False),
+    ('moco', 'finetune/x', '', False), ('beit_base', 'finetune/x', '', False)])
+def test_names_and_content_of_a_file_tell_how_its_positions_are_resized(
+        name, only, key, is_set, tmp_path):
     path = foreign(tmp_path, 16).rename(tmp_path / f'{name}.pth')
-    torch.save(torch.load(path)['model'], path)  # as DINO publishes it
-    runs = plan(PAPER, tmp_path, only or None, path)
-    assert runs and all(OFFSET in run.command for run in runs)
-
-
-@pytest.mark.parametrize('name', ['mae_pretrain_vit_base', 'dinov2_vitb16', 'moco', 'beit_base'])
-def test_other_weights_are_resized_to_the_new_size(name, tmp_path):
-    path = foreign(tmp_path, 16).rename(tmp_path / f'{name}.pth')
-    runs = plan(PAPER, tmp_path, ['finetune/x'], path)
-    assert runs and not any(OFFSET in run.command for run in runs)
-
-
-def test_weights_of_which_nothing_tells_need_a_word_where_positions_are_resized(tmp_path):
-    path = foreign(tmp_path, 16).rename(tmp_path / 'weights.pth')
     content = torch.load(path)['model']
-    torch.save(content | {'pos_embed': torch.zeros(1, 197, 8)}, path)
+    torch.save({key: content} if key else content, path)  # DINO publishes it without a key
+    runs = plan(PAPER, tmp_path, only and [only], path)
+    assert runs
+    assert {'model.backbone.interpolate_offset=0.1' in run.command for run in runs} == {is_set}
+
+
+def test_an_unknown_way_to_resize_positions_has_to_be_given(tmp_path):
+    path = foreign(tmp_path, 16).rename(tmp_path / 'weights.pth')
+    torch.save(torch.load(path)['model'] | {'pos_embed': torch.zeros(1, 197, 8)}, path)
     with pytest.raises(ValueError, match='--interpolate-offset 0.1 for DINO'):
         plan(PAPER, tmp_path, ['ade20k/mine'], path)
     for offset, is_set in ((.1, True), (0., False)):
         (run,) = plan(PAPER, tmp_path, ['ade20k/mine'], path, offset=offset)
-        assert (OFFSET in run.command) == is_set
+        assert ('model.backbone.interpolate_offset=0.1' in run.command) == is_set
     plan(PAPER, tmp_path, ['finetune/mine'], path)  # at 224 pixels nothing is resized
