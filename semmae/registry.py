@@ -1,7 +1,7 @@
 """Registries of scope ``semmae``, children of mmengine's roots.
 
-``type='semmae.PartGuidedMasking'`` in any config imports this module by itself; no
-``custom_imports`` is needed, also when another library's runner reads the config.
+mmengine imports this module for ``type='semmae.PartGuidedMasking'`` in any config, also if another
+library's runner reads it; no ``custom_imports`` is needed.
 """
 import contextlib
 import io
@@ -13,10 +13,10 @@ FORKS = ('mmengine', 'mmcv', 'mmpretrain', 'mmsegmentation')
 
 
 def check_openmmlab(find_version=version):
-    """Nothing, or an ImportError with the cure where the OpenMMLab stack cannot be trusted.
+    """ImportError unless the OpenMMLab forks (``onedl-*``) are installed without the originals.
 
-    The forks (``onedl-*``) and the originals write the same import packages; with both
-    installed, which files are on disk depends on the order of installation.
+    Both write the same packages; with both installed, the files on disk depend on the order of
+    installation.
     """
     def found(name):
         try:
@@ -24,23 +24,23 @@ def check_openmmlab(find_version=version):
         except PackageNotFoundError:
             return None
 
-    cure = ("make a fresh environment and run: pip install -r requirements/lock.txt "
+    cure = ("Make a new environment and run: pip install -r requirements/lock.txt "
             "&& pip install --no-deps -e .")
     originals = {n: found(n) for n in FORKS if found(n)}
     missing = [f'onedl-{n}' for n in FORKS if not found(f'onedl-{n}')]
     if originals:
         names = ', '.join(f'{n} {v}' for n, v in originals.items())
         raise ImportError(
-            f'semmae needs the maintained OpenMMLab forks (onedl-*), found the originals: {names}. '
-            f'Both write the same packages, so do not install one over the other: {cure}')
+            f'semmae needs the maintained OpenMMLab forks (onedl-*), got the originals: {names}. '
+            f'Both write the same packages, so do not install one over the other. {cure}')
     if missing:
-        raise ImportError(f"semmae needs {', '.join(missing)}, not installed: {cure}")
+        raise ImportError(f"semmae needs {', '.join(missing)}, which are not installed. {cure}")
 
 
 check_openmmlab()
 
-# What the forks say while they are imported although nothing is wrong: of an optional package,
-# of operators in CUDA that nothing here uses, and of calls of theirs that torch is to drop one day.
+# What the forks print and warn of when they are imported, although nothing is wrong: an optional
+# package, CUDA operators that nothing here uses, calls that a later torch will not have.
 PRINTED = ('Could not import OneDL',)
 WARNED = {r'Fail to import ``MultiScaleDeformableAttention``': UserWarning,
           r'`torch\.jit\.(script|interface)` is deprecated': DeprecationWarning}
@@ -48,9 +48,7 @@ WARNED = {r'Fail to import ``MultiScaleDeformableAttention``': UserWarning,
 
 @contextlib.contextmanager
 def quiet_forks():
-    """Leave out `PRINTED` and `WARNED`; all else that is printed goes to stderr.
-
-    On stdout it would end up in piped results.
+    """Leave out `PRINTED` and `WARNED`; print the rest to stderr, so that piped results stay clean.
     """
     printed = io.StringIO()
     try:
@@ -87,12 +85,13 @@ TRANSFORMS = _child(root.TRANSFORMS, *DATA)
 DATA_SAMPLERS = _child(root.DATA_SAMPLERS, *DATA)
 HOOKS = _child(root.HOOKS, 'semmae.mmengine_patches', 'semmae.config.data_check',
                *(f'semmae.training.{m}' for m in
-                 ('checkpointing', 'ema', 'hooks', 'loops', 'stopping')),
+                 ('progress', 'part_health', 'rank_state', 'checkpointing', 'ema', 'finite',
+                  'stopping')),
                'semmae.parts.quality', 'semmae.recording.record',
                'semmae.visualization.mask_monitor')
 OPTIMIZERS = _child(root.OPTIMIZERS, 'semmae.training.lars')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'semmae.training.optim')
-OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'semmae.training.optim')
+OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'semmae.training.precision')
 LOOPS = _child(root.LOOPS, 'semmae.training.knn_loop', 'semmae.training.loops')
 METRICS = _child(root.METRICS, 'semmae.evaluation.metrics', 'semmae.evaluation.knn',
                  'semmae.evaluation.segmentation')

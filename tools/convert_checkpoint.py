@@ -1,9 +1,9 @@
 """A ViT's weights under other names.   python tools/convert_checkpoint.py SRC DST --to timm
 
-SRC: a checkpoint of ours, MAE, SemMAE, timm, DINO, iBOT, BEiT or Hugging Face's ViT, read as plain
-tensors, all of them there. DST ends in .pth or .safetensors. --to mmpretrain: names of its
-VisionTransformer, for a BEiT of its BEiTViT; mmseg-mae: bare names, the only ones that mmseg's MAE
-backbone loads; timm: names of its VisionTransformer, which cannot be a BEiT.
+SRC: a complete checkpoint of this package, MAE, SemMAE, timm, DINO, iBOT, BEiT or Hugging Face's
+ViT. DST ends in .pth or .safetensors. --to mmpretrain: names of its VisionTransformer (of BEiTViT
+for a BEiT); mmseg-mae: bare names, as mmseg's MAE backbone needs them; timm: names of its
+VisionTransformer (no BEiT).
 """
 import argparse
 import sys

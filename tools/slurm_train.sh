@@ -2,8 +2,7 @@
 # Train under Slurm:   GPUS=16 GPUS_PER_NODE=8 tools/slurm_train.sh PARTITION JOB CONFIG [more]
 # GPUS is the number of processes in all, here on two nodes (in dist_train.sh: on each node).
 # CPUS_PER_TASK and SRUN_ARGS are passed on.
-# Of a mistake one process tells, with exit status 2; srun's own report of the tasks that ended with
-# it is left out.
+# One process prints a mistake (exit status 2); srun's report of the tasks that failed is left out.
 set -euo pipefail
 if [ $# -lt 3 ]; then
   echo "usage: GPUS=ALL GPUS_PER_NODE=N tools/slurm_train.sh PARTITION JOB CONFIG" \

@@ -1,7 +1,7 @@
 """Evaluate a trained model.   python tools/test.py mm_configs/semmae_linprobe.py CHECKPOINT
 
-Appends a line to results.jsonl in the work directory. The checkpoint has to fit the config in every
-tensor. ``mim test semmae CONFIG --checkpoint CHECKPOINT`` calls this file.
+Appends a line to results.jsonl in the work directory. Each tensor of the checkpoint must fit the
+config. ``mim test semmae CONFIG --checkpoint CHECKPOINT`` calls this file.
 """
 import argparse
 import sys
@@ -25,7 +25,7 @@ def parse(argv=None):
 
 
 def check(args, processes, nodes=1):
-    """ValueError, before ``processes`` are started, for what command and config give away."""
+    """ValueError for a mistake in command or config, before ``processes`` are started."""
     from semmae.config.options import read_config
     read_config(args.config, args.cfg_options)
 

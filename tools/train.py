@@ -1,11 +1,11 @@
 """Train any stage.   python tools/train.py mm_configs/semmae_pretrain.py
 
-Part learning, pre-training, linear probing, fine-tuning and UPerNet are all configs. Started again
-with --resume it goes on from the last checkpoint of its work directory; without, a directory that
-has checkpoints is refused.
-Exit status: 0 done; 2 a mistake in config or command, said in one line before the first step, and
-in the middle of a run a loss that is NaN, a full disk, or data that nobody can read; 130, 143 or
-129 stopped by SIGINT, SIGTERM or SIGHUP, with a checkpoint saved; 1 our own, with traceback.
+Part learning, pre-training, linear probing, fine-tuning and UPerNet are all configs. --resume
+continues from the last checkpoint of the work directory; without it, a directory that has
+checkpoints is refused.
+Exit status: 0 done; 1 internal error (traceback); 2 a mistake in config or command (one line before
+the first step), a NaN loss, a full disk or unreadable data; 129, 130, 143 stopped by SIGHUP,
+SIGINT, SIGTERM, with a checkpoint saved.
 """
 import argparse
 import sys
@@ -20,9 +20,9 @@ def parse(argv=None):
     parser = Parser(prog='tools/train.py', description=__doc__.split('\n', 1)[0])
     parser.add_argument('config')
     parser.add_argument('--work-dir', help='default: work_dirs/<name of the config>')
-    parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint')
-    parser.add_argument('--amp', action='store_true', help='mixed precision also where the '
-                        'config has none; without a GPU in bfloat16, if the CPU multiplies it')
+    parser.add_argument('--resume', action='store_true', help='continue from the last checkpoint')
+    parser.add_argument('--amp', action='store_true', help='mixed precision also if the '
+                        'config has none; without a GPU bfloat16, if the CPU has it')
     parser.add_argument('--keep-batch', action='store_true',
                         help="accumulate gradients to the recipe's global batch")
     parser.add_argument('--accept-batch', action='store_true', help='pre-train at a global batch '
@@ -38,7 +38,7 @@ def parse(argv=None):
 
 
 def check(args, processes, nodes=1):
-    """ValueError, before ``processes`` are started, for what command and config give away."""
+    """ValueError for a mistake in command or config, before ``processes`` are started."""
     from semmae.config.options import read_config
     from semmae.config.preflight import require_numbers
     from semmae.training.global_batch import require_batch

@@ -1,4 +1,4 @@
-"""The checkpoints in a work directory: which there are, and the newest that is whole."""
+"""The checkpoints in a work directory, and the newest complete one."""
 import os
 import sys
 from pathlib import Path
@@ -10,21 +10,21 @@ from .read import SAFE, read_checkpoint
 
 
 def checkpoints(work_dir):
-    """The checkpoints of a run in its work directory, whole or not, from the oldest on."""
+    """The checkpoints in a work directory, complete or not, oldest first."""
     found = {kind: [p for p in Path(work_dir).glob(f'{kind}_*.pth')
                     if p.stem.split('_')[1].isdigit()] for kind in ('epoch', 'iter')}
 
     def place(path):
-        # Epochs and iterations are compared by what the files say; the unreadable come last.
+        # With both kinds, the files say how many iterations; unreadable files come last.
         return iterations(path) if all(found.values()) else int(path.stem.split('_')[1])
     return sorted(sum(found.values(), []), key=place)
 
 
 def latest(work_dir, launcher='none'):
-    """The newest checkpoint in a work directory that is whole, or None if there is none at all.
+    """The newest complete checkpoint in a work directory, or None without any checkpoint.
 
-    Only what lies there counts, whatever path ``last_checkpoint`` names. A damaged one is named on
-    stderr, by the first process of a launch, and passed over; ValueError if all are.
+    Looks at the files, not at ``last_checkpoint``. Skips a damaged file; the first process of a
+    launch names it on stderr. ValueError if all are damaged.
     """
     passed = []
     for path in reversed(checkpoints(work_dir)):
@@ -34,29 +34,29 @@ def latest(work_dir, launcher='none'):
             passed.append(f'{path.name}: {error}')
         else:
             if passed and is_first_process(launcher):
-                print('\n'.join(f'passed over {line}' for line in passed)
-                      + f'\ngoing on from {path}', file=sys.stderr)
+                print('\n'.join(f'skipped damaged {line}' for line in passed)
+                      + f'\ncontinuing from {path}', file=sys.stderr)
             return path
     if passed:
-        raise ValueError(f'{work_dir} has checkpoints, and none is whole. Restore one, or start '
+        raise ValueError(f'{work_dir} has checkpoints, and all are damaged. Restore one, or start '
                          'anew in another --work-dir:\n' + '\n'.join(passed))
     return None
 
 
 def iterations(path):
-    """How many iterations are in a checkpoint, without reading its tensors; inf if unreadable."""
+    """The iteration of a checkpoint, without reading its tensors; inf if it is unreadable."""
     try:
         with torch.serialization.safe_globals(SAFE):
             content = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
         return int(content['meta']['iter'])
-    except Exception:  # as in `read_checkpoint`, which will say why
+    except Exception:  # as in `read_checkpoint`, which says why
         return float('inf')
 
 
 def is_first_process(launcher):
-    """Whether this is the first process of a launch; also before they are connected.
+    """Whether this is the first process of a launch; works before processes are connected.
 
-    launcher: 'none' makes each process a run of its own, whatever else started it (srun).
+    launcher: with 'none' each process is a run of its own, also under srun.
     """
     name = dict(slurm='SLURM_PROCID', pytorch='RANK').get(launcher)
     return os.environ.get(name, '0') == '0' if name else True

@@ -1,12 +1,9 @@
 """ViT checkpoints of other projects under mmpretrain's names.
 
-Each table is a list of (pattern, replacement), applied to every tensor's name in order. What names
-alone cannot say (q, k and v in three tensors, BEiT's biases) follows in `to_mmpretrain`.
-
-| layout | comes from |
-|---|---|
-| timm's | timm, DeiT, MAE, SemMAE, DINO, iBOT; with what `to_mmpretrain` does, BEiT |
-| Hugging Face's | ViTMAE and ViT of transformers: its files, and its modules since version 5 |
+Each table is a list of (pattern, replacement), applied in order to the name of each tensor:
+`TIMM_NAMES` for timm, DeiT, MAE, SemMAE, DINO, iBOT and BEiT, `HUGGING_FACE_NAMES` for ViTMAE and
+ViT of transformers (its files, and its modules since version 5). `to_mmpretrain` also joins q, k
+and v, and adds what BEiT does not have.
 """
 import math
 import re
@@ -52,32 +49,32 @@ GAMMA_TO_OURS = [(r'^(layers\.\d+)\.gamma_1$', r'\1.attn.gamma1.weight'),
 OURS_TO_GAMMA = [(r'^(layers\.\d+)\.attn\.gamma1\.weight$', r'\1.gamma_1'),
                  (r'^(layers\.\d+)\.ffn\.gamma2\.weight$', r'\1.gamma_2')]
 
-# What may stand before a ViT's own names, in any order: DDP's and DINO's wrappers, ours, compile's,
-# Hugging Face's.
+# Prefixes of a ViT's own names, in any order, of DDP, DINO, this package, compile, Hugging Face.
 WRAPPERS = r'(?:(?:module|backbone|encoder|_orig_mod|vit)\.)*'
 VIT = re.compile(rf'({WRAPPERS})(?:(?:cls_token|pos_embed)$|(?:patch_embed|blocks|layers|embeddings'
                  r'|encoder\.layer)\.)')
 
 QKV_PART = re.compile(r'^(layers\.\d+\.attn)\.([qkv])(?:uery|ey|alue)?([._])(weight|bias)$')
 TABLE = 'relative_position_bias_table'
-CLASS_ENTRIES = 3  # the last of a table: class to patch, patch to class, class to class
+CLASS_ENTRIES = 3  # at the end of a table: class to patch, patch to class, class to class
 
 
 def renamed(state, names, source='the state dict') -> dict:
     """``state`` with every (pattern, replacement) of ``names`` applied to its keys, in order.
 
-    Raises ValueError if two tensors would get one name; ``source`` is what the message calls them.
+    Raises ValueError if two tensors get the same name. source: what the message calls ``state``.
     """
     keys = list(state)
     for pattern, name in names:
         keys = [re.sub(pattern, name, k) for k in keys]
     twice = [k for k, count in Counter(keys).items() if count > 1]
     if twice:
-        raise _twice(source, twice)
+        raise duplicate(source, twice)
     return dict(zip(keys, state.values(), strict=True))
 
 
-def _twice(source, names):
+def duplicate(source, names):
+    """The ValueError for tensors that a file has twice."""
     return ValueError(f"{source} holds tensors under another project's and under mmpretrain's "
                       f'names: {", ".join(names[:8])}. Expected each once.')
 
@@ -85,13 +82,12 @@ def _twice(source, names):
 def to_mmpretrain(state, source='the state dict') -> tuple[dict, list]:
     """(``state`` under mmpretrain's names, the names in it that the file does not have).
 
-    q, k and v become one tensor. Of BEiT (https://github.com/microsoft/unilm, beit/) besides: the
-    bias of k, which it does not have, is 0; a relative position bias that all layers share
-    (pre-training) goes to each; the position embedding is 0 where there is none. The last is so
-    only in a file with BEiT's biases and relative positions, and is what the second value names:
-    any other file without a position embedding stays without.
+    q, k and v become one tensor. BEiT (https://github.com/microsoft/unilm, beit/) has no bias of k:
+    it is 0. A relative position bias that all layers share (pre-training) is copied to each. A file
+    with BEiT's biases and relative positions but no position embedding gets one of zeros, which the
+    second value names.
 
-    Raises ValueError for a tensor that is there twice, and for a q, k or v without its others.
+    Raises ValueError for a tensor that is there twice, and for a q, k or v without the other two.
     """
     if any(k.startswith(('embeddings.', 'encoder.layer.')) for k in state):
         state = renamed(state, HUGGING_FACE_NAMES, source)
@@ -105,7 +101,7 @@ def to_mmpretrain(state, source='the state dict') -> tuple[dict, list]:
         layers = {k.split('.')[1]: None for k in state if k.startswith('layers.')}
         tables = {f'layers.{i}.attn.{TABLE}': shared.clone() for i in layers}
         if twice := [k for k in tables if k in state]:
-            raise _twice(source, twice)
+            raise duplicate(source, twice)
         state |= tables
     table = next((v for k, v in state.items() if k.endswith(TABLE)), None)
     cls_token = state.get('cls_token', torch.empty(()))
@@ -117,11 +113,12 @@ def to_mmpretrain(state, source='the state dict') -> tuple[dict, list]:
 
 
 def with_one_qkv(state, source) -> dict:
-    """q, k and v of each layer, ``attn.q_bias`` or ``attn.query.weight``, joined to ``attn.qkv``.
+    """``state`` with q, k, v of each layer (``attn.q_bias``, ``attn.query.weight``) joined to qkv.
 
-    Hugging Face has all three; BEiT has biases of q and v, and k's is 0.
+    Hugging Face has all three; BEiT has biases of q and v, and that of k is 0.
     """
-    out, found = {}, {}
+    out: dict[str, torch.Tensor] = {}
+    found: dict[tuple, dict[str, str]] = {}
     for name, tensor in state.items():
         part = QKV_PART.match(name)
         if part:
@@ -138,9 +135,9 @@ def with_one_qkv(state, source) -> dict:
             raise ValueError(
                 f'{source}: of q, k and v of {attn}.qkv.{kind} it holds {shapes}; expected all of '
                 'them (in BEiT q_bias and v_bias), of one shape and type. A tensor is missing or '
-                'damaged: get the file again.')
+                'damaged. Get the file again.')
         if f'{attn}.qkv.{kind}' in out:
-            raise _twice(source, [f'{attn}.qkv.{kind}'])
+            raise duplicate(source, [f'{attn}.qkv.{kind}'])
         out[f'{attn}.qkv.{kind}'] = torch.cat([parts[letter] for letter in 'qkv'])
     return out
 
@@ -155,9 +152,9 @@ def window_of(table):
 def resize_relative_positions(table, new):
     """A table of a square window for the window ``new`` (h, w): ((2h-1) (2w-1) + 3, heads).
 
-    Bicubic over the grid of offsets, which stretches all distances with the window, as timm's
-    `resize_rel_pos_bias_table_simple`; the three entries of the class token stay. A deviation: the
-    code of BEiT and mmseg keeps small distances and stretches large ones more.
+    Bicubic over the grid of offsets, as timm's `resize_rel_pos_bias_table_simple`: all distances
+    grow with the window. The three entries of the class token stay. Deviation: the code of BEiT and
+    mmseg keeps small distances and stretches large ones more.
     """
     width, (h, w) = 2 * window_of(table) - 1, new
     grid = table[:-CLASS_ENTRIES].mT.reshape(1, -1, width, width).float()
@@ -167,7 +164,7 @@ def resize_relative_positions(table, new):
 
 
 def anatomy(state) -> dict:
-    """What a ViT's tensors (mmpretrain's names) tell: patch size, width, depth, BEiT's parts."""
+    """Patch size, width, depth and BEiT's parts of a ViT, from its tensors (mmpretrain's names)."""
     weight = state.get('patch_embed.projection.weight', torch.empty(0))
     known = dict(zip(('width', 'channels', 'patch size'), weight.shape, strict=False)
                  if weight.ndim == 4 else ())
@@ -177,10 +174,10 @@ def anatomy(state) -> dict:
 
 
 def options_of(state) -> dict:
-    """Arguments beyond arch and sizes with which a `semmae.ViT` is the network of ``state``.
+    """Arguments beside arch and sizes that make a `semmae.ViT` the network of ``state``.
 
-    Any layer scale above 0 makes room for that of the file. A position embedding of zeros, where
-    relative positions take its place, is kept out of training.
+    The file replaces the value of the layer scale. A position embedding of zeros, which relative
+    positions replace, is not trained.
     """
     known, pos_embed = anatomy(state), state.get('pos_embed')
     options = {'layer_scale_init_value': 0.1} if known['layer scale'] else {}
@@ -192,7 +189,7 @@ def options_of(state) -> dict:
 
 
 def advice(found, ours) -> str:
-    """What to set where the ViT ``found`` in a file is not the network ``ours``, in words."""
+    """What to set if the ViT ``found`` in a file is not the network ``ours``, in words."""
     wanted, theirs, mine = options_of(found), anatomy(found), anatomy(ours)
     parts = ('layer scale', 'relative position bias')
     if any(theirs[part] and not mine[part] for part in parts):
@@ -207,24 +204,24 @@ def advice(found, ours) -> str:
 
 
 def whole(state) -> dict:
-    """{name: an empty tensor of its shape} of all that a ViT with the parts of ``state`` has.
+    """{name: empty tensor of its shape} of each tensor that a ViT with the parts of ``state`` has.
 
-    The sizes are those of the patch embedding and of the first tensor of each kind; final norms,
-    layer scale, relative position bias and the bias of q, k, v are expected in all places if they
-    are in one.
+    Sizes come from the patch embedding and the first tensor of each kind. Final norms, layer scale,
+    relative position bias and the bias of q, k, v are expected in all layers if one has them.
     """
     weight = state['patch_embed.projection.weight']
     width, patch = len(weight), weight.shape[-1]
-    numbers, kinds = set(), {}  # of layers; of a layer's tensors, the first one's shape
+    numbers, kinds = set(), dict[str, tuple]()  # of layers; the first shape of each kind
     for name, tensor in state.items():
         if found := re.match(r'layers\.(\d+)\.(.+)', name):
             numbers.add(found[1])
             kinds.setdefault(found[2], tensor.shape)
     hidden = (kinds.get('ffn.layers.0.0.bias') or (4 * width,))[0]
-    layer = {'attn.qkv': (3 * width, width), 'attn.proj': (width, width),
-             'ffn.layers.0.0': (hidden, width), 'ffn.layers.1': (width, hidden)}
-    layer = ({f'{k}.weight': v for k, v in layer.items()}
-             | {f'{k}.bias': v[:1] for k, v in layer.items()}
+    linear = {'attn.qkv': (3 * width, width), 'attn.proj': (width, width),
+              'ffn.layers.0.0': (hidden, width), 'ffn.layers.1': (width, hidden)}
+    layer: dict[str, tuple] = (
+             {f'{k}.weight': v for k, v in linear.items()}
+             | {f'{k}.bias': v[:1] for k, v in linear.items()}
              | {f'{norm}.{x}': (width,) for norm in ('ln1', 'ln2') for x in ('weight', 'bias')})
     if 'attn.qkv.bias' not in kinds:
         del layer['attn.qkv.bias']
@@ -232,7 +229,7 @@ def whole(state) -> dict:
     if any(k in kinds for k in scales):
         layer |= dict.fromkeys(scales, (width,))
     layer |= {k: v for k, v in kinds.items() if k == f'attn.{TABLE}'}
-    # Of a position embedding that is missing: those of an image of 224 pixels.
+    # Without a position embedding: the number for an image of 224 pixels.
     positions = (state['pos_embed'].shape[1:2] if 'pos_embed' in state else ()) or (
         1 + (224 // patch) ** 2,)
     shapes = {'cls_token': (1, 1, width), 'pos_embed': (1, *positions, width),
@@ -245,12 +242,12 @@ def whole(state) -> dict:
 
 
 def for_timm(state, source='the state dict') -> dict:
-    """timm's names; ValueError for what its VisionTransformer cannot be."""
+    """``state`` under timm's names; ValueError for a relative position bias, which timm lacks."""
     if any(k.endswith(TABLE) for k in state):
         raise ValueError(
             f"{source} holds a ViT with a relative position bias (BEiT), which timm's "
-            'VisionTransformer does not have; a file without it would be another network. '
-            'Expected a plain ViT; convert to mmpretrain (its BEiTViT) or mmseg-mae instead')
+            'VisionTransformer does not have. Expected a plain ViT; convert to mmpretrain (its '
+            'BEiTViT) or mmseg-mae instead')
     return renamed(state, OURS_TO_TIMM, source)
 
 

@@ -1,8 +1,8 @@
-"""Weights in, strictly: what does not load is an error, and nothing in a file is ever executed.
+"""Loads weights strictly: each tensor loads or is an error.
 
-One loader for every stage. It reads tensors only (`reading`), finds the backbone whatever the file
-calls it, translates other projects' names into mmpretrain's (`layouts`), interpolates positions
-where the grid differs, and refuses everything else that does not fit.
+The loader of all stages. It reads tensors only (`read`), finds the backbone under any prefix,
+translates the names of other projects (`layouts`), interpolates positions to another grid, and
+refuses all else that does not fit.
 """
 import math
 import re
@@ -47,13 +47,13 @@ def backbone_state(content: dict, checkpoint_key=None, source='the checkpoint') 
 
 
 def find_backbone(content: dict, checkpoint_key=None, source='the checkpoint'):
-    """(the ViT's tensors in a checkpoint under mmpretrain's names, those that are zeros of ours).
+    """(the ViT's tensors in a checkpoint under mmpretrain's names, those that are added as zeros).
 
-    Understands mmengine (``state_dict``), MAE, SemMAE and BEiT (``model``), DINO and iBOT (full, or
+    Reads mmengine (``state_dict``), MAE, SemMAE and BEiT (``model``), DINO and iBOT (full, or
     the extracted backbone), timm and Hugging Face files and bare state dicts, with ``module.``,
     ``backbone.``, ``encoder.`` and ``vit.`` in front in any order, or not. Tensors beside the ViT
-    (a head, a mask token) may be among them. The zeros are the position embedding that BEiT does
-    not have (`layouts.to_mmpretrain`).
+    (a head, a mask token) may be among them. Zeros: the position embedding that BEiT does not have
+    (`layouts.to_mmpretrain`).
     checkpoint_key: which state dict of the file, for example 'student'. None takes the only one
         of `STATE_DICTS` that is there, so the teacher of DINO and iBOT; or the file itself.
     source: what the messages call the file.
@@ -72,10 +72,10 @@ def find_backbone(content: dict, checkpoint_key=None, source='the checkpoint'):
              if torch.is_tensor(v) and isinstance(k, str)}
     prefixes = sorted({found[1] for k in state if (found := VIT.match(k))})
     if len(prefixes) != 1:
-        found = (f'{len(prefixes)} ViTs, under {prefixes}' if prefixes else
+        wrong = (f'{len(prefixes)} ViTs, under {prefixes}' if prefixes else
                  f'no ViT, its tensors are {sorted(state)[:5] or "none"}')
         raise ValueError(
-            f'{source} holds {found}; {say}. Expected one cls_token, pos_embed, patch_embed and '
+            f'{source} holds {wrong}; {say}. Expected one cls_token, pos_embed, patch_embed and '
             'blocks or layers (or Hugging Face\'s embeddings and encoder.layer), with module., '
             'backbone., encoder. or vit. in front or not. checkpoint_key chooses another state '
             'dict.')
@@ -84,11 +84,11 @@ def find_backbone(content: dict, checkpoint_key=None, source='the checkpoint'):
 
 
 def resize_position_embedding(pos_embed, old, new, num_extra=1, offset=0., mode='bicubic'):
-    """(1, extra + h * w, D) for the grid ``old`` (h, w) -> the same for the grid ``new``.
+    """A position embedding (1, extra + h * w, D) of the grid ``old`` (h, w) for the grid ``new``.
 
     offset: 0 interpolates to the size ``new``, as MAE and mmpretrain do. Otherwise by the factor
-        (new + offset) / old, which looks at places a little to the upper left: DINO and iBOT do so
-        with 0.1 (https://github.com/facebookresearch/dino/issues/8; DINOv2 gave it the name).
+        (new + offset) / old, as DINO and iBOT do with 0.1, which shifts positions to the upper left
+        (https://github.com/facebookresearch/dino/issues/8; DINOv2 calls it interpolate_offset).
     """
     if tuple(old) == tuple(new):
         return pos_embed
@@ -101,10 +101,10 @@ def resize_position_embedding(pos_embed, old, new, num_extra=1, offset=0., mode=
 
 
 def misfits(state, own, may_be_new=None, may_be_left=None) -> list:
-    """'name: what is wrong' for each tensor of ``state`` (a file's) that ``own`` (a model's) cannot
-    take, and for each that it lacks. Both map names to tensors.
+    """'name: what is wrong' for each tensor of a file that a model cannot load, or that it lacks.
 
-    may_be_new, may_be_left: patterns of names that only the model, only the file may have.
+    state, own: {name: tensor} of the file and of the model.
+    may_be_new, may_be_left: patterns of names that only the model, or only the file, may have.
     """
     def shape(v):
         return f'({", ".join(map(str, v.shape))})'
@@ -131,9 +131,9 @@ def listed(lines) -> str:
 
 
 def may_be_new(state) -> re.Pattern:
-    """Names of tensors that fine-tuning adds to ``state``, each kind as a whole or not at all.
+    """Names of tensors that fine-tuning may add to ``state``, if it has none of the kind.
 
-    Pooled norm; and relative positions, beside the absolute ones that the file has.
+    The kinds: pooled norm; relative positions, if the file has absolute ones.
     """
     kinds = [r'^ln2\.', *(['relative_position'] if 'pos_embed' in state else [])]
     return re.compile('|'.join(kind for kind in kinds if not any(re.search(kind, k) for k in state))
@@ -141,12 +141,12 @@ def may_be_new(state) -> re.Pattern:
 
 
 def fit_positions(state, own, model) -> list:
-    """Interpolate, in ``state``, what counts positions to the grid of ``model``; says what it did.
+    """Interpolate positions in ``state`` to the grid of ``model``; returns what was resized.
 
-    own: the model's tensors. Any other difference stays as it is, for `misfits` to tell.
+    own: the model's tensors. `misfits` reports all other differences.
     """
     new = getattr(model, 'patch_resolution', None) or model.patch_embed.grid_size
-    resized = {}
+    resized: dict[str, None] = {}
     for name, mine in own.items():
         theirs = state.get(name)
         if theirs is None or theirs.shape == mine.shape or theirs.ndim != mine.ndim \
@@ -176,10 +176,9 @@ def load_backbone(model, path, names=(), checkpoint_key=None) -> dict:
     names: renames mmpretrain's names into the model's (`OURS_TO_TIMM` for a timm ViT).
     checkpoint_key: which state dict of the file; see `find_backbone`.
 
-    Raises ValueError, and loads nothing, if any tensor of the model would stay as it was
-    initialised (but what fine-tuning adds: pooled norm, and relative position bias where the file
-    has none), if a shape other than that of positions differs, if a value is NaN or infinite, or if
-    the file holds layers that the model does not have. The message lists the tensors.
+    Raises ValueError that lists the tensors, and loads nothing, if a tensor of the model is not in
+    the file (except `may_be_new`), if a shape other than that of positions differs, if a value is
+    NaN or infinite, or if the file holds layers that the model does not have.
     Report: path, sha256, matched, new (not in the file), zeros (those of them that are set to 0:
     the position embedding for BEiT), left, resized, recipe (of our own pre-training, else None).
     """
@@ -210,14 +209,14 @@ def load_backbone(model, path, names=(), checkpoint_key=None) -> dict:
     MMLogger.get_current_instance().info(
         f'{path}: {report["matched"]} of {len(own)} backbone tensors loaded, '
         f'new: {report["new"] or "none"}, resized: {resized or "none"}'
-        + (f', zeros, because the file is BEiT and has none: {zeros}' if zeros else ''))
+        + (f', zeros, because BEiT has none: {zeros}' if zeros else ''))
     return report
 
 
 def load_whole(model, path, content=None) -> dict:
     """Fill every tensor of ``model`` from an mmengine checkpoint; returns the file's ``meta``.
 
-    content: of the file, where it was read already.
+    content: of the file, if it was read already.
     Raises ValueError with a list of the tensors if any is missing, unknown, of another shape or
     not finite.
     """
@@ -234,12 +233,11 @@ def load_whole(model, path, content=None) -> dict:
 def convert(src, dst, to) -> int:
     """Write the ViT of ``src`` to ``dst`` under another library's names; returns the tensor count.
 
-    to: 'mmpretrain' (in .pth behind ``state_dict`` and ``backbone.``, as its own checkpoints; a
-    BEiT becomes its BEiTViT), 'mmseg-mae' (bare names, the only ones that mmseg's MAE backbone
-    loads) or 'timm'.
+    to: 'mmpretrain' (a .pth has ``state_dict`` and ``backbone.`` as its own checkpoints; a BEiT
+    becomes its BEiTViT), 'mmseg-mae' (bare names, as mmseg's MAE backbone needs them) or 'timm'.
 
-    Raises ValueError, and writes nothing, if a tensor of the ViT is missing, unknown, of a shape
-    that does not go with the others or not finite, and for a network that ``to`` cannot be.
+    Raises ValueError, and writes nothing, if a tensor of the ViT is missing, unknown, of a wrong
+    shape or not finite, and for a network that ``to`` does not have.
     """
     dst = writable_file(dst, ('.pth', '.safetensors'), 'DST')
     state = {k: v.contiguous() for k, v in backbone_state(
@@ -252,7 +250,7 @@ def convert(src, dst, to) -> int:
     if wrong := misfits(state, expected):
         raise ValueError(f'{src} holds no whole ViT: {len(wrong)} tensors differ from the '
                          f'{len(expected)} of one {len(weight)} wide:{listed(wrong)}\n'
-                         'Get the file again, or the weights that were meant.')
+                         'Get the file again, or give another one.')
     state = CONVERTERS[to](state, str(src))
     if to == 'mmpretrain' and dst.suffix == '.pth':
         state = dict(state_dict={f'backbone.{k}': v for k, v in state.items()})

@@ -1,4 +1,4 @@
-"""Reads checkpoint files as data: tensors and plain values. Never runs code from a file."""
+"""Reads checkpoint files as tensors and plain values. Never runs code from a file."""
 import argparse
 import hashlib
 import pickle
@@ -17,15 +17,15 @@ from ..files import check_digest, sha256, write_atomically
 
 
 def _statistics_of_history(owner, name):
-    """``getattr`` for what mmengine's log buffers need it for, and for nothing else."""
+    """``getattr`` for the statistics of mmengine's log buffers only."""
     if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
         raise pickle.UnpicklingError(f'the file asks for getattr({owner!r}, {name!r})')
     return getattr(owner, name)
 
 
-# Plain containers of numbers that stand beside the weights: mmengine's log, the options (MAE, DINO,
-# iBOT) and the learning rates, which are numpy's. A file names numpy's functions as the numpy that
-# wrote it did: numpy.core is 1, numpy._core is 2.
+# Containers of numbers that a file may hold beside the weights: mmengine's log, options (MAE,
+# DINO, iBOT) and learning rates of numpy. A file has the module names of the numpy that wrote it:
+# numpy.core in version 1, numpy._core in version 2. Pickles of arrays call private _reconstruct.
 _numpy = np._core if hasattr(np, '_core') else np.core
 SAFE = [HistoryBuffer, (_statistics_of_history, 'builtins.getattr'), argparse.Namespace,
         np.ndarray, np.dtype,
@@ -33,18 +33,16 @@ SAFE = [HistoryBuffer, (_statistics_of_history, 'builtins.getattr'), argparse.Na
           for function in (_numpy.multiarray._reconstruct, _numpy.multiarray.scalar)),
         *{type(np.dtype(t)) for t in ('f8', 'f4', 'f2', 'i8', 'i4', 'i2', 'i1', 'u1', 'b1')}]
 
-TIMEOUT = 30  # seconds without a byte, after which a download is given up
+TIMEOUT = 30  # seconds without a byte after which a download fails
 URL = re.compile(r'https?://')
 
 
 def read_checkpoint(path, map_location='cpu') -> dict:
-    """A checkpoint's content as tensors and plain values; never runs code from the file.
+    """The content of a checkpoint as tensors and plain values; never runs code from the file.
 
-    path: of a file, or an http(s) address (`local_file`). Reads what torch.save (new and old
-    format) and safetensors write. Raises FileNotFoundError, and ValueError for a file that is
-    damaged, differs from the digest beside it, holds no dict or asks for anything but the classes
-    in `SAFE`; of those,
-    argparse.Namespace holds the options of MAE, DINO and iBOT.
+    path: of a file by torch.save (new or old format) or safetensors, or an http(s) address
+    (`local_file`). Raises FileNotFoundError, and ValueError for a file that is damaged, differs
+    from its digest, holds no dict or asks for anything but the classes in `SAFE`.
     """
     path = local_file(path)
     if not path.is_file():
@@ -63,18 +61,18 @@ def read_checkpoint(path, map_location='cpu') -> dict:
         for key in ('state_dict', 'meta') if 'state_dict' in content else ():
             if not isinstance(content.get(key) or {}, dict):
                 raise ValueError(f'its {key} is a {type(content[key]).__name__} instead of a dict')
-    except Exception as error:  # a file can make its reader raise anything, MemoryError too
+    except Exception as error:  # a file can cause any error, also MemoryError
         raise ValueError(
             f'{path} ({path.stat().st_size} bytes) is not a checkpoint that can be read as plain '
-            f'tensors: {reason(error)}. Expected a file written by torch.save or safetensors with '
-            'weights only, in full length; it was not executed.') from error
+            f'tensors: {reason(error)}. Expected a complete file by torch.save or safetensors with '
+            'weights only; it was not executed. Get the file again.') from error
     return content
 
 
 def check_records(path):
-    """ValueError for a zip of torch.save in which a byte changed, or that grows when it is read.
+    """ValueError for a zip file of torch.save with a changed byte or a compressed record.
 
-    torch writes a CRC-32 of each record and does not look at it when it loads; it compresses none.
+    torch writes a CRC-32 of each record and does not check it when it loads; it never compresses.
     """
     if not zipfile.is_zipfile(path):
         return  # the old format, or no checkpoint
@@ -88,7 +86,7 @@ def check_records(path):
 
 
 def reason(error) -> str:
-    """What torch says is wrong with a file, without its advice to trust it."""
+    """What is wrong with a file, from torch's error without its advice to trust the file."""
     lines = (str(error).rpartition('WeightsUnpickler error:')[2].strip().splitlines()
              or [type(error).__name__])
     said = next((line for line in lines if 'GLOBAL' in line), lines[0])
@@ -96,11 +94,11 @@ def reason(error) -> str:
 
 
 def local_file(path) -> Path:
-    """The path; for an http(s) address that of its copy in torch's cache, downloaded if need be.
+    """The path of a file, or of the copy of an http(s) address in torch's cache (downloaded once).
 
-    An address may end in ``#sha256=<hex>``, which the file then has to have; otherwise in its name
-    as torch's do: ``name-<first digits of the sha256>.pth``. ValueError where they differ, or for
-    an address that cannot be read.
+    The sha256 of a download is checked if the address ends in ``#sha256=<hex>``, or its name in
+    the first digits as torch's do: ``name-<digits>.pth``. ValueError if it differs, or if the
+    address cannot be read.
     """
     if not URL.match(str(path)):
         return Path(path)
@@ -109,7 +107,7 @@ def local_file(path) -> Path:
     named = re.search(r'-([0-9a-f]{8,64})\.', name)
     key, _, wanted = fragment.lower().partition('=')
     if fragment and not (key == 'sha256' and re.fullmatch('[0-9a-f]{64}', wanted)):
-        raise ValueError(f'{path}: found #{fragment}, expected #sha256= and 64 hex digits')
+        raise ValueError(f'{path}: got #{fragment}, expected #sha256= and 64 hex digits')
     wanted = wanted or (named[1] if named else '')
     folder = Path(torch.hub.get_dir()) / 'semmae'
     folder.mkdir(parents=True, exist_ok=True)
@@ -122,13 +120,13 @@ def local_file(path) -> Path:
     found = sha256(copy)
     if not found.startswith(wanted):
         copy.unlink()
-        raise ValueError(f'{url}: found sha256 {found}, expected {wanted}; what was downloaded is '
-                         'deleted. Check the address and whom you have it from')
+        raise ValueError(f'{url}: got sha256 {found}, expected {wanted}; the download is deleted. '
+                         'Check the address and its source')
     return copy
 
 
 def download(url, file):
-    """Write what is at ``url``; ValueError if it cannot be read, or ends early."""
+    """Write the content of ``url`` to a file; ValueError if it cannot be read, or ends early."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
             size, done = int(answer.headers.get('Content-Length') or 0), 0

@@ -1,6 +1,6 @@
-"""Writes checkpoints whole, with a digest beside them.
+"""Writes complete checkpoints, each with a digest file.
 
-Beside ``epoch_3.pth`` stands ``epoch_3.pth.sha256``; ``sha256sum -c *.sha256`` checks it by hand.
+``epoch_3.pth`` has ``epoch_3.pth.sha256``; ``sha256sum -c *.sha256`` checks it by hand.
 """
 import errno
 import hashlib
@@ -15,7 +15,7 @@ from ..files import digest_file, write_atomically
 
 
 class Digesting:
-    """A file that hashes what is written, and keeps the error that torch turns into its own."""
+    """A file that hashes what is written. Keeps the OSError, which torch replaces by its own."""
 
     def __init__(self, file):
         self.file, self.digest, self.error = file, hashlib.sha256(), None
@@ -36,10 +36,10 @@ class Digesting:
 
 
 def write_checkpoint(checkpoint, filename, file_client_args=None, backend_args=None):
-    """Write ``checkpoint`` and its digest, each whole or not at all; mmengine's for other places.
+    """Write ``checkpoint`` and its digest, each completely or not at all.
 
-    At every instant ``filename`` is the old file or the new one, and no digest but its own stands
-    beside it. ValueError if it cannot be written; what was there before stays.
+    At every instant ``filename`` is the old or the new file, with its own digest or none. mmengine
+    writes to other backends. ValueError if the file cannot be written; the old one stays.
     """
     if file_client_args or backend_args or '://' in str(filename):
         return save_with_mmengine(checkpoint, filename, file_client_args, backend_args)
@@ -56,7 +56,7 @@ def write_checkpoint(checkpoint, filename, file_client_args=None, backend_args=N
         digest = stream.digest.hexdigest()
         file.flush()
         os.fsync(file.fileno())
-        digest_file(path).unlink(missing_ok=True)  # of the file that is replaced next
+        digest_file(path).unlink(missing_ok=True)  # of the old file, which is replaced next
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, write)
@@ -66,17 +66,19 @@ def write_checkpoint(checkpoint, filename, file_client_args=None, backend_args=N
 
 
 def cannot_save(path, checkpoint, error):
+    """The message for a checkpoint that could not be written: needed and free space, the cure."""
     needed = sum(t.numel() * t.element_size() for t in tensors(checkpoint))
     folder = next(p for p in path.absolute().parents if p.is_dir())
     cure = {errno.EFBIG: 'Raise the limit of file sizes (ulimit -f)',
             errno.EACCES: 'Make the folder writable'}.get(error.errno, 'Free space')
     return (f'{path} could not be saved: {error.strerror or error}. It needs about {needed} bytes; '
-            f'{shutil.disk_usage(folder).free} are free in {folder}. Complete checkpoints are '
-            f'still there. {cure}, or move the work directory (--work-dir), and start again '
+            f'{shutil.disk_usage(folder).free} are free in {folder}. Earlier checkpoints are '
+            f'complete. {cure}, or move the work directory (--work-dir), and start again '
             'with --resume')
 
 
 def tensors(value):
+    """All tensors in nested dicts, lists and tuples."""
     if torch.is_tensor(value):
         yield value
     elif isinstance(value, (dict, list, tuple)):
@@ -85,6 +87,6 @@ def tensors(value):
 
 
 def remove(path):
-    """Remove a checkpoint and its digest; of one that is removed by halves the rest goes, too."""
+    """Remove a checkpoint and its digest; either may be missing."""
     Path(path).unlink(missing_ok=True)
     digest_file(path).unlink(missing_ok=True)

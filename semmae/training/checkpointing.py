@@ -1,4 +1,4 @@
-"""When checkpoints are written and removed: an old one goes only when the new one is complete."""
+"""When checkpoints are written and removed: an old one only after the new one is complete."""
 from collections import deque
 from pathlib import Path
 
@@ -12,24 +12,26 @@ from ..registry import HOOKS
 
 @HOOKS.register_module()
 class CheckpointHook(Base):
-    """mmengine's, which removes an old checkpoint only when the new one is complete.
+    """mmengine's hook, but removes an old checkpoint only after the new one is complete.
 
-    That goes for the best ones (``save_best``), too. For a moment there is one more file than
-    ``max_keep_ckpts``. All processes take part in ``before_save_checkpoint``, so that hooks may
-    gather there.
+    Also the best ones (``save_best``). For a moment there is one more file than ``max_keep_ckpts``.
+    All processes call ``before_save_checkpoint``, so that hooks may gather there. Overrides methods
+    with a leading underscore, because mmengine has no public ones for a single save.
     """
 
-    saved_iter = None  # iterations in the last checkpoint that this process wrote
+    saved_iter = None  # iterations in the last checkpoint of this process
+    keep_ckpt_ids: deque  # these are mmengine's
+    best_ckpt_path_dict: dict
 
     def before_train(self, runner):
-        # Paths of the best ones in a checkpoint are absolute; the folder may have moved since.
+        # A checkpoint has absolute paths of the best ones; the folder may have moved since.
         info = runner.message_hub.runtime_info
         for key in [k for k in info if k.startswith('best_ckpt') and info[k]]:
             runner.message_hub.update_info(key, str(Path(runner.work_dir) / Path(info[key]).name))
         super().before_train(runner)
         if self.max_keep_ckpts > 0:
             self.keep_ckpt_ids = deque(self.keep_ckpt_ids)
-        # A run that was killed between removing a file and its digest left the latter.
+        # A run that was killed after it removed a file left its digest.
         for digest in Path(self.out_dir).glob('*.pth.sha256') if is_main_process() else ():
             if not digest.with_suffix('').is_file():
                 digest.unlink(missing_ok=True)
@@ -38,8 +40,8 @@ class CheckpointHook(Base):
 
     def _save_checkpoint_with_step(self, runner, step, meta):
         meta = dict(meta)
-        # With room for one more mmengine removes nothing; the new file lists the one that goes
-        # below, so that a run which was killed in between removes it when it is resumed.
+        # One more than the maximum, so that mmengine removes nothing. The new file lists the old
+        # one, so that a run killed before the removal below removes it when it is resumed.
         if self.max_keep_ckpts > 0:
             self.max_keep_ckpts += 1
         try:
@@ -58,7 +60,7 @@ class CheckpointHook(Base):
     def save_here(self, runner, epoch, iteration):
         """Save between two regular checkpoints, unless these weights are saved already.
 
-        epoch, iteration: how many are complete. The next regular checkpoint replaces the file.
+        epoch, iteration: how many are complete. The next regular checkpoint removes this one.
         """
         if self.saved_iter == iteration:
             return
@@ -76,7 +78,7 @@ class CheckpointHook(Base):
             self.remove(before)
 
     def join_hooks(self, runner):
-        """On the other processes, what `Runner.save_checkpoint` calls on the first alone."""
+        """Call the hooks that `Runner.save_checkpoint` calls, on all processes but the first."""
         if is_main_process():
             return
         checkpoint = dict(meta={}, state_dict=unwrapped(runner.model).state_dict())
@@ -88,7 +90,7 @@ class CheckpointHook(Base):
         if not self.save_best:
             return
         before = self.best_of()
-        # mmengine removes what it finds here before it writes.
+        # mmengine would remove these before it writes.
         if len(self.key_indicators) == 1:
             self.best_ckpt_path = None
         else:
@@ -110,5 +112,6 @@ class CheckpointHook(Base):
         return {key: self.best_ckpt_path_dict.get(key) for key in self.key_indicators}
 
     def remove(self, name):
+        """Remove a checkpoint of the folder; None is none."""
         if name and is_main_process():
             remove(Path(self.out_dir) / name)

@@ -1,7 +1,7 @@
-"""How a command ends that fails: one message, whatever the number of processes, and its status.
+"""Errors of a command: one message for all of its processes, and the exit status.
 
-Exit status 2 is a mistake of the user, told in a line; 1 is our own, told by a traceback. Imports
-nothing that takes time: the import of everything else may fail as well.
+Exit status 2 is a mistake of the user (one line), 1 an internal error (traceback). Imports only the
+standard library, so that errors of all other imports are caught as well.
 """
 import argparse
 import contextlib
@@ -10,108 +10,101 @@ import re
 import sys
 import time
 import traceback
+from pathlib import Path
 
-# How mmcv and mmpretrain begin what is a user's mistake and not theirs.
+# How messages of mmcv and mmpretrain begin where the user made the mistake.
 FOREIGN_MISTAKES = ('failed to load image', 'dataset is incorrectly organized',
                     'Found 0 files in subfolders of')
-# How torch says that another process of a training is gone.
+# What torch says when another process of a training has ended.
 LOST = ('Connection closed by peer', 'Connection reset by peer', 'Broken pipe',
         'remote process exited', 'failed to recv', 'Failed to recv')
-# Environment: a file for all processes that were started together on a node. The first one that
-# fails leaves its exit status there and tells why; the others end without a word.
+# Environment: a file for all processes of one launch on a node. The first process that fails writes
+# its exit status there and prints its message; the others print nothing.
 FIRST_FAILURE = 'SEMMAE_FIRST_FAILURE'
-PATIENCE = 10  # seconds for which a process waits for the message of another that failed before
-HELD = 300  # seconds after which output is held back no longer
+PATIENCE = 10  # seconds that a process waits for the message of the one that failed first
+HELD = 300  # seconds after which output is no longer held back
 
 
-# ------------------------------------------------------------------ one of many processes speaks
-def is_first_to_fail(status, environ=os.environ):
-    """Whether this process is the one of its node that tells why all of them end."""
-    path = environ.get(FIRST_FAILURE)
-    if not path:
-        return True
+# ------------------------------------------------------------------ one message per launch
+def is_first_to_fail(note, status):
+    """Whether this process creates the file ``note``, which then holds its exit status."""
     try:
-        with open(path, 'x') as f:
+        with Path(note).open('x') as f:
             f.write(str(status))
     except FileExistsError:
         return False
-    except OSError:  # then rather twice than never
-        return True
+    except OSError:  # not writable: two messages are better than none
+        pass
     return True
 
 
 def fail(message, status):
     """Print ``message`` to stderr unless another process of this launch did, and end with status.
 
-    Under Slurm processes of other nodes than the first wait: srun ends them when the first node
-    has failed. A process that shares its work with others leaves at once, without waiting for them.
+    Under Slurm, processes of later nodes wait first: srun ends them when the first node has failed.
+    A process that is connected to others leaves at once, without waiting for them.
     """
-    if os.environ.get(FIRST_FAILURE) and os.environ.get('SLURM_NODEID', '0') != '0':
+    note = os.environ.get(FIRST_FAILURE)
+    if note and os.environ.get('SLURM_NODEID', '0') != '0':
         time.sleep(PATIENCE)
-    if is_first_to_fail(status):
+    if not note or is_first_to_fail(note, status):
         print(message, file=sys.stderr, flush=True)
     sys.stdout.flush()
-    if os.environ.get(FIRST_FAILURE) and is_connected():
+    torch = sys.modules.get('torch')
+    if note and torch and torch.distributed.is_available() and torch.distributed.is_initialized():
         os._exit(status)
     sys.exit(status)
 
 
-def is_connected():
-    torch = sys.modules.get('torch')
-    return bool(torch and torch.distributed.is_available() and torch.distributed.is_initialized())
-
-
 class Parser(argparse.ArgumentParser):
-    """argparse's, whose mistakes are told in two lines, once for all processes."""
+    """argparse's parser; a mistake is printed in two lines, once for all processes."""
 
     def error(self, message):
         fail(f'{self.prog}: {message}\n(--help lists the arguments)', 2)
 
 
-# ------------------------------------------------------------------ errors
 @contextlib.contextmanager
 def fail_clearly(is_quiet=False):
-    """A user's mistake ends in one line on stderr and exit status 2; our own in a traceback.
+    """Print one line for a user's mistake (exit status 2), a traceback for an internal error (1).
 
-    is_quiet: what is printed before `speak` is called is shown only if no such mistake ends it.
+    is_quiet: hold back what is printed until `show_output`; a user's mistake discards it.
     """
     with held_back() if is_quiet else contextlib.nullcontext():
         try:
             yield
         except Exception as error:
             if is_mistake(error) and not os.environ.get('SEMMAE_TRACEBACK'):
-                drop()
+                show_output(False)
                 fail(f'{message_of(error)}\n(SEMMAE_TRACEBACK=1 shows where)', 2)
-            speak()
+            show_output()
             if not os.environ.get(FIRST_FAILURE):
                 raise
-            if is_lost_peer(error):  # time for that process, and for the end that it brings
+            if is_lost_peer(error):  # let the other process print its message first
                 time.sleep(PATIENCE)
             fail(traceback.format_exc().rstrip(), 2 if is_mistake(error) else 1)
 
 
 def is_mistake(error):
-    """Whether an error is the user's, who can do something about it."""
-    if isinstance(error, (ValueError, FileNotFoundError, FloatingPointError)):
-        return True
-    return isinstance(error, (RuntimeError, AssertionError)) and is_foreign_mistake(error)
+    """Whether the user can correct what caused an error."""
+    return isinstance(error, (ValueError, FileNotFoundError, FloatingPointError)) or (
+        isinstance(error, (RuntimeError, AssertionError)) and is_foreign_mistake(error))
 
 
 def is_foreign_mistake(error):
+    """Whether mmcv or mmpretrain report a mistake of the user."""
     return any(text in str(error) for text in FOREIGN_MISTAKES)
 
 
 def is_lost_peer(error):
-    """Whether an error only says that another process of the training is gone."""
+    """Whether an error only says that another process of the training has ended."""
     return isinstance(error, RuntimeError) and (
         type(error).__name__.startswith('Dist') or any(text in str(error) for text in LOST))
 
 
 def message_of(error):
-    """'ValueError: what is wrong', in one line; of what a DataLoader's worker met, without its
-    traceback.
+    """'ValueError: what is wrong', in one line.
 
-    torch makes that traceback the text of an error of the same type.
+    torch puts the traceback of a DataLoader's worker into the text of the error; it is left out.
     """
     name, text = type(error).__name__, str(error)
     if text.startswith(f'Caught {name} in '):
@@ -123,34 +116,34 @@ def message_of(error):
 
 
 # ------------------------------------------------------------------ output before the first step
-class Held:
-    """A stream whose text is kept until `speak`; afterwards, and for all else, the one behind it.
+class HeldStream:
+    """A stream that keeps its text until `release`; afterwards it writes to the stream behind it.
 
-    Loggers that were made in the meantime keep writing to it. Children, as the workers of a data
-    loader, cannot be told when to speak: what they print is shown at once.
+    Loggers that were made in the meantime keep writing to it. A forked child, such as a worker of a
+    data loader, writes at once, because nothing releases its copy.
     """
 
     def __init__(self, stream):
-        self.stream, self.text, self.since = stream, [], time.monotonic()
-        self.pid = os.getpid()
+        self.stream, self.since, self.pid = stream, time.monotonic(), os.getpid()
+        self.text: list[str] | None = []
 
     def write(self, text):
         if os.getpid() != self.pid:
-            self.text = None  # a copy of what its parent will show
+            self.text = None  # the parent shows it
         if self.text is not None and time.monotonic() - self.since < HELD:
             self.text.append(text)
             return len(text)
-        self.speak()
+        self.release()
         return self.stream.write(text)
 
     def flush(self):
         if self.text is None:
             self.stream.flush()
 
-    def speak(self):
-        if self.text is not None:
-            text, self.text = ''.join(self.text), None
-            self.stream.write(text)
+    def release(self, shows=True):
+        text, self.text = self.text, None
+        if text and shows:
+            self.stream.write(''.join(text))
             self.stream.flush()
 
     def __getattr__(self, name):
@@ -159,33 +152,24 @@ class Held:
 
 @contextlib.contextmanager
 def held_back():
-    """Keep what is printed inside until `speak` is called, or to the end."""
+    """Keep what is printed inside until `show_output` is called, or to the end."""
     streams = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(Held, streams)
+    sys.stdout, sys.stderr = map(HeldStream, streams)
     try:
         yield
     finally:
-        speak()
+        show_output()
         sys.stdout, sys.stderr = streams
 
 
-def held_streams():
-    return [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, Held)]
-
-
-def speak():
-    """Show what was held back, and hold back nothing more."""
-    for stream in held_streams():
-        stream.speak()
-
-
-def drop():
-    """Forget what was held back, and hold back nothing more."""
-    for stream in held_streams():
-        stream.text = None
+def show_output(shows=True):
+    """Print (or, with False, forget) what was held back, and hold back nothing more."""
+    for stream in sys.stdout, sys.stderr:
+        if isinstance(stream, HeldStream):
+            stream.release(shows)
 
 
 def announce(line):
-    """Print a line at once where output is held back, so that a start is seen; else nothing."""
-    if isinstance(sys.stdout, Held):
+    """Print a line at once if output is held back; otherwise nothing."""
+    if isinstance(sys.stdout, HeldStream):
         print(line, file=sys.stdout.stream, flush=True)

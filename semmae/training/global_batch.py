@@ -1,40 +1,41 @@
-"""The global batch of a training: images of a process x processes x accumulated steps."""
+"""The global batch of a training: images per process x processes x accumulated steps."""
 import os
 
 from mmengine.dist import get_world_size
 
 from ..config.identity import accumulated_steps
+from ..config.lookup import full_size
 
 
 def world_size_of(launcher):
-    """Processes that ``launcher`` started, before they are connected."""
+    """The number of processes that ``launcher`` started; they need not be connected."""
     if launcher == 'none':
         return get_world_size()
     return int(os.environ['SLURM_NTASKS' if launcher == 'slurm' else 'WORLD_SIZE'])
 
 
 def stated_batch(cfg):
-    """The global batch that a config states for its learning rate, or None."""
-    stated = cfg.get('recipe') or cfg.get('result') or {}
-    return stated.get('full', {}).get('batch_size')
+    """The global batch for the learning rate of a config, or None."""
+    return full_size(cfg).get('batch_size')
 
 
 def global_batch(cfg, processes):
+    """The global batch of ``cfg`` on so many processes."""
     return cfg.train_dataloader.batch_size * processes * accumulated_steps(cfg)
 
 
 def nodes_of(processes):
-    """Nodes that share ``processes``, by what a launcher says of this one."""
+    """The number of nodes that share ``processes``, from the launcher's environment."""
     return max(1, processes // int(os.environ.get('LOCAL_WORLD_SIZE') or processes))
 
 
 def require_batch(cfg, processes, config, keep=False, accept=False, nodes=1):
-    """ValueError where a pre-training would have another global batch than its recipe.
+    """ValueError if a pre-training would have another global batch than its recipe.
 
-    The learning rate of a recipe goes with its batch. ``recipe.own_batch=True`` says that a config
-    has a batch, and a learning rate, of its own; its results are marked. nodes: that share
-    ``processes`` evenly. keep: accumulate to the recipe's batch; returns a line that says so, else
-    ''. accept: any batch will do.
+    The learning rate of a recipe belongs to its batch. ``recipe.own_batch=True``: the config has a
+    batch and a learning rate of its own; its results are marked.
+    keep: accumulate gradients to the recipe's batch; returns a line that says so, else ''.
+    accept: any batch is allowed. nodes: share ``processes`` evenly.
     """
     if keep:
         return accumulate(cfg, processes)
@@ -50,7 +51,7 @@ def require_batch(cfg, processes, config, keep=False, accept=False, nodes=1):
 
 
 def made_of(cfg, processes, nodes=1):
-    """'256 x 16 processes on each of 2 nodes' of a global batch."""
+    """The factors of a global batch, as '256 images x 16 processes on each of 2 nodes'."""
     each, steps = cfg.train_dataloader.batch_size, accumulated_steps(cfg)
     text = f'{each} images x {counted(processes // nodes, "process", "processes")}'
     return text + (f' on each of {nodes} nodes' if nodes > 1 else '') + (
@@ -58,12 +59,12 @@ def made_of(cfg, processes, nodes=1):
 
 
 def counted(n, one, many):
+    """'1 process' or '2 processes'."""
     return f'{n} {one if n == 1 else many}'
 
 
 def other_numbers(cfg, processes, nodes=1):
-    """The number of processes, or the images of each, that give the stated global batch, in words.
-    """
+    """Which number of processes, or images of each, gives the stated global batch, in words."""
     wanted, each, steps = stated_batch(cfg), cfg.train_dataloader.batch_size, accumulated_steps(cfg)
     ways = []
     if wanted % (each * steps * nodes) == 0:
@@ -77,7 +78,7 @@ def other_numbers(cfg, processes, nodes=1):
 
 
 def accumulation(cfg, processes):
-    """How --keep-batch gives the stated global batch, in words."""
+    """What --keep-batch needs to give the stated global batch, in words."""
     wanted, each = stated_batch(cfg), cfg.train_dataloader.batch_size
     if wanted % (each * processes) == 0:
         return f'add --keep-batch, which accumulates {wanted // (each * processes)} steps'
@@ -91,8 +92,9 @@ def accumulation(cfg, processes):
 def accumulate(cfg, processes):
     """Set the accumulated steps that give the recipe's global batch on ``processes``.
 
-    Where training is counted in iterations, which mmengine counts before accumulation, lengths and
-    schedules grow with it. Returns one line that says what the batch is made of.
+    mmengine counts iterations before accumulation, so lengths and schedules in iterations are
+    multiplied. Returns one line with the factors of the batch. ValueError if no whole number of
+    steps gives the batch, or the config states none.
     """
     each, wanted = cfg.train_dataloader.batch_size, stated_batch(cfg)
     if not wanted:
@@ -101,7 +103,7 @@ def accumulate(cfg, processes):
     steps, rest = divmod(wanted, each * processes)
     if rest:
         raise ValueError(
-            f'--keep-batch: found {each} images x {processes} processes = {each * processes}, '
+            f'--keep-batch: got {each} images x {processes} processes = {each * processes}, '
             f'expected a divisor of the global batch {wanted} of the recipe; change '
             'train_dataloader.batch_size or the number of processes')
     cfg.optim_wrapper.accumulative_counts = steps
@@ -117,7 +119,7 @@ def accumulate(cfg, processes):
 
 
 def scale(node, steps, *keys):
-    """Multiply these counts by ``steps``; what is none (-1: never) stays."""
+    """Multiply these counts by ``steps``, except -1 (never) and None."""
     for key in keys:
         value = node.get(key)
         if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""The loop of k-NN evaluation: nothing is trained, the training images are remembered."""
+"""The loop of k-NN evaluation: stores the features of the training images, trains nothing."""
 import torch
 import torch.nn.functional as F
 from mmengine.dist import all_gather
@@ -11,21 +11,21 @@ from ..registry import LOOPS
 
 @LOOPS.register_module()
 class KNNLoop(BaseLoop):
-    """Features of all training images go into the head (`semmae.KNNHead`), then one validation.
+    """Stores the features of all training images in the head (`semmae.KNNHead`), then validates.
 
-    It stands where a training loop stands, so that commands, suites and results are those of every
-    other task. Every process computes its share of the features and holds all of them (T, D),
-    float32 on its device: 3.9 GB for ImageNet and ViT-B. Repeated images of an even split count
-    once. What is measured depends on neither processes nor batches, but for rounding of floats.
+    It takes the place of a training loop, so that commands, suites and results are the same as for
+    other tasks. Each process computes its share of the features and holds all of them, (T, D)
+    float32 on its device: 3.9 GB for ImageNet and ViT-B. Images that an even split repeats count
+    once. The result does not depend on the number of processes or the batch size, up to rounding.
     """
 
-    epoch = max_epochs = iter = max_iters = 0  # what hooks and the recorder ask: it is at its end
+    epoch = max_epochs = iter = max_iters = 0  # for hooks: the training is at its end
 
     def __init__(self, runner, dataloader):
         super().__init__(runner, dataloader)
         if not hasattr(getattr(unwrapped(runner.model), 'head', None), 'remember'):
             raise ValueError("KNNLoop needs a model with head=dict(type='semmae.KNNHead'), "
-                             f'found {runner.cfg.model.type} with head {runner.cfg.model.head}')
+                             f'got {runner.cfg.model.type} with head {runner.cfg.model.head}')
 
     def run(self):
         self.runner.call_hook('before_train')
@@ -36,11 +36,11 @@ class KNNLoop(BaseLoop):
 
     @torch.no_grad()
     def features(self):
-        """(features (T, D) of length 1, labels (T,)), in the order of the data set."""
+        """(features (T, D) of length 1, labels (T,)), in the order of the dataset."""
         model, data = unwrapped(self.runner.model), self.dataloader.dataset
         model.eval()
         total = len(data.dataset if isinstance(data, Seeded) else data)
-        bank = labels = None
+        bank = labels = torch.empty(0)
         for step, batch in enumerate(self.dataloader):
             batch = model.data_preprocessor(batch, training=False)
             found = model.extract_feat(batch['inputs'])[-1].float()
@@ -48,7 +48,7 @@ class KNNLoop(BaseLoop):
                 *((s.sample_idx, int(s.gt_label)) for s in batch['data_samples'])))
             found, index, label = (torch.cat(all_gather(x.contiguous()))
                                    for x in (F.normalize(found, dim=1), index, label))
-            if bank is None:
+            if step == 0:
                 bank = found.new_zeros(total, found.shape[1])
                 labels = label.new_full((total,), -1)
             bank[index], labels[index] = found, label

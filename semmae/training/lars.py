@@ -7,14 +7,14 @@ from ..registry import OPTIMIZERS
 
 @OPTIMIZERS.register_module()
 class LARS(Optimizer):
-    """SGD with momentum in which each matrix has a learning rate relative to its own length.
+    """SGD with momentum; the learning rate of each matrix is relative to its norm.
 
     For a tensor p of two or more dimensions, ``g = grad + weight_decay * p`` is multiplied by
-    ``trust_coefficient * |p| / |g|``, unless one of the two lengths is 0. For vectors (biases,
-    norms) g is the gradient: no ratio, no decay. Then ``m = momentum * m + g`` and ``p -= lr * m``.
+    ``trust_coefficient * |p| / |g|``, unless one of the two norms is 0. For vectors (biases, norms)
+    g is the gradient: no ratio, no decay. Then ``m = momentum * m + g`` and ``p -= lr * m``.
 
     adapts_vectors: ratio and decay for vectors, too.
-    mmpretrain's LARS has the learning rate inside of the momentum, so that a rate that falls
+    mmpretrain's LARS multiplies by the learning rate inside the momentum, so that a falling rate
     reaches the weights about ``1 / (1 - momentum)`` steps later.
     """
 
@@ -24,7 +24,7 @@ class LARS(Optimizer):
                         trust_coefficient=trust_coefficient)
         for name, value in settings.items():
             if not value >= 0:
-                raise ValueError(f'{name} of LARS is {value}, expected 0 or more')
+                raise ValueError(f'LARS: {name} is {value}, expected 0 or more')
         super().__init__(params, dict(settings, adapts_vectors=adapts_vectors))
 
     @torch.no_grad()
@@ -47,7 +47,7 @@ class LARS(Optimizer):
 
     @staticmethod
     def direction(p, group):
-        """What the momentum of one parameter gets."""
+        """g of one parameter."""
         if p.ndim < 2 and not group['adapts_vectors']:
             return p.grad
         grad = p.grad.add(p, alpha=group['weight_decay'])

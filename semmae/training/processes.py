@@ -1,13 +1,12 @@
-"""Several processes on this node for tools/train.py and tools/test.py, by torch's elastic agent.
+"""Starts several processes on this node for tools/train.py and tools/test.py, as torchrun does.
 
-What torchrun does, in the words of this project: a mistake that command, config or machine give
-away is told before anything is started; of processes that fail one tells why, and the exit status
-is that of the process and not torchrun's 1.
+Mistakes in the command, the config and the environment are reported before a process starts. One of
+the failing processes prints its message, and its exit status is returned (torchrun returns 1).
 """
 import contextlib
-import importlib.util
 import logging
 import os
+import runpy
 import signal
 import socket
 import sys
@@ -20,8 +19,8 @@ from pathlib import Path
 from .errors import FIRST_FAILURE
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
-FAILED = 'semmae/failed'  # key of the nodes' common store: the exit status of one that failed
-GRACE = 5  # seconds for a node that is about to end by itself
+FAILED = 'semmae/failed'  # key in the store of all nodes: the exit status of a node that failed
+GRACE = 5  # seconds in which a node may end by itself
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,11 @@ class Nodes:
     count: int = 1
     rank: int = 0
     address: str = '127.0.0.1'
-    port: int = 0  # any free one
+    port: int = 0  # 0: any free one
 
     @classmethod
     def of(cls, environ):
-        """ValueError where a variable is missing or makes no sense."""
+        """The nodes that ``environ`` names; ValueError for a missing or impossible variable."""
         def number(name, default, least, most):
             value = environ.get(name) or default
             if not str(value).isdecimal() or not least <= int(value) <= most:
@@ -53,7 +52,7 @@ class Nodes:
                    number('PORT', 29500, 1, 65535))
 
     def require_free_port(self):
-        """ValueError where node 0 cannot listen on the port that it was given."""
+        """ValueError if node 0 cannot listen on the given port."""
         if self.rank or not self.port:
             return
         with socket.socket() as s:
@@ -65,14 +64,8 @@ class Nodes:
                                  'PORT, the same on all nodes') from error
 
 
-def positive(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f'expected a number of processes on this node, found {text!r}')
-    return int(text)
-
-
 def require_devices(processes, available, nodes=1, tool='train'):
-    """ValueError for more processes on a node than it has GPUs; any number where it has none."""
+    """ValueError for more processes on a node than GPUs; without a GPU any number is allowed."""
     if not available or processes <= available:
         return
     total, most = processes * nodes, f'{available} GPU{"s" if available > 1 else ""}'
@@ -81,44 +74,38 @@ def require_devices(processes, available, nodes=1, tool='train'):
     arguments = 'CONFIG' if tool == 'train' else 'CONFIG CHECKPOINT'
     fewer = f'; or {available} here' + (' with --keep-batch' if tool == 'train' else '')
     raise ValueError(
-        f'this node has {most}, got {processes} processes for it: NNODES={needed} '
+        f'this node has {most}, got {processes} processes for it. Run: NNODES={needed} '
         f'tools/dist_{tool}.sh {arguments} {each} on each node, with NODE_RANK and '
         f'MASTER_ADDR{fewer}')
 
 
-# ------------------------------------------------------------------ start and end
 def launch(tool, processes, arguments, environ=os.environ):
-    """Run ``tool`` ('train' or 'test') in processes; returns the exit status of all of them.
+    """Run ``tool`` ('train' or 'test') in processes; returns their common exit status.
 
-    processes: on this node, as text. Raises ValueError or FileNotFoundError for a mistake that can
-    be told before they are started.
+    processes: on this node, as text.
+    Raises ValueError or FileNotFoundError, before a process starts, for a mistake in the command,
+    the config or the environment.
     """
-    processes, nodes = positive(processes), Nodes.of(environ)
+    if not processes.isdecimal() or int(processes) < 1:
+        raise ValueError(f'got {processes!r} processes on this node, expected a number above 0')
+    count, nodes = int(processes), Nodes.of(environ)
     arguments = [*arguments, '--launcher', 'pytorch']
-    module = load(tool)
-    args = module.parse(arguments)
+    script = runpy.run_path(str(TOOLS / f'{tool}.py'))
+    args = script['parse'](arguments)
     import torch
-    require_devices(processes, torch.cuda.device_count(), nodes.count, tool)
-    module.check(args, processes * nodes.count, nodes.count)
+    require_devices(count, torch.cuda.device_count(), nodes.count, tool)
+    script['check'](args, count * nodes.count, nodes.count)
     nodes.require_free_port()
     with tempfile.TemporaryDirectory(prefix='semmae_') as folder:
-        said = Path(folder, 'first_failure')
-        os.environ[FIRST_FAILURE] = str(said)
-        if processes > 1:  # torchrun's default
+        note = Path(folder, 'first_failure')
+        os.environ[FIRST_FAILURE] = str(note)
+        if count > 1:  # torchrun's default
             os.environ.setdefault('OMP_NUM_THREADS', '1')
-        return run(tool, processes, arguments, nodes, said)
+        return run(tool, count, arguments, nodes, note)
 
 
-def load(tool):
-    """The module of tools/``tool``.py."""
-    spec = importlib.util.spec_from_file_location(f'tools_{tool}', TOOLS / f'{tool}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(tool, processes, arguments, nodes, said):
-    """The exit status of the processes; ``said`` is the file that the first failing one writes."""
+def run(tool, processes, arguments, nodes, note):
+    """The exit status of the processes. note: the file that the first failing one writes."""
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -135,33 +122,34 @@ def run(tool, processes, arguments, nodes, said):
         with others.watched():
             elastic_launch(config, sys.executable)('-u', str(TOOLS / f'{tool}.py'), *arguments)
     except ChildFailedError as error:
-        status = status_of(error, said)
+        status = status_of(error, note)
         others.tell(status)
         return status
     except SignalException as error:
         if others.status is not None:
-            print('another node of this run ended first; its own output says why', file=sys.stderr)
+            print('another node of this run ended first; see its output for the reason',
+                  file=sys.stderr)
             return others.status
-        # SIGUSR1 is Slurm's warning, as in `guards.StopHook`.
+        # SIGUSR1 is Slurm's warning, as in `stopping.StopHook`.
         return 143 if error.sigval == signal.SIGUSR1 else 128 + error.sigval
     return 0
 
 
-def status_of(error, said):
-    """The exit status of the process that failed first; tells of one that could not."""
-    if said.is_file() and (status := said.read_text()):
+def status_of(error, note):
+    """The exit status of the process that failed first; prints which one a signal killed."""
+    if note.is_file() and (status := note.read_text()):
         return int(status)
     first = min(error.failures.values(), key=lambda failure: failure.timestamp)
     if first.exitcode < 0:
-        print(f'process {first.local_rank} of this node was ended by '
-              f'{signal.Signals(-first.exitcode).name}, from outside or for want of memory',
+        print(f'process {first.local_rank} of this node was killed by '
+              f'{signal.Signals(-first.exitcode).name}: by hand, or because memory ran out',
               file=sys.stderr)
         return 128 - first.exitcode
     return first.exitcode
 
 
 class OtherNodes:
-    """The end of one node is the end of all; they tell each other through the agents' store."""
+    """Ends this node when another one fails. Nodes share exit statuses in the agents' store."""
 
     def __init__(self, nodes):
         self.nodes, self.status, self.done, self.store = nodes, None, threading.Event(), None
@@ -179,21 +167,19 @@ class OtherNodes:
         from torch.distributed import TCPStore
         try:
             self.store = TCPStore(self.nodes.address, self.nodes.port, is_master=False)
-            while not self.done.wait(1):
-                if self.store.check([FAILED]):
-                    self.end(int(self.store.get(FAILED)))
+            while not self.store.check([FAILED]):
+                if self.done.wait(1):
                     return
-        except RuntimeError:  # node 0 is gone, and the store with it
-            self.end(1)
-
-    def end(self, status):
+            status = int(self.store.get(FAILED))
+        except RuntimeError:  # node 0 has ended, and its store with it
+            status = 1
         if not self.done.wait(GRACE):
             self.status = status
             os.kill(os.getpid(), signal.SIGTERM)
 
     def tell(self, status):
-        """Node 0 stays until the others can have read it."""
-        if self.nodes.count > 1 and self.store is not None:
+        """Share an exit status. Node 0, which holds the store, waits until the others read it."""
+        if self.store is not None:
             with contextlib.suppress(RuntimeError):
                 self.store.set(FAILED, str(status))
                 if self.nodes.rank == 0:

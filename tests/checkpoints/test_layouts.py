@@ -1,8 +1,8 @@
-"""Files as other projects write them load in every tensor and give those projects' own features.
+"""Files of other projects load in every tensor and give the features of their official code.
 
-Every weight and pixel comes from a fixed stream of numbers (`drawn`), so that both sides made them
-for themselves; what came out of the official code is in `LAYOUTS`, nothing else of it is here. It
-ran on a CPU in float32 with torch 2.11, its weights loaded strictly:
+Every weight and pixel comes from a fixed stream of numbers (`drawn`). The official code got the
+same ones; its features are in `LAYOUTS`, none of its code is here. It ran on a CPU in float32 with
+torch 2.11, its weights loaded strictly:
 
 - MAE: https://github.com/facebookresearch/mae at efb2a8062c206524e35e47d04501ed4f544c0ae8,
   models_mae.py (forward_encoder with mask ratio 0, put back in order), models_vit.py; timm 0.3.2.
@@ -19,11 +19,11 @@ ran on a CPU in float32 with torch 2.11, its weights loaded strictly:
 ``names`` is the CRC-32 of all names and shapes in the official state dict, sorted: the files of
 this test hold exactly those.
 """
+import functools
 import math
 import os
-import subprocess
+import re
 import sys
-from pathlib import Path
 from zlib import crc32
 
 import numpy as np
@@ -35,16 +35,15 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.suite import PAPER
 from semmae.checkpoints import load
+from semmae.config.options import read_config
 from semmae.functional.patches import sincos_position_embedding
 from semmae.models.backbone import relative_positions
 from semmae.registry import MODELS
 from semmae.suites.schedule import plan
-from semmae.training.run import read_config
 from tools import convert_checkpoint
 from tools import test as test_tool
 from tools import train as train_tool
 
-REPO = Path(__file__).resolve().parents[2]
 WIDTH, DEPTH, HEADS, PATCH = 48, 2, 3, 8
 ARCH = dict(embed_dims=WIDTH, num_layers=DEPTH, num_heads=HEADS, feedforward_channels=4 * WIDTH)
 TOLERANCE = 1e-4
@@ -233,12 +232,13 @@ LAYOUTS = {
         names=4009899205, shapes=hugging_face('') | linear('pooler.dense', WIDTH, WIDTH),
         file='bare', official=HF_BARE)}
 
-# Tensors of these files that are no part of the network that we build.
+# Tensors of these files that our network does not have.
 BESIDE = ('decoder', 'mask_token', 'head.', 'lm_head', 'classifier', 'pooler')
 
 
+@functools.cache
 def tensors(layout):
-    """The official state dict, filled."""
+    """The official state dict, filled; shared, so copy it before a change."""
     state = {}
     for name, shape in LAYOUTS[layout]['shapes'].items():
         if name.endswith('index'):
@@ -278,7 +278,7 @@ def build(layout=None, **kwargs):
 
 @torch.no_grad()
 def features(model, layout):
-    """What `LAYOUTS` has the official numbers of."""
+    """The features whose official numbers are in `LAYOUTS`."""
     if 'SemMAE' in layout:
         # The image of the official data is cut into the candidates; the second of two is compared.
         found = (model(image(224, 2), ids_keep=candidates())[0])[1:]
@@ -301,11 +301,12 @@ def models():
     return {layout: build(layout) for layout in LAYOUTS}
 
 
-# -- every layout loads, and is the network
+# -- every layout loads and gives the features of the official code
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
-def test_every_tensor_loads_and_the_features_are_the_projects_own(layout, models, tmp_path):
+def test_every_tensor_loads_and_the_features_are_those_of_the_official_code(
+        layout, models, tmp_path):
     case, state = LAYOUTS[layout], tensors(layout)
     text = '\n'.join(f'{k} {tuple(v.shape)}' for k, v in sorted(state.items()))
     assert crc32(text.encode()) == case['names'], 'not the tensors of the official state dict'
@@ -319,8 +320,8 @@ def test_every_tensor_loads_and_the_features_are_the_projects_own(layout, models
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
-def test_any_changed_tensor_would_be_noticed(layout, tmp_path):
-    model = build(layout)
+def test_a_change_of_any_tensor_changes_the_features(layout, models, tmp_path):
+    model = models[layout]
     load.load_backbone(model, write(layout, tensors(layout), tmp_path / 'x.pth'))
     unnoticed = []
     for name, tensor in model.state_dict().items():
@@ -418,7 +419,7 @@ def test_a_missing_position_embedding_is_zeros_for_beit_and_an_error_for_everyon
     load.load_backbone(model, path)
     assert not model.pos_embed.any()
     for layout in ('MAE', 'timm'):  # also in a network that has relative positions
-        state = tensors(layout)
+        state = dict(tensors(layout))
         del state['pos_embed']
         with pytest.raises(ValueError, match='pos_embed: missing in the file'):
             load.load_backbone(build(rel_pos_bias=True), write(layout, state, path))
@@ -537,8 +538,9 @@ def test_without_any_one_tensor_of_the_network_nothing_loads_and_nothing_is_conv
     names = {k for k in whole if not is_beside(k)}
     assert len(names) > 20
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    known = set(load.backbone_state({k: v for k, v in whole.items()}))
-    for name in sorted(names):
+    known = set(load.backbone_state(dict(whole)))
+    # Both layers have the same tensors, so the first stands for both.
+    for name in sorted(n for n in names if not re.search(r'(blocks|layer)\.1\.', n)):
         state = {k: v for k, v in whole.items() if k != name}
         path = write(layout, state, tmp_path / 'x.pth')
         with pytest.raises(ValueError) as error:
@@ -639,9 +641,10 @@ def converted(layout, to, tmp_path, suffix='.safetensors'):
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
-@pytest.mark.parametrize('to', ['mmpretrain', 'mmseg-mae', 'timm'])
-@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
-def test_what_was_converted_loads_again_and_is_the_same_network(layout, to, suffix, tmp_path):
+@pytest.mark.parametrize('to, suffix', [
+    ('mmpretrain', '.pth'), ('mmseg-mae', '.safetensors'), ('timm', '.pth')])
+def test_a_converted_file_loads_again_and_is_the_same_network(
+        layout, to, suffix, models, tmp_path):
     if 'BEiT' in layout and to == 'timm':
         path = write(layout, tensors(layout), tmp_path / 'x.pth')
         with pytest.raises(ValueError, match='x.pth holds a ViT with a relative position bias .BEiT'
@@ -650,7 +653,7 @@ def test_what_was_converted_loads_again_and_is_the_same_network(layout, to, suff
         assert not (tmp_path / f'out{suffix}').exists()
         return
     out, _ = converted(layout, to, tmp_path, suffix)
-    model = build(layout)
+    model = models[layout]
     load.load_backbone(model, out)
     assert off_by(features(model, layout), LAYOUTS[layout]['official']) < TOLERANCE
 
@@ -714,7 +717,7 @@ def test_our_own_network_with_relative_positions_becomes_a_beit_with_absolute_on
     torch.testing.assert_close(theirs(image(32))[0], ours(image(32))[0], rtol=0, atol=TOLERANCE)
 
 
-# -- the command line: exit status 2, one clear message, nothing run and nothing written
+# -- the command line: exit status 2, one message, nothing executed and nothing written
 
 CONFIG = '''
 default_scope = 'mmpretrain'
@@ -765,8 +768,8 @@ def quick_runner(monkeypatch):
 
 
 @pytest.mark.usefixtures('quick_runner')
-@pytest.mark.parametrize('layout', [k for k in LAYOUTS if '48' not in k])
-def test_the_scripts_end_with_an_error_and_run_nothing(
+@pytest.mark.parametrize('layout', ['MAE', 'BEiT', 'DINO', 'HF ViTForImageClassification'])
+def test_the_scripts_end_with_status_2_and_run_nothing(
         layout, config, tmp_path, monkeypatch, capsys):
     whole = tensors(layout)
     one = next(k for k in whole if k.endswith(('mlp.fc1.weight', 'intermediate.dense.weight')))
@@ -791,24 +794,12 @@ def test_the_scripts_end_with_an_error_and_run_nothing(
     assert not (tmp_path / 'ran').exists() and not (tmp_path / 'out.pth').exists()
 
 
-def test_the_config_of_these_refusals_trains_with_a_whole_file(config, tmp_path, monkeypatch):
+@pytest.mark.usefixtures('quick_runner')
+def test_the_config_of_these_refusals_trains_with_a_complete_file(
+        config, tmp_path, monkeypatch):
     path = write('HF ViTMAEModel', tensors('HF ViTMAEModel'), tmp_path / 'x.pth')
     assert status(train_tool, monkeypatch, config, '--work-dir', tmp_path / 'run', '--cfg-options',
                   f'model.backbone.init_cfg.checkpoint={path}') == 0
     assert status(convert_checkpoint, monkeypatch, path, tmp_path / 'out.safetensors', '--to',
                   'timm') == 0
     assert (tmp_path / 'out.safetensors').is_file()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('layout', ['BEiT', 'HF ViTForImageClassification'])
-def test_a_hostile_file_ends_both_programs_with_status_2(layout, config, tmp_path):
-    path = write(layout, tensors(layout), tmp_path / 'x.bin', dict(args=Attack(tmp_path / 'ran')))
-    commands = {'BEiT': ['tools/convert_checkpoint.py', path, tmp_path / 'out.pth', '--to', 'timm'],
-                'HF ViTForImageClassification': [
-                    'tools/train.py', config, '--work-dir', tmp_path / 'run', '--cfg-options',
-                    f'model.backbone.init_cfg.checkpoint={path}']}
-    run = subprocess.run([sys.executable, *map(str, commands[layout])], cwd=REPO, text=True,
-                         capture_output=True)
-    assert run.returncode == 2 and 'it was not executed' in run.stderr
-    assert not (tmp_path / 'ran').exists() and not (tmp_path / 'out.pth').exists()

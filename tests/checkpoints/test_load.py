@@ -1,4 +1,4 @@
-"""Weights load whole or not at all, and no file runs code."""
+"""Weights load completely or not at all, and no file runs code."""
 import argparse
 import os
 import pickle
@@ -82,14 +82,6 @@ def test_every_layout_loads_every_tensor(layout, tmp_path):
         assert value.equal(source.state_dict()[name]), name
 
 
-def test_safetensors_load_too(tmp_path):
-    from safetensors.torch import save_file
-    source, target = vit(), vit()
-    save_file(source.state_dict(), tmp_path / 'x.safetensors')
-    load.load_backbone(target, tmp_path / 'x.safetensors')
-    assert target.cls_token.equal(source.cls_token)
-
-
 def test_safetensors_are_read_like_any_other_file(tmp_path):
     from safetensors.torch import save_file
     state = behind('module.backbone.', timm_names(vit().state_dict()))
@@ -157,10 +149,6 @@ NAN = torch.tensor([float('nan'), float('inf')] + 22 * [0.])
 @pytest.mark.parametrize('change, complaint', [
     (lambda s: s.pop('layers.1.attn.qkv.weight'),
      'layers.1.attn.qkv.weight: missing in the file, (72, 24) in the model'),
-    (lambda s: s.pop('pos_embed'), 'pos_embed: missing in the file, (1, 17, 24) in the model'),
-    (lambda s: s.pop('cls_token'), 'cls_token: missing in the file, (1, 1, 24) in the model'),
-    (lambda s: s.pop('patch_embed.projection.weight'),
-     'patch_embed.projection.weight: missing in the file, (24, 3, 8, 8) in the model'),
     (lambda s: s.update({'layers.0.ls1.gamma': torch.zeros(24)}),
      'layers.0.ls1.gamma: (24) in the file, unknown to the model'),
     (lambda s: s.update(pos_embed=torch.zeros(1, 16, 24)),
@@ -308,14 +296,6 @@ def test_a_file_that_is_no_checkpoint_is_named(content, tmp_path):
         read_checkpoint(tmp_path / 'x.pth')
 
 
-def test_a_truncated_checkpoint_is_refused(tmp_path):
-    torch.save(vit().state_dict(), tmp_path / 'x.pth')
-    whole = (tmp_path / 'x.pth').read_bytes()
-    (tmp_path / 'x.pth').write_bytes(whole[:len(whole) // 2])
-    with pytest.raises(ValueError, match='x.pth'):
-        read_checkpoint(tmp_path / 'x.pth')
-
-
 def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     backend = AtomicBackend()
     backend.put(b'old', tmp_path / 'x.pth')
@@ -337,27 +317,16 @@ def test_the_wrong_config_for_a_whole_checkpoint_is_refused(tmp_path):
         load.load_whole(vit(arch=dict(ARCH, num_layers=3)), tmp_path / 'x.pth')
 
 
-def converted(tmp_path, to, suffix='pth'):
+def converted(tmp_path, to):
     source = vit(out_type='featmap', final_norm=to != 'mmseg-mae', out_indices=[1])
     for p in source.parameters():
         p.data += 0.1 * torch.randn_like(p)
     torch.save(dict(state_dict={f'backbone.{k}': v for k, v in source.state_dict().items()}
                     | {'decoder.decoder_pred.bias': torch.zeros(3)}), tmp_path / 'ours.pth')
-    load.convert(tmp_path / 'ours.pth', tmp_path / f'theirs.{suffix}', to)
+    load.convert(tmp_path / 'ours.pth', tmp_path / 'theirs.pth', to)
     images = torch.randn(2, 3, 32, 32)
     source.eval()
-    return tmp_path / f'theirs.{suffix}', images, source(images)[-1]
-
-
-def test_timm_reads_a_converted_checkpoint_and_gives_our_features(tmp_path):
-    from safetensors.torch import load_file
-    from timm.models.vision_transformer import VisionTransformer
-    path, images, ours = converted(tmp_path, 'timm', 'safetensors')
-    theirs = VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2,
-                               mlp_ratio=2, num_classes=0).eval()
-    theirs.load_state_dict(load_file(path), strict=True)
-    tokens = theirs.forward_features(images)[:, 1:]
-    torch.testing.assert_close(tokens.transpose(1, 2).reshape_as(ours), ours, rtol=1e-4, atol=1e-5)
+    return tmp_path / 'theirs.pth', images, source(images)[-1]
 
 
 def test_mmpretrain_reads_a_converted_checkpoint_and_gives_our_features(tmp_path):

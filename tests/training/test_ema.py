@@ -1,4 +1,4 @@
-"""Averaged weights: evaluated, saved, and the same bits after every way of being stopped."""
+"""Averaged weights: evaluated, saved, and bit-identical after a stopped run is resumed."""
 import json
 import signal
 
@@ -95,24 +95,17 @@ def test_validations_and_a_test_of_the_file_measure_the_averaged_weights(average
     assert means(tmp_path / 'work') == means(averaged)[-1:]
 
 
-@pytest.mark.parametrize('where', [dict(after=9), dict(after=2, mode='predict')])
-def test_a_run_that_was_stopped_in_a_step_or_a_validation_ends_in_the_same_bits(
-        averaged, tmp_path, where):
+@pytest.mark.parametrize('number, code, where', [
+    (signal.SIGTERM, 143, dict(after=9)), (signal.SIGTERM, 143, dict(after=2, mode='predict')),
+    (signal.SIGKILL, -signal.SIGKILL, dict(after=15))])
+def test_a_run_stopped_in_a_step_or_a_validation_or_killed_is_bit_identical_when_resumed(
+        averaged, tmp_path, number, code, where):
     path = path_of(tmp_path)
-    code, said = trained(tmp_path, path, told(signal.SIGTERM, **where))
-    assert code == 143, said
-    code, said = trained(tmp_path, path, resume=True)
-    assert code == 0, said
+    ended, said = trained(tmp_path, path, told(number, **where))
+    assert ended == code, said
+    again, said = trained(tmp_path, path, resume=True)
+    assert again == 0, said
     one, two = (read_checkpoint(work / 'epoch_3.pth') for work in (averaged, tmp_path / 'work'))
     for part in ('state_dict', 'ema_state_dict'):
         assert all(one[part][k].equal(two[part][k]) for k in one[part]), part
     assert means(tmp_path / 'work')[-1] == means(averaged)[-1]
-
-
-def test_a_run_that_was_killed_does_so_too(averaged, tmp_path):
-    path = path_of(tmp_path)
-    code, said = trained(tmp_path, path, told(signal.SIGKILL, after=15))
-    assert code == -signal.SIGKILL, said
-    assert trained(tmp_path, path, resume=True)[0] == 0
-    one, two = (read_checkpoint(work / 'epoch_3.pth') for work in (averaged, tmp_path / 'work'))
-    assert all(one['state_dict'][k].equal(two['state_dict'][k]) for k in one['state_dict'])

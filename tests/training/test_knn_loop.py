@@ -1,13 +1,10 @@
-"""k-NN evaluation as a run: what is stored, and that batches and processes change nothing."""
+"""k-NN evaluation as a run: what is stored; batches and processes change nothing."""
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+from semmae.config.options import read_config
 from semmae.evaluation.knn import KNNAccuracy
 from semmae.models import KNNHead
 from semmae.registry import MODELS
@@ -15,15 +12,16 @@ from semmae.reporting.tables import build_tables
 from semmae.results.results import read_results
 from semmae.training import run as training
 
+from ..tiny import REPO, tool
+
 CONFIG = 'mm_configs/mini/knn_p16_mini.py'
-REPO = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
     """An untrained ViT of the mini size."""
     torch.manual_seed(0)
-    backbone = dict(training.read_config(REPO / CONFIG).model.backbone, init_cfg=None)
+    backbone = dict(read_config(REPO / CONFIG).model.backbone, init_cfg=None)
     vit = MODELS.build(backbone)
     vit.init_weights()
     path = tmp_path_factory.mktemp('vit') / 'vit.pth'
@@ -64,13 +62,9 @@ def test_batches_change_neither_the_bank_nor_the_result_nor_its_protocol(runs):
     assert (line['value'], line['fingerprint']) == (again['value'], again['fingerprint'])
 
 
-@pytest.mark.slow
 def test_three_processes_on_sixteen_images_give_the_result_of_one(runs, toy, weights, tmp_path):
-    env = dict(os.environ, PYTHON=sys.executable, PYTHONWARNINGS='ignore', OMP_NUM_THREADS='1')
     given = [f'{k}={str(v).replace(" ", "")}' for k, v in options(toy, weights, 3).items()]
-    done = subprocess.run(['bash', 'tools/dist_train.sh', CONFIG, '3', '--work-dir', tmp_path,
-                           '--cfg-options', *given], cwd=REPO, env=env, text=True,
-                          capture_output=True, timeout=300)
+    done = tool('train', CONFIG, '--work-dir', tmp_path, '--cfg-options', *given, processes=3)
     assert done.returncode == 0, done.stderr[-3000:]
     line, expected = json.loads((tmp_path / 'results.jsonl').read_text()), runs[16][1]
     assert (line['value'], line['fingerprint']) == (expected['value'], expected['fingerprint'])
@@ -108,9 +102,9 @@ def test_each_number_of_neighbours_has_its_accuracy():
 
 
 @pytest.mark.parametrize('features, labels, said', [
-    (torch.ones(2, 4), torch.tensor([0, 1]), 'found 2 training images, expected at least 3'),
+    (torch.ones(2, 4), torch.tensor([0, 1]), 'got 2 training images, expected at least 3'),
     (torch.ones(3, 4), torch.tensor([0, 1, 8]), 'labels from 0 to 8, expected 0 to 7'),
-    (torch.full((3, 4), torch.nan), torch.tensor([0, 1, 2]), 'not finite')])
+    (torch.full((3, 4), torch.nan), torch.tensor([0, 1, 2]), 'NaN or infinite')])
 def test_a_bank_that_cannot_vote_is_refused(features, labels, said):
     with pytest.raises(ValueError, match=said):
         KNNHead(8, k=3).remember(features, labels)

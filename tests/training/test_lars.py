@@ -73,7 +73,7 @@ def both(rates, **kwargs):
     return found
 
 
-def test_at_a_constant_rate_it_is_mmpretrains_where_vectors_are_adapted_too():
+def test_at_a_constant_rate_and_with_adapted_vectors_it_equals_mmpretrains():
     ours, theirs = both([1.] * 20, adapts_vectors=True)
     for a, b in zip(ours, theirs):
         torch.testing.assert_close(a, b)
@@ -81,7 +81,7 @@ def test_at_a_constant_rate_it_is_mmpretrains_where_vectors_are_adapted_too():
     assert not torch.allclose(ours, theirs)
 
 
-def test_where_the_rate_falls_it_is_not_mmpretrains():
+def test_at_a_falling_rate_it_differs_from_mmpretrains():
     ours, theirs = both([1.] * 10 + [0.] * 5, adapts_vectors=True)
     still = both([1.] * 10, adapts_vectors=True)[0]
     assert ours[0].equal(still[0])  # a rate of 0 moves nothing
@@ -90,11 +90,11 @@ def test_where_the_rate_falls_it_is_not_mmpretrains():
 
 @pytest.mark.parametrize('name', ['lr', 'momentum', 'weight_decay', 'trust_coefficient'])
 def test_negative_settings_are_refused(name):
-    with pytest.raises(ValueError, match=f'{name} of LARS is -1.0, expected 0 or more'):
+    with pytest.raises(ValueError, match=f'LARS: {name} is -1.0, expected 0 or more'):
         lars(nn.Parameter(torch.zeros(1)), **{'lr': 1., name: -1.})
 
 
-def test_a_state_that_is_loaded_goes_on_in_the_same_bits():
+def test_a_loaded_state_continues_bit_identical():
     def fresh():
         torch.manual_seed(0)
         parameters = [nn.Parameter(torch.randn(3, 4)), nn.Parameter(torch.randn(4))]

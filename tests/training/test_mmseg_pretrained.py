@@ -1,4 +1,4 @@
-"""A user's own config that starts from one of mmseg's trains; its checkpoints are not mixed up."""
+"""A user's own config that starts from one of mmseg's, and its pre-trained weights."""
 from pathlib import Path
 
 import pytest
@@ -54,24 +54,20 @@ def checkpoint(path, add=0.):
     return str(path)
 
 
-def test_a_config_with_a_base_of_mmseg_trains_and_is_validated(toy, tmp_path):
-    code, said = trained(tmp_path, toy, 'pretrained=None,')
-    assert code == 0, said[-2000:]
-    assert 'Iter(val) [2/2]' in said and 'mIoU' in said
-
-
-def test_a_file_that_the_base_names_and_nobody_has_is_one_sentence(toy, tmp_path):
-    code, said = trained(tmp_path, toy, '')
-    assert code == 2 and 'no checkpoint at pretrain/vit_base_patch16_224.pth' in said
-    assert 'Traceback' not in said
-
-
-def test_model_pretrained_reaches_the_backbone_of_the_training(toy, tmp_path):
+def test_a_config_with_a_base_of_mmseg_trains_from_model_pretrained_and_is_validated(
+        toy, tmp_path):
     file = checkpoint(tmp_path / 'a.pth', add=3.)
     code, said = trained(tmp_path, toy, f'pretrained={file!r},')
     assert code == 0, said[-2000:]
+    assert 'Iter(val) [2/2]' in said and 'mIoU' in said
     state = torch.load(tmp_path / 'work/iter_2.pth', weights_only=False)['state_dict']
     assert (state['backbone.cls_token'] - 3).abs().max() < 0.1
+
+
+def test_a_missing_file_that_the_base_names_is_an_error_of_one_sentence(toy, tmp_path):
+    code, said = trained(tmp_path, toy, '')
+    assert code == 2 and 'no checkpoint at pretrain/vit_base_patch16_224.pth' in said
+    assert 'Traceback' not in said
 
 
 @pytest.mark.parametrize('name', ['_base_/models/upernet_mae.py',

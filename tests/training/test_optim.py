@@ -8,7 +8,7 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from semmae.registry import MODELS
-from semmae.training.optim import multiplies_bfloat16
+from semmae.training.precision import multiplies_bfloat16
 
 ARCH = dict(embed_dims=24, num_layers=4, num_heads=2, feedforward_channels=48)
 WRAPPER = dict(
@@ -124,7 +124,7 @@ def test_every_parameter_of_a_vit_b_has_the_rate_and_decay_of_mae(config, block,
         assert decay == (0.05 if decays else 0.0), name
 
 
-def test_a_torch_that_does_not_tell_what_the_cpu_can_is_no_error(monkeypatch):
+def test_a_torch_without_cpu_capabilities_is_no_error(monkeypatch):
     monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: dict(amx_bf16=True), raising=False)
     assert multiplies_bfloat16()
     monkeypatch.delattr(torch.cpu, 'get_capabilities')

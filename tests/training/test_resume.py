@@ -1,4 +1,4 @@
-"""Runs stopped after any iteration and resumed end in the bits of runs that were not."""
+"""A run that is stopped after any iteration and resumed ends bit-identical to one that is not."""
 from functools import partial
 from types import SimpleNamespace
 
@@ -7,13 +7,19 @@ import pytest
 import torch
 
 from semmae.checkpoints.read import read_checkpoint
-from semmae.config.conditions import changes
+from semmae.config.resume import changes
 from semmae.datasets.seeded import SeededSampler
+from semmae.training.compile import missing_of_compiler
 from semmae.training.loops import ResumableEpochLoop
-from semmae.training.run import missing_of_compiler
 from tests.reliability.resume import ITERS, Run, cases, forked, run
 
-NAMES = [case.name for case in cases(quick=True, root='never written')]
+# Of the points within an epoch one for each task, of those at the end of an epoch the longest loop
+# of each kind, of the orders one for each kind of sampler.
+LEFT_OUT = ('stopped after 11', 'stopped after 12', 'stopped after 13', 'stopped after 14',
+            'pretrain, stopped after 5', 'parts, stopped after 5', 'linprobe, stopped after 5',
+            'parts, every', 'finetune, every', 'linprobe, every')
+NAMES = [case.name for case in cases(quick=True, root='never written')
+         if not any(words in case.name for words in LEFT_OUT)]
 
 
 @pytest.fixture(scope='module')
@@ -34,38 +40,35 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-# ------------------------------------------------------------------ every way of being stopped
 @pytest.mark.parametrize('name', NAMES)
-def test_it_ends_in_the_same_bits(by_name, name):
+def test_a_stopped_and_resumed_run_is_bit_identical(by_name, name):
     assert by_name[name].ours()
 
 
-@pytest.mark.skipif(bool(missing_of_compiler()), reason='nothing here to compile with')
-def test_a_compiled_run_does_so_too(root):
-    run = Run(root, 'pretrain', compile=True, ema=True)
+@pytest.mark.parametrize('how', [dict(backend='aot_eager'), pytest.param(True, marks=[
+    pytest.mark.slow, pytest.mark.skipif(bool(missing_of_compiler()), reason='no C++ compiler')])])
+def test_a_compiled_run_is_bit_identical_too_and_not_continued_without_compile(root, how):
+    run = Run(root, 'pretrain', compile=how, ema=True)
     assert run.survives(7)
-    said = 'cannot resume: the run differs: compile: True -> absent'
-    with pytest.raises(RuntimeError, match=said):
+    with pytest.raises(RuntimeError, match='the run differs: compile.* -> absent'):
         run.resumed(7, compile=False)
     compiled, eager = (
         read_checkpoint(r.straight[0] / f'iter_{ITERS}.pth')['message_hub']['log_scalars'][
             'train/loss'].data[0] for r in (run, Run(root, 'pretrain', ema=True)))
-    assert (compiled != eager).any()  # so something was compiled
     np.testing.assert_allclose(compiled, eager, rtol=1e-4)
+    assert how is not True or (compiled != eager).any()  # so inductor was used
+    unknown = Run(root, 'pretrain', compile=dict(backend='no_such_backend'))
+    with pytest.raises(RuntimeError, match='no_such_backend'):  # so the option is used
+        unknown.start(unknown.config(), unknown.folder())
 
 
-@pytest.fixture(scope='module')
-def finetune(root):
-    return Run(root, 'finetune')
-
-
-def test_stock_mmengine_does_not(root):
+def test_stock_mmengine_is_not_bit_identical(root):
     stock = Run(root, 'finetune', stock=True)
     assert stock.repeats()  # the comparison is fair
     assert not stock.survives(7)
 
 
-# ------------------------------------------------------------------ what it is that does it
+# ------------------------------------------------------------------ what makes it so
 def without(hook):
     def edit(cfg):
         cfg.custom_hooks = [h for h in cfg.custom_hooks if h.type != hook]
@@ -82,7 +85,7 @@ def test_without_the_hook_the_bits_differ(root, hook, how):
 
 
 @pytest.mark.parametrize('task', ['finetune', 'upernet'])
-def test_without_the_sampler_s_start_the_bits_differ(by_name, task, monkeypatch):
+def test_without_the_start_inside_an_epoch_the_bits_differ(by_name, task, monkeypatch):
     case = by_name[f'{task}, 2 accumulated, stopped after 7']
     assert case.ours()
     monkeypatch.setattr(SeededSampler, 'skip', lambda *_: None)
@@ -137,8 +140,8 @@ def test_another_global_batch_is_refused_also_then(pair):
         continue_on_one(pair, edit, allow_elastic=True)
 
 
-def test_one_process_goes_on_where_two_were_with_the_same_batches(pair, root):
-    """Weights, where rounding is all that differs, are those of one process from the start."""
+def test_one_process_continues_a_run_of_two_with_the_same_batches(pair, root):
+    """Up to rounding, the weights are those of one process from the start."""
     elastic = read_checkpoint(continue_on_one(pair, allow_elastic=True) / 'iter_15.pth')
     reference = read_checkpoint(Run(root, 'pretrain').straight[0] / 'iter_15.pth')
     start = read_checkpoint(pair.straight[0] / 'iter_7.pth')
@@ -152,7 +155,7 @@ def test_one_process_goes_on_where_two_were_with_the_same_batches(pair, root):
     assert elastic['meta']['semmae_run']['world_size'] == 1
 
 
-def test_gradients_of_an_unfinished_accumulation_go_on_as_their_mean(root):
+def test_one_process_continues_with_the_mean_of_the_accumulated_gradients_of_two(root):
     two, one = Run(root, 'finetune', world=2, accumulate=2), Run(root, 'finetune', accumulate=2)
     state = read_checkpoint(two.straight[0] / 'iter_7.pth')['rank_state']['gradients']
     assert all(len(value) == 2 for value in state.values())
