@@ -49,21 +49,23 @@ def main():
         from semmae.files import writable_folder
         from semmae.mmengine_patches import install
         from semmae.parts.extract import extract_parts, verify_parts
-        from semmae.parts.true_parts import extract_true_parts
+        from semmae.parts.learner import LearnerSource
+        from semmae.parts.true_parts import LabelSource
         install()
-        if not args.verify:
-            writable_folder(args.out, '--out')
-        inputs = (args.config, args.checkpoint, args.images, args.out, args.grid, args.source)
+        if args.labels:
+            source = LabelSource(args.config, args.labels, args.grid, args.num_parts,
+                                 args.cfg_options)
+        else:
+            source = LearnerSource(args.config, args.checkpoint, args.grid, args.source,
+                                   args.cfg_options)
         if args.verify:
-            different, compared = verify_parts(*inputs, options=args.cfg_options)
+            different, compared = verify_parts(source, args.images, args.out)
             print(f'{args.out}: hashes and image list as written; of {compared} patches made '
                   f'again, {different} differ')
         else:
-            common = dict(batch_size=args.batch_size, num_workers=args.num_workers,
-                          options=args.cfg_options)
-            store = (extract_parts(*inputs, **common) if args.labels is None else
-                     extract_true_parts(args.config, args.labels, args.images, args.out, args.grid,
-                                        args.num_parts, **common))
+            writable_folder(args.out, '--out')
+            store = extract_parts(source, args.images, args.out, args.batch_size,
+                                  args.num_workers)
             print(f'{len(store)} images, {store.grid}x{store.grid} patches, {store.num_parts} '
                   f'parts -> {store.root}')
 

@@ -51,13 +51,16 @@ def main():
         from mmengine.dist import is_main_process
 
         from semmae.files import writable_folder, write_atomically
-        from semmae.parts.quality import ROWS, part_quality
+        from semmae.parts.learner import LearnerSource
+        from semmae.parts.quality import ROWS, LandmarkTruth, MaskTruth, part_quality
         from semmae.reporting.part_tables import part_tables, render_parts
         from semmae.results.results import read_results
         writable_folder(args.work_dir)
-        part_quality(args.config, args.checkpoint, args.work_dir, args.masks, args.cub,
-                     args.rows or tuple(ROWS), args.name or 'CUB', args.background, args.grid,
-                     args.launcher, args.cfg_options, args.batch_size, args.num_workers)
+        truth = (MaskTruth(*args.masks, args.name, args.background) if args.masks
+                 else LandmarkTruth(args.cub, args.name or 'CUB'))
+        learner = LearnerSource(args.config, args.checkpoint, args.grid, options=args.cfg_options)
+        part_quality(learner, truth, args.work_dir, args.rows or tuple(ROWS), args.launcher,
+                     args.batch_size, args.num_workers)
         if is_main_process():
             text = render_parts(part_tables(read_results([args.work_dir])[0]))
             write_atomically(Path(args.work_dir) / 'tables.md', lambda f: f.write(text.encode()))

@@ -57,15 +57,22 @@ def main():
     with fail_clearly():
         writable_file(args['out'], ('.png', '.pdf', '.svg'))
         from semmae.mmengine_patches import install
+        from semmae.parts.learner import LearnerSource
         from semmae.reporting.figures import alpha_curves, training_curves
         from semmae.visualization import pictures
         install()
-        draw = dict(parts=pictures.draw_parts, masks=pictures.draw_masks,
-                    strategies=pictures.draw_strategies,
-                    reconstruction=pictures.draw_reconstructions, attention=pictures.draw_attention,
-                    alpha=lambda out: alpha_curves(out),
-                    curves=lambda out, work_dirs, key: training_curves(work_dirs, out, key))
-        draw[what](**args)
+        if what in ('parts', 'strategies'):
+            args['learner'] = LearnerSource(*(args.pop(key) for key in (
+                'config', 'checkpoint', 'grid')))
+        if what == 'masks':
+            args['source'] = pictures.MaskSource(*(args.pop(key) for key in (
+                'config', 'checkpoint', 'part_store', 'grid')))
+        dict(parts=pictures.draw_parts, masks=pictures.draw_masks,
+             strategies=pictures.draw_strategies, attention=pictures.draw_attention,
+             reconstruction=pictures.draw_reconstructions,
+             alpha=lambda out: alpha_curves(out),
+             curves=lambda out, work_dirs, key: training_curves(work_dirs, out, key)
+             )[what](**args)
         print(f'{what} -> {args["out"]}')
 
 

@@ -1,4 +1,4 @@
-"""From the outputs of an evaluation to the file of its predictions (`results.predictions`)."""
+"""The outputs of an evaluation as a file of predictions (`results.predictions`)."""
 import hashlib
 import io
 import shutil
@@ -20,7 +20,7 @@ class Predictions:
     The file is named by its content, ``predictions/3f2a9c0d1e4b.npz``, so that a line of
     results.jsonl never points at the predictions of another evaluation in the same folder.
 
-    log_dir: a folder below ``work_dir`` that is this run's alone, for what is not finished.
+    log_dir: a folder below ``work_dir`` of this run alone, for unfinished files.
     """
 
     def __init__(self, work_dir, dataset, log_dir):
@@ -32,7 +32,7 @@ class Predictions:
         barrier()
 
     def add(self, samples):
-        """samples: data samples of mmpretrain or mmseg as a model returns them; others pass."""
+        """Add data samples of mmpretrain or mmseg, as a model returns them; ignores others."""
         for sample in samples:
             if 'pred_sem_seg' in sample:
                 self.rows.append(self.of_segmentation(sample))
@@ -68,12 +68,14 @@ class Predictions:
                 else path.name)
 
     def write(self):
-        """Gather and store; (path below the work directory, arrays), (None, None) if nothing was
-        predicted, and on processes but the first. All of them have to call it."""
+        """Gather and store; returns (path below the work directory, arrays).
+
+        (None, None) without predictions, and on all processes but the first. All must call it.
+        """
         rows = collect_results(self.rows, len(self.dataset))
         if not is_main_process() or not rows:
             return None, None
-        arrays = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+        arrays: dict = {key: np.array([row[key] for row in rows]) for key in rows[0]}
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)
         name = hashlib.sha256(content.getvalue()).hexdigest()[:12]
@@ -86,6 +88,6 @@ class Predictions:
 
 
 def root_of(dataset):
-    """The folder that the images of a data set lie in."""
+    """The folder of the images of a data set."""
     prefix = getattr(dataset, 'data_prefix', None) or {}
     return Path(prefix.get('img_path') or getattr(dataset, 'data_root', None) or '.')

@@ -1,13 +1,13 @@
-"""Watching a pre-training: masks, throughput and gradients in its log, pictures beside it.
+"""Monitors of a pre-training: masks, throughput and gradients in its log, and pictures.
 
 B images, K candidate patches, P parts. A mask is 1 where a patch is removed.
 """
 import contextlib
-import random
+import importlib
 import sys
 import time
+from typing import Any
 
-import numpy as np
 import torch
 from mmengine.dataset import default_collate
 from mmengine.dist import get_world_size, master_only
@@ -15,26 +15,24 @@ from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import EpochBasedTrainLoop
 from torch.nn.utils import get_total_norm
 
-from ..config.conditions import accumulated_steps
+from ..config.identity import accumulated_steps
+from ..config.preflight import undrawn
 from ..datasets.seeded import Seeded
 from ..models.layers import unwrapped
 from ..models.semmae import SemMAE
 from ..registry import HOOKS
 
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
+resource: Any = importlib.import_module('resource') if sys.platform != 'win32' else None
 
 
 @HOOKS.register_module()
 class MaskMonitorHook(Hook):
-    """Adds to each line of the training log of a `SemMAE`, and to nothing between two lines:
+    """Adds values to each line of the training log of a `SemMAE`:
 
-    masked_share_part0...: share of the candidates of each part that is masked; of this process's
-        batch, parts that are not in it left out.
-    visible_parts: of how many parts an image shows a patch, mean over the same batch.
-    images_per_second: of all processes since the last line, pauses between epochs included.
+    masked_share_part0...: share of the candidates of each part that is masked, for the parts in
+        this process's batch.
+    visible_parts: number of parts with a visible patch, mean over the images of the same batch.
+    images_per_second: of all processes since the last line, with pauses between epochs.
     grad_norm: L2 norm of all gradients at the last optimiser step, if the interval had one.
     memory_mb: peak resident memory where there is no GPU (mmengine logs a GPU's ``memory``).
 
@@ -50,13 +48,14 @@ class MaskMonitorHook(Hook):
         require_semmae(runner, self)
         self.every = self.interval or next(
             (hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 50)
-        self.handle = self.norm = self.since = None
-        self.images, self.shown = 0, ()
+        self.handle = self.norm = None
+        self.since, self.images = 0., 0
+        self.shown: list[str] = []
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         for key in self.shown:  # else LoggerHook would print them again with a shorter interval
             runner.message_hub.log_scalars.pop(key, None)
-        self.shown = ()
+        self.shown = []
         self.since = self.since or time.perf_counter()
         if runner.optim_wrapper.clip_grad_kwargs:
             return  # mmengine itself logs the norm then, at every step and under the same name
@@ -71,11 +70,10 @@ class MaskMonitorHook(Hook):
         if not self.is_due(runner, batch_idx):
             return
         model = unwrapped(runner.model)
-        candidates, mask = model.last
+        candidates, mask = model.last_masks
         values = {}
         if candidates.part_ids is not None:
-            values = part_scalars(candidates.part_ids, mask,
-                                  getattr(model.masking, 'num_parts', None))
+            values = part_scalars(candidates.part_ids, mask, model.num_parts)
         if self.norm is not None:
             values['grad_norm'] = self.norm.item()
         now = time.perf_counter()  # after .item() and .tolist(), which wait for the device
@@ -98,7 +96,7 @@ class MaskMonitorHook(Hook):
                 or len(loader) <= self.every and self.end_of_epoch(loader, batch_idx))
 
     def measure(self, optimizer, args, kwargs):
-        """Keep the norm of the gradients of a step that is about to be done, on the device."""
+        """Keep the norm of the gradients of the next step, on the device."""
         self.norm = get_total_norm([p.grad for group in optimizer.param_groups
                                     for p in group['params'] if p.grad is not None])
         # Set by GradScaler for a fused optimiser, which divides by it inside its kernel.
@@ -114,12 +112,12 @@ class MaskMonitorHook(Hook):
 
 @HOOKS.register_module()
 class PretrainPicturesHook(Hook):
-    """Shows masks and reconstructions of ``num`` training images while a `SemMAE` trains.
+    """Draws masks and reconstructions of ``num`` training images while a `SemMAE` trains.
 
-    Drawn after every ``interval``-th epoch and the last, of images evenly spaced over the data set
-    and always the same, under the very flips and masks that the epoch trained with; a strategy
-    that learns draws the masks as it would at the end of the epoch. They go to the run's
-    visualizer: ``vis_data/vis_image/masks_50.png``, and TensorBoard where it is on.
+    After every ``interval``-th epoch and the last one. The images are evenly spaced over the data
+    set and always the same, with the flips and masks that the epoch trained with; a strategy that
+    learns draws the masks of the end of the epoch. They go to the run's visualizer:
+    ``vis_data/vis_image/masks_50.png``, and TensorBoard if it is on.
     """
 
     def __init__(self, interval=50, num=4):
@@ -133,50 +131,23 @@ class PretrainPicturesHook(Hook):
                               (runner.train_dataloader.dataset, Seeded)):
             if not isinstance(found, wanted):
                 raise ValueError(f'PretrainPicturesHook replays the samples of an epoch: expected '
-                                 f'{wanted.__name__}, found {type(found).__name__}; take the hook '
+                                 f'{wanted.__name__}, got {type(found).__name__}; take the hook '
                                  'out of custom_hooks')
 
     @master_only
     def after_train_epoch(self, runner):
+        from .pictures import draw_step, spaced  # matplotlib, which a training may not need
         epoch = runner.epoch + 1
         if epoch % self.interval and epoch < runner.max_epochs:
             return
         dataset, model = runner.train_dataloader.dataset, unwrapped(runner.model)
-        chosen = np.linspace(0, len(dataset.dataset) - 1, self.num).round().astype(int)
-        with unchanged_randomness(), evaluating(model), torch.no_grad(), \
+        with undrawn(), evaluating(model), torch.no_grad(), \
                 runner.optim_wrapper.optim_context(runner.model):  # in the precision of training
-            batch = default_collate([dataset[runner.epoch, i] for i in sorted(set(chosen))])
-            masks, rebuilt = draw(model, batch, f'Epoch {epoch}. ')
+            batch = default_collate([dataset[runner.epoch, i]
+                                     for i in spaced(len(dataset.dataset), self.num)])
+            masks, rebuilt = draw_step(model, batch, f'Epoch {epoch}. ')
         runner.visualizer.add_image('masks', masks, step=epoch)
         runner.visualizer.add_image('reconstructions', rebuilt, step=epoch)
-
-
-def draw(model, batch, caption=''):
-    """(masks, reconstructions) of a batch as the data set gives it: two (H, W, 3) uint8 RGB."""
-    from ..reporting import figures
-    from . import pictures
-    data = model.data_preprocessor(batch)
-    parts, foreground = ((data.get('part_ids'), data.get('foreground')) if not model.online_parts
-                         else model.online_parts(data['inputs']))
-    candidates = model.candidates(data['inputs'], parts, foreground, data.get('noise'))
-    mask = model.masking(candidates)
-    length = candidates.grid[0] * candidates.grid[1]
-    ids = candidates.ids.cpu()
-    hidden = pictures.as_maps(pictures.on_grid(ids, mask, length))
-    dropped = pictures.as_maps(pictures.on_grid(ids, torch.zeros_like(ids), length, elsewhere=1))
-    images, title = pictures.pixels_of(batch), 'mask'
-    if hasattr(model.masking, 'alpha'):
-        title += f', α = {model.masking.alpha(model.progress):.2g}'
-    caption += f'{mask[0].float().mean():.0%} of the patches are masked.'
-    about = pictures.about(ids, length)
-    masks = figures.mask_sheet(
-        images, {title: hidden}, None, caption=caption + about, dropped=dropped,
-        label_maps={} if parts is None else {'parts': pictures.as_maps(parts)})
-    rebuilt = pictures.rebuild(model, data['inputs'], *model.split(candidates, mask))
-    return masks, figures.reconstruction_sheet(
-        images, figures.hide(images, hidden, dropped),
-        figures.hide(rebuilt, np.zeros_like(dropped), dropped), None,
-        f'{caption} {pictures.about_rebuilding(model)}{about}')
 
 
 def part_scalars(part_ids, mask, num_parts=None):
@@ -196,7 +167,7 @@ def part_scalars(part_ids, mask, num_parts=None):
 
 
 def require_semmae(runner, hook):
-    """A ValueError where the run does not train a `SemMAE`."""
+    """Raises ValueError if the run does not train a `SemMAE`."""
     model = unwrapped(runner.model)
     if not isinstance(model, SemMAE):
         raise ValueError(f'{type(hook).__name__} watches a semmae.SemMAE, this run trains a '
@@ -205,23 +176,10 @@ def require_semmae(runner, hook):
 
 @contextlib.contextmanager
 def evaluating(model):
-    """The model in evaluation mode, and afterwards in the mode that it was in."""
+    """Sets evaluation mode, and restores the mode at the end."""
     was = model.training
     model.eval()
     try:
         yield
     finally:
         model.train(was)
-
-
-@contextlib.contextmanager
-def unchanged_randomness():
-    """What is drawn inside (`Seeded` seeds all generators) is not missed by those outside."""
-    python, numpy = random.getstate(), np.random.get_state()
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)

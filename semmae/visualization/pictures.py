@@ -3,8 +3,10 @@
 B images, L patches, K candidates for masking, V visible, M masked, P parts.
 Images are taken evenly spaced from the sorted list, through the view of the config without its
 random steps, so that the same call draws the same picture. Each function writes ``out`` (PNG, PDF
-or SVG, by its suffix) and returns its caption, which stands in the picture too.
+or SVG, by its suffix) and returns its caption, which is also in the picture. learner: a
+`LearnerSource`.
 """
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +22,20 @@ from ..functional.masking import part_guided_mask, random_mask, split_ids
 from ..functional.parts import foreground_ids
 from ..functional.patches import gather_positions, patchify, unpatchify
 from ..models.masking import Candidates
-from ..parts.extract import infer, load_learner, without_random_steps
+from ..parts.extract import infer
+from ..parts.learner import LearnerSource
+from ..parts.photos import without_random_steps
 from ..registry import DATASETS, MODELS
 from ..reporting import figures
 from ..results.results import FILE_NAME, read_results
 
+MASK_RATIO = .75  # of masks that no pre-training config states
+
 
 @torch.no_grad()
-def draw_parts(config, checkpoint, images, out, num=6, grid=None):
-    """Image | encoder heads | learned parts | foreground score, in the manner of Fig. 4."""
-    model, cfg = load_learner(config, checkpoint, grid)
+def draw_parts(learner, images, out, num=6):
+    """Image | encoder heads | learned parts | foreground score, as Fig. 4."""
+    model, cfg = learner.load()
     batch, _ = take(cfg, images, num)
     ids, foreground = (as_maps(x) for x in infer(model, batch))
     model.parts = MODELS.build(dict(type='semmae.HeadParts'))
@@ -43,61 +49,76 @@ def draw_parts(config, checkpoint, images, out, num=6, grid=None):
     return caption
 
 
+@dataclass(frozen=True)
+class MaskSource:
+    """The parts that masks are drawn from.
+
+    config: of a pre-training; parts come from ``part_store`` (default: the config's), made for the
+        images. A checkpoint that is given has to be of this config.
+    config: of a part learner; parts come from its ``checkpoint``, at ``grid`` patches a side
+        (default: the config's).
+    """
+
+    config: str | Path
+    checkpoint: str | Path | None = None
+    part_store: str | Path | None = None
+    grid: int | None = None
+
+    def load(self, images, num):
+        """(batch, part_ids (B, L), P, mask ratio, number of candidates or None, source's name)."""
+        cfg = read_config(self.config)
+        if cfg.model.type == 'semmae.PartLearner':
+            if self.checkpoint is None or self.part_store is not None:
+                raise ValueError(f'{self.config} trains a part learner: expected its checkpoint '
+                                 'and no part store; to draw from a store, give a pre-training '
+                                 'config')
+            model, cfg = LearnerSource(self.config, self.checkpoint, self.grid).load()
+            batch, _ = take(cfg, images, num)
+            return (batch, infer(model, batch)[0].cpu(), model.num_parts, MASK_RATIO, None,
+                    'the part learner')
+        if self.grid is not None:
+            raise ValueError(f'grid is {self.grid}, but {self.config} has the grid of its part '
+                             'store; leave it out, or give the config and checkpoint of a part '
+                             'learner')
+        if self.checkpoint is None:
+            require_pretraining(cfg, self.config)
+        else:
+            load_pretraining(self.config, self.checkpoint)
+        batch, num_parts = take(cfg, images, num, self.part_store, needs_store=True)
+        return (batch, batch['part_ids'].long(), num_parts, cfg.model.masking.mask_ratio,
+                cfg.model.get('num_candidates'), 'the part store')
+
+
 @torch.no_grad()
-def draw_masks(config, checkpoint, images, out, part_store=None, alphas=(0., .5, 1.), num=4,
-               seed=0, grid=None):
+def draw_masks(source, images, out, alphas=(0., .5, 1.), num=4, seed=0):
     """Image | part map | random mask | part-guided mask at each of ``alphas`` (Algorithm 1).
 
-    config: of a pre-training; parts come from ``part_store`` (default: the config's), made for
-        these images. checkpoint may be None; one that is given has to be of this config.
-    config: of a part learner; parts come from its ``checkpoint``, at mask ratio 0.75 and ``grid``
-        patches a side (default: the config's).
-    All masks of an image are made of the same random numbers.
+    source: `MaskSource`. All masks of an image are made of the same random numbers.
     """
-    cfg = read_config(config)
-    ratio, candidates, name = .75, None, 'the part learner'
-    if cfg.model.type == 'semmae.PartLearner':
-        if checkpoint is None or part_store is not None:
-            raise ValueError(f'{config} trains a part learner: expected its checkpoint and no part '
-                             'store; to draw from a store, give a pre-training config')
-        model, cfg = load_learner(config, checkpoint, grid)
-        batch, num_parts = take(cfg, images, num)[0], model.num_parts
-        part_ids = infer(model, batch)[0].cpu()
-    else:
-        if grid is not None:
-            raise ValueError(f'grid is {grid}, but {config} has the grid of its part store; leave '
-                             'it out, or give the config and checkpoint of a part learner')
-        if checkpoint is None:
-            require_pretraining(cfg, config)
-        else:
-            load_pretraining(config, checkpoint)
-        batch, num_parts = take(cfg, images, num, part_store, needs_store=True)
-        part_ids, ratio = batch['part_ids'].long(), cfg.model.masking.mask_ratio
-        candidates, name = cfg.model.get('num_candidates'), 'the part store'
+    batch, part_ids, num_parts, ratio, candidates, name = source.load(images, num)
     length = part_ids.shape[1]
     ids = candidate_ids(candidates, batch, length)
-    among = gather_positions(part_ids, ids)
-    noise = noise_for(len(ids), ids.shape[1] + num_parts, seed)
-    masks = {'random mask': random_mask(*ids.shape, ratio, noise=noise)}
+    among, (batch_size, num_ids) = gather_positions(part_ids, ids), ids.shape
+    noise = noise_for(batch_size, num_ids + num_parts, seed)
+    masks = {'random mask': random_mask(batch_size, num_ids, ratio, noise=noise)}
     masks.update({f'part-guided, α = {alpha:g}': part_guided_mask(
         among, num_parts, ratio, alpha, noise=noise) for alpha in alphas})
     caption = (f'Grey patches are masked, {ratio:.0%} in every mask. Parts are those of {name}. '
                'α = 0 masks patches of every part, α = 1 whole parts.' + about(ids, length))
     figures.mask_sheet(
-        pixels_of(batch), {title: as_maps(on_grid(ids, mask, length))
-                           for title, mask in masks.items()},
+        pixels_of(batch), {title: hidden(ids, mask, length) for title, mask in masks.items()},
         out, label_maps={'parts': as_maps(part_ids)}, caption=caption,
-        dropped=as_maps(on_grid(ids, torch.zeros_like(ids), length, elsewhere=1)))
+        dropped=dropped(ids, length))
     return caption
 
 
 @torch.no_grad()
-def draw_strategies(config, checkpoint, images, out, num=1, seed=0, grid=None, mask_ratio=.75):
+def draw_strategies(learner, images, out, num=1, seed=0):
     """Image | parts | attention | the mask of every strategy, of the same random numbers (Fig. 1).
 
-    config: of a part learner; parts are learned ones, attention that of its encoder's class token.
+    Parts are the learned ones; attention is that of the class token of the learner's encoder.
     """
-    model, cfg = load_learner(config, checkpoint, grid)
+    model, cfg = learner.load()
     batch, _ = take(cfg, images, num)
     part_ids, _ = infer(model, batch)
     model.parts = MODELS.build(dict(type='semmae.HeadParts'))
@@ -108,17 +129,18 @@ def draw_strategies(config, checkpoint, images, out, num=1, seed=0, grid=None, m
         grid=(model.grid, model.grid), ids=torch.arange(length).expand(num, -1),
         noise=noise_for(num, length + num_parts, seed), part_ids=part_ids.cpu(),
         scores=attention.float().cpu())
-    shown = {'random (MAE)': dict(type='RandomMasking'),
-             'block-wise (BEiT, SiT)': dict(type='BlockwiseMasking')}
+    shown: dict[str, dict] = {
+        'random (MAE)': dict(type='RandomMasking'),
+        'block-wise (BEiT, SiT)': dict(type='BlockwiseMasking')}
     shown |= {f'{mode} ({source})': dict(type='AttentionMasking', mode=mode) for mode, source in (
         ('nonessential', 'MST'), ('low', 'AttMask'), ('hint', 'AttMask'), ('high', 'AttMask'))}
     shown |= {f'parts, α = {alpha:g}': dict(
         type='PartGuidedMasking', num_parts=num_parts, alpha_start=alpha, alpha_end=alpha)
         for alpha in (0., .5, 1.)}
     masks = {title: as_maps(MODELS.build(dict(
-        cfg, type=f'semmae.{cfg["type"]}', mask_ratio=mask_ratio))(seen))
-        for title, cfg in shown.items()}
-    caption = (f'Grey patches are masked, {mask_ratio:.0%} of {model.grid}x{model.grid} in every '
+        kind, type=f'semmae.{kind["type"]}', mask_ratio=MASK_RATIO))(seen))
+        for title, kind in shown.items()}
+    caption = (f'Grey patches are masked, {MASK_RATIO:.0%} of {model.grid}x{model.grid} in every '
                'mask. Attention (bright is more) and parts are those of the part learner; α = 0 '
                'masks patches of every part, α = 1 whole parts (SemMAE goes from the one to the '
                'other).')
@@ -138,18 +160,42 @@ def draw_reconstructions(config, checkpoint, images, out, num=4, seed=0, part_st
     model, cfg = load_pretraining(config, checkpoint)
     batch, _ = take(cfg, images, num, part_store, needs_store=model.num_candidates is not None)
     inputs = model.data_preprocessor(dict(inputs=batch['inputs']))['inputs']
-    length = model.decoder.grid[0] * model.decoder.grid[1]
-    ids, ratio = candidate_ids(model.num_candidates, batch, length), model.masking.mask_ratio
-    mask = random_mask(*ids.shape, ratio, noise=noise_for(*ids.shape, seed))
-    ids_keep, ids_mask = (gather_positions(ids, x).to(inputs.device) for x in split_ids(mask))
-    dropped = as_maps(on_grid(ids, torch.zeros_like(ids), length, elsewhere=1))
+    length, ratio = model.num_patches, model.masking.mask_ratio
+    ids = candidate_ids(model.num_candidates, batch, length)
+    batch_size, num_ids = ids.shape
+    mask = random_mask(batch_size, num_ids, ratio, noise=noise_for(batch_size, num_ids, seed))
+    split = (gather_positions(ids, x).to(inputs.device) for x in split_ids(mask))
     caption = (f'{ratio:.0%} of the patches are masked at random (seed {seed}). '
                + about_rebuilding(model) + about(ids, length))
-    shown, rebuilt = pixels_of(batch), rebuild(model, inputs, ids_keep, ids_mask)
-    figures.reconstruction_sheet(
-        shown, figures.hide(shown, as_maps(on_grid(ids, mask, length)), dropped),
-        figures.hide(rebuilt, np.zeros_like(dropped), dropped), out, caption)
+    sheet_of(batch, rebuild(model, inputs, *split), ids, mask, length, out, caption)
     return caption
+
+
+def sheet_of(batch, rebuilt, ids, mask, length, out, caption):
+    """`figures.reconstruction_sheet` of rebuilt images (B, H, W, 3) and mask (B, K) among ids."""
+    images, background = pixels_of(batch), dropped(ids, length)
+    return figures.reconstruction_sheet(
+        images, figures.hide(images, hidden(ids, mask, length), background),
+        figures.hide(rebuilt, np.zeros_like(background), background), out, caption)
+
+
+def draw_step(model, batch, caption=''):
+    """(masks, reconstructions) of a batch of the data set: two (H, W, 3) uint8 RGB."""
+    data = model.data_preprocessor(batch)
+    parts, foreground = ((data.get('part_ids'), data.get('foreground')) if not model.online_parts
+                         else model.online_parts(data['inputs']))
+    candidates = model.candidates(data['inputs'], parts, foreground, data.get('noise'))
+    mask, ids, length = model.masking(candidates), candidates.ids.cpu(), model.num_patches
+    title, pale = 'mask', about(ids, length)
+    if hasattr(model.masking, 'alpha'):
+        title += f', α = {model.masking.alpha(model.progress):.2g}'
+    caption += f'{mask[0].float().mean():.0%} of the patches are masked.'
+    masks = figures.mask_sheet(
+        pixels_of(batch), {title: hidden(ids, mask, length)}, None, caption=caption + pale,
+        label_maps={} if parts is None else {'parts': as_maps(parts)}, dropped=dropped(ids, length))
+    rebuilt = rebuild(model, data['inputs'], *model.split(candidates, mask))
+    return masks, sheet_of(batch, rebuilt, ids, mask, length, None,
+                           f'{caption} {about_rebuilding(model)}{pale}')
 
 
 @torch.no_grad()
@@ -160,7 +206,7 @@ def draw_attention(config, checkpoint, images, out, num=4):
     """
     cfg = read_config(config)
     if cfg.model.type == 'semmae.PartLearner':
-        model, cfg = load_learner(config, checkpoint)
+        model, cfg = LearnerSource(config, checkpoint).load()
         encoder = model.encoder
     else:
         model, cfg = load_pretraining(config, checkpoint)
@@ -199,24 +245,31 @@ def draw_segmentations(work_dirs, out, num=4):
         infos = [dataset.get_data_info(i) for i in chosen]
         true = [dataset[i]['data_samples'].gt_sem_seg.data.squeeze(0).numpy() for i in chosen]
     names = [Path(info['img_path']).relative_to(root).with_suffix('.png') for info in infos]
-    pixels = [np.array(Image.open(info['img_path']).convert('RGB')) for info in infos]
+    pixels: list = [np.array(Image.open(info['img_path']).convert('RGB')) for info in infos]
     size = pixels[0].shape[1::-1]
-    images = np.stack([Image.fromarray(image).resize(size) for image in pixels])
-    maps = {'true labels': true, **{title: [np.array(Image.open(folder / name)) for name in names]
-                                    for title, folder in folders.items()}}
-    maps = {title: np.stack([Image.fromarray(labels.astype(np.int32)).resize(size, Image.NEAREST)
-                             for labels in column]) for title, column in maps.items()}
+    images = np.stack([np.array(Image.fromarray(image).resize(size)) for image in pixels])
+    columns = {'true labels': true, **{
+        title: [np.array(Image.open(folder / name)) for name in names]
+        for title, folder in folders.items()}}
+    maps = {title: np.stack([resized(labels, size) for labels in column])
+            for title, column in columns.items()}
     classes, ignored = dataset.metainfo['classes'], getattr(dataset, 'ignore_index', 255)
     shown = {title: np.where(found == ignored, 0, found) for title, found in maps.items()}
-    columns = [('image', images), *figures.overlays(images, shown, opacity=.88)]
-    for title, found in columns[1:]:
+    overlays = figures.overlays(images, shown, opacity=.88)
+    for title, found in overlays:
         found[maps[title] == ignored] = figures.DROPPED
     present = sorted(set(np.unique(np.stack(list(maps.values())))) - {ignored})
     colours = figures.part_colours(len(classes))
     caption = ('Classes: ' + ', '.join(f'{k} {classes[k]}' for k in present) + '.'
                + (' Pale pixels count as no class.' if ignored in maps['true labels'] else ''))
-    figures.sheet(columns, out, caption, [(k, colours[k]) for k in present])
+    figures.sheet([('image', images), *overlays], out, caption, [(k, colours[k]) for k in present])
     return caption
+
+
+def resized(labels, size):
+    """A label map (H, W) at ``size`` (width, height)."""
+    return np.array(Image.fromarray(labels.astype(np.int32)).resize(
+        size, Image.Resampling.NEAREST))
 
 
 def predictions_of(work_dir):
@@ -246,6 +299,7 @@ def load_pretraining(config, checkpoint):
 
 
 def require_pretraining(cfg, config):
+    """Raises ValueError for a config that trains something else."""
     if cfg.model.type != 'semmae.SemMAE':
         raise ValueError(f'{config} trains a {cfg.model.type}, expected a pre-training, for '
                          'example mm_configs/semmae_pretrain.py')
@@ -267,7 +321,7 @@ def take(cfg, images, num, part_store=None, needs_store=False):
     dataset = PartDataset(data_root=images, pipeline=without_random_steps(cfg), part_store=store,
                           grid=own.get('grid') if store else None)
     batch = default_collate([dataset[i] for i in spaced(len(dataset), num)])
-    return batch, dataset.store.num_parts if store else None
+    return batch, dataset.store and dataset.store.num_parts
 
 
 def rebuild(model, inputs, ids_keep, ids_mask):
@@ -296,10 +350,14 @@ def candidate_ids(num_candidates, batch, length):
     return foreground_ids(batch['foreground'], num_candidates)
 
 
-def on_grid(ids, values, length, elsewhere=0):
-    """(B, L) bool: ``values`` (B, K) at the positions ids (B, K), ``elsewhere`` at the others."""
-    full = torch.full((len(ids), length), bool(elsewhere))
-    return full.scatter(1, ids, values.bool().cpu())
+def hidden(ids, mask, length):
+    """(B, h, w) bool array: the masked patches, of mask (B, K) at the positions ids (B, K)."""
+    return as_maps(torch.zeros(len(ids), length).bool().scatter(1, ids, mask.bool().cpu()))
+
+
+def dropped(ids, length):
+    """(B, h, w) bool array: the patches that are no candidates; ids (B, K)."""
+    return as_maps(torch.ones(len(ids), length).bool().scatter(1, ids, False))
 
 
 def about(ids, length):

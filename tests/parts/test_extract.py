@@ -4,10 +4,11 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,14 +17,17 @@ from mmengine.config import Config
 
 from benchmarks.speed import parts as speed
 from benchmarks.speed.record import machine
-from semmae.datasets.part_store import PartStore, list_images, manifest_hash
+from semmae.datasets.part_store import PartStore, list_images
+from semmae.datasets.stored import manifest_hash
 from semmae.files import sha256
 from semmae.functional.parts import foreground_ids
 from semmae.parts import extract
-from semmae.parts.extract import extract_parts, infer, load_learner, to_bytes, verify_parts
+from semmae.parts.extract import extract_parts, infer, to_bytes, verify_parts
+from semmae.parts.learner import LearnerSource, own_device
 from semmae.registry import DATASETS
 
-REPO = Path(__file__).resolve().parents[2]
+from ..tiny import REPO, fork, start_tool, wait
+
 CONFIG = REPO / 'mm_configs/mini/semmae_parts_mini.py'
 
 
@@ -33,16 +37,21 @@ def images(toy, tmp_path):
     return shutil.copytree(toy / 'imagenet/train', tmp_path / 'images')
 
 
+@pytest.fixture
+def source(learner):
+    return LearnerSource(CONFIG, learner, 8)
+
+
 def contents(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes()
             for p in Path(folder).rglob('*') if p.is_file()}
 
 
-def test_a_store_holds_what_the_learner_sees_in_each_image(learner, toy, tmp_path):
+def test_a_store_holds_what_the_learner_sees_in_each_image(source, toy, tmp_path):
     images = toy / 'imagenet/train'
-    store = extract_parts(CONFIG, learner, images, tmp_path / 'store', grid=8, batch_size=5)
+    store = extract_parts(source, images, tmp_path / 'store', batch_size=5)
     assert store.images() == list_images(images) and store.grid == 8 and store.num_parts == 6
-    model, _ = load_learner(CONFIG, learner, 8)
+    model, _ = source.load()
     data = DATASETS.build(dict(
         type='semmae.PartDataset', data_root=str(images), part_store=str(tmp_path / 'store'),
         grid=8, num_parts=6, pipeline=Config.fromfile(
@@ -54,9 +63,9 @@ def test_a_store_holds_what_the_learner_sees_in_each_image(learner, toy, tmp_pat
     assert to_bytes(foreground)[0].equal(sample['foreground'])
 
 
-def test_an_interrupted_extraction_ends_in_the_same_bytes(learner, toy, tmp_path, monkeypatch):
-    images, sizes = toy / 'imagenet/train', dict(grid=8, shard_size=4, batch_size=2)
-    extract_parts(CONFIG, learner, images, tmp_path / 'a', **sizes)
+def test_an_interrupted_extraction_ends_in_the_same_bytes(source, toy, tmp_path, monkeypatch):
+    images, sizes = toy / 'imagenet/train', dict(shard_size=4, batch_size=2)
+    extract_parts(source, images, tmp_path / 'a', **sizes)
     calls, original = [], extract.infer
 
     def stop(*args):
@@ -66,22 +75,22 @@ def test_an_interrupted_extraction_ends_in_the_same_bytes(learner, toy, tmp_path
         return original(*args)
     monkeypatch.setattr(extract, 'infer', stop)
     with pytest.raises(KeyboardInterrupt):
-        extract_parts(CONFIG, learner, images, tmp_path / 'b', **sizes)
-    extract_parts(CONFIG, learner, images, tmp_path / 'b', **sizes)
+        extract_parts(source, images, tmp_path / 'b', **sizes)
+    extract_parts(source, images, tmp_path / 'b', **sizes)
     assert len(calls) == 4 + 6  # the one finished shard of four was kept
     assert contents(tmp_path / 'a') == contents(tmp_path / 'b')
 
 
-def test_decoding_in_worker_processes_changes_no_byte(learner, toy, tmp_path):
+def test_decoding_in_worker_processes_changes_no_byte(source, toy, tmp_path):
     for workers in (0, 2):
-        extract_parts(CONFIG, learner, toy / 'imagenet/train', tmp_path / f'{workers}', grid=8,
-                      shard_size=6, batch_size=4, num_workers=workers)
+        extract_parts(source, toy / 'imagenet/train', tmp_path / f'{workers}', 4, workers,
+                      shard_size=6)
     assert contents(tmp_path / '0') == contents(tmp_path / '2')
 
 
 def test_a_complete_store_is_returned_without_looking_at_an_image(
-        learner, toy, tmp_path, monkeypatch, capsys):
-    made = (CONFIG, learner, toy / 'imagenet/train', tmp_path / 's', 8)
+        source, toy, tmp_path, monkeypatch, capsys):
+    made = (source, toy / 'imagenet/train', tmp_path / 's')
     extract_parts(*made)
     before = contents(tmp_path / 's')
     monkeypatch.setattr(extract, 'infer', None)
@@ -94,27 +103,24 @@ def test_a_complete_store_is_returned_without_looking_at_an_image(
     (dict(grid=4), 'grid 8, wanted 4'), (dict(source='heads'), 'source learned, wanted heads'),
     (dict(checkpoint='other'), 'learner_sha256 .{12}, wanted .{12}'),
     (dict(images='val'), 'count 16, wanted 8; images_sha256')])
-def test_a_complete_store_of_other_inputs_is_refused(learner, toy, tmp_path, change, complaint):
-    made = dict(config=CONFIG, checkpoint=learner, images=toy / 'imagenet/train',
-                out=tmp_path / 's', grid=8)
-    extract_parts(**made)
+def test_a_complete_store_of_other_inputs_is_refused(source, toy, tmp_path, change, complaint):
+    images = toy / 'imagenet/train'
+    extract_parts(source, images, tmp_path / 's')
     if 'checkpoint' in change:
-        content = torch.load(learner)
+        content = torch.load(source.checkpoint)
         content['state_dict']['w'] += 1
         torch.save(content, tmp_path / 'other.pth')
         change = dict(checkpoint=tmp_path / 'other.pth')
     if 'images' in change:
-        change = dict(images=toy / 'imagenet/val')
+        images, change = toy / 'imagenet/val', {}
     with pytest.raises(ValueError, match=f'made otherwise: .*{complaint}.* another --out'):
-        extract_parts(**{**made, **change})
+        extract_parts(replace(source, **change), images, tmp_path / 's')
 
 
-@pytest.mark.parametrize('workers', [0, 2])
-@pytest.mark.parametrize('damage', ['empty', 'cut', 'not an image'])
+@pytest.mark.parametrize('damage, workers', [('empty', 0), ('cut', 2), ('not an image', 0)])
 def test_an_image_that_cannot_be_read_is_named_and_the_other_shards_are_kept(
-        learner, images, tmp_path, damage, workers):
-    made = dict(config=CONFIG, checkpoint=learner, images=images, out=tmp_path / 's', grid=8,
-                batch_size=4, shard_size=4)
+        source, images, tmp_path, damage, workers):
+    made = dict(source=source, images=images, out=tmp_path / 's', batch_size=4, shard_size=4)
     broken = images / list_images(images)[9]
     good = broken.read_bytes()
     broken.write_bytes({'empty': b'', 'cut': good[:len(good) // 2],
@@ -129,25 +135,26 @@ def test_an_image_that_cannot_be_read_is_named_and_the_other_shards_are_kept(
     assert len(extract_parts(**made)) == 16
 
 
-@pytest.mark.parametrize('source, num_parts', [
+@pytest.mark.parametrize('kind, num_parts', [
     ('heads', 3), ('kmeans', 6), ('colour', 6), ('voronoi', 6)])
 def test_each_source_of_parts_gives_a_store_that_its_verification_accepts(
-        learner, toy, tmp_path, source, num_parts):
-    made = (CONFIG, learner, toy / 'imagenet/val', tmp_path / source, 8, source)
+        source, toy, tmp_path, kind, num_parts):
+    made = (replace(source, source=kind), toy / 'imagenet/val', tmp_path / kind)
     store = extract_parts(*made)
-    assert store.num_parts == num_parts and store.manifest['source'] == source
+    assert store.num_parts == num_parts and store.manifest['source'] == kind
     assert store.arrays()[0].max() < num_parts
-    assert verify_parts(*made, num=3) == (0, 3 * 64)
+    assert verify_parts(*made) == (0, 8 * 64)
 
 
-def test_an_unknown_source_is_refused(learner, toy, tmp_path):
-    with pytest.raises(ValueError, match="'head', expected one of learned, heads, kmeans"):
-        extract_parts(CONFIG, learner, toy / 'imagenet/val', tmp_path / 's', source='head')
-
-
-def test_a_batch_of_no_images_is_refused(learner, toy, tmp_path):
-    with pytest.raises(ValueError, match='a batch of 0 images'):
-        extract_parts(CONFIG, learner, toy / 'imagenet/val', tmp_path / 's', batch_size=0)
+def test_an_unknown_source_a_batch_of_no_images_and_another_model_are_refused(
+        source, toy, tmp_path):
+    for wrong, more, said in (
+            (replace(source, source='head'), {}, "'head', expected one of learned, heads, kmeans"),
+            (source, dict(batch_size=0), 'a batch of 0 images'),
+            (replace(source, config=REPO / 'mm_configs/mini/mae_p16_mini.py'), {},
+             'expected a part learner')):
+        with pytest.raises(ValueError, match=said):
+            extract_parts(wrong, toy / 'imagenet/val', tmp_path / 's', **more)
 
 
 def set_part_ids(store, ids):
@@ -159,8 +166,8 @@ def set_part_ids(store, ids):
     (store / 'manifest.json').write_text(json.dumps(manifest))
 
 
-def test_verification_counts_the_patches_that_come_out_otherwise(learner, toy, tmp_path):
-    made = (CONFIG, learner, toy / 'imagenet/train', tmp_path / 's', 8)
+def test_verification_counts_the_patches_that_come_out_otherwise(source, toy, tmp_path):
+    made = (source, toy / 'imagenet/train', tmp_path / 's')
     ids = extract_parts(*made).arrays()[0].copy()
     assert verify_parts(*made) == (0, 16 * 64)
     ids[3, 5] = (ids[3, 5] + 1) % 6
@@ -171,8 +178,8 @@ def test_verification_counts_the_patches_that_come_out_otherwise(learner, toy, t
         verify_parts(*made)
 
 
-def test_verification_finds_changed_bytes_other_images_and_no_store(learner, images, tmp_path):
-    made = (CONFIG, learner, images, tmp_path / 's', 8)
+def test_verification_finds_changed_bytes_other_images_and_no_store(source, images, tmp_path):
+    made = (source, images, tmp_path / 's')
     with pytest.raises(FileNotFoundError, match='no part store'):
         verify_parts(*made)
     extract_parts(*made)
@@ -193,9 +200,9 @@ def test_each_process_of_a_node_takes_its_own_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4)
     monkeypatch.setattr(torch.cuda, 'set_device', chosen.append)
     monkeypatch.setenv('SLURM_LOCALID', '2')
-    assert extract.own_device() == 'cuda'
+    assert own_device() == 'cuda'
     monkeypatch.setenv('LOCAL_RANK', '5')
-    extract.own_device()
+    own_device()
     assert chosen == [2, 1]
 
 
@@ -211,71 +218,52 @@ def test_of_equal_scores_a_store_keeps_the_patches_that_the_scores_themselves_wo
     assert foreground_ids(to_bytes(scores), 16).equal(foreground_ids(scores, 16))
 
 
-def test_a_config_that_learns_no_parts_is_refused(learner, toy, tmp_path):
-    with pytest.raises(ValueError, match='expected a part learner'):
-        extract_parts(REPO / 'mm_configs/mini/mae_p16_mini.py', learner, toy / 'imagenet/train',
-                      tmp_path / 'x')
-
-
-def fork(**arguments):
-    """The pid of a process that extracts, silently; its workers die with it."""
-    if pid := os.fork():
-        return pid
-    try:
-        torch.set_num_threads(1)
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1), os.dup2(null, 2)
-        extract_parts(**arguments)
-        os._exit(0)
-    finally:
-        os._exit(1)
+def started(source, images, out, where):
+    """The pid of tools/extract_parts.py; its messages are in ``where``; its workers die with it."""
+    return start_tool('extract_parts', [source.config, source.checkpoint, '--grid', 8, '--images',
+                                        images, '--out', out], where, f'{where}.error')
 
 
 @pytest.mark.slow
 def test_processes_killed_at_random_moments_leave_what_the_next_ones_finish(
-        learner, toy, tmp_path):
-    made = dict(config=CONFIG, checkpoint=learner, images=toy / 'imagenet/train', grid=8,
-                shard_size=2, batch_size=1)
-    extract_parts(**made, out=tmp_path / 'whole')
-    started = time.perf_counter()
-    extract_parts(**made, out=tmp_path / 'again')
-    rng, seconds, kills, trial = random.Random(0), time.perf_counter() - started, 0, 0
-    while kills < 9:
+        source, toy, tmp_path):
+    images, sizes = toy / 'imagenet/train', dict(batch_size=1, shard_size=2)
+    extract_parts(source, images, tmp_path / 'whole', **sizes)
+    start = time.perf_counter()
+    extract_parts(source, images, tmp_path / 'again', **sizes)
+    rng, seconds, kills, trial = random.Random(0), time.perf_counter() - start, 0, 0
+    while kills < 6:
         assert trial < 30, f'{kills} were killed before they were done'
         out = tmp_path / f'{trial}'
         for _ in range(2):  # pairs of processes die, one of each with workers
-            pids = [fork(**made, out=out, num_workers=n) for n in (0, trial % 2)]
+            pids = [fork(partial(extract_parts, source, images, out, num_workers=n, **sizes),
+                         os.devnull) for n in (0, trial % 2)]
             time.sleep(rng.uniform(.3, 1.3) * seconds)
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
-            died = [os.waitpid(pid, 0)[1] for pid in pids].count(signal.SIGKILL)
+            died = [wait(pid) for pid in pids].count(-signal.SIGKILL)
             kills += died
             if not died:  # both were done: they are faster than what was measured
                 seconds *= .7
                 break
-        extract_parts(**made, out=out)
+        extract_parts(source, images, out, **sizes)
         assert contents(out) == contents(tmp_path / 'whole'), trial
         trial += 1
 
 
-@pytest.mark.slow
 def test_of_two_commands_one_is_killed_and_the_other_makes_the_whole_store(
-        learner, toy, tmp_path):
-    command = [sys.executable, 'tools/extract_parts.py', CONFIG, learner,
-               '--images', toy / 'imagenet/train', '--grid', '8', '--out', tmp_path / 's']
-    extract_parts(CONFIG, learner, toy / 'imagenet/train', tmp_path / 'whole', grid=8)
-    killed, other = (subprocess.Popen(
-        command, cwd=REPO, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=dict(os.environ, OMP_NUM_THREADS='1')) for _ in range(2))
-    while not (tmp_path / 's').exists():
-        assert killed.poll() is None, killed.communicate()
+        source, toy, tmp_path):
+    images, out = toy / 'imagenet/train', tmp_path / 's'
+    extract_parts(source, images, tmp_path / 'whole')
+    killed, other = (started(source, images, out, tmp_path / name) for name in ('a', 'b'))
+    while not out.exists():
+        assert os.waitpid(killed, os.WNOHANG) == (0, 0), (tmp_path / 'a.error').read_text()
         time.sleep(.01)
-    killed.kill()
-    killed.communicate()
-    out, err = other.communicate(timeout=60)
-    assert other.returncode == 0, err
-    assert f'16 images, 8x8 patches, 6 parts -> {tmp_path / "s"}' in out
-    assert contents(tmp_path / 's') == contents(tmp_path / 'whole')
+    os.kill(killed, signal.SIGKILL)
+    wait(killed)
+    assert wait(other) == 0, (tmp_path / 'b.error').read_text()
+    assert f'16 images, 8x8 patches, 6 parts -> {out}' in (tmp_path / 'b').read_text()
+    assert contents(out) == contents(tmp_path / 'whole')
 
 
 def test_the_speed_benchmark_measures_every_stage(tmp_path, capsys):
@@ -294,7 +282,9 @@ def test_the_speed_benchmark_measures_every_stage(tmp_path, capsys):
 def test_the_hours_for_imagenet_follow_from_the_rate_and_the_epochs_of_the_config(monkeypatch):
     monkeypatch.setattr(speed, 'rates', lambda *_: [90., 100., 400.])
     monkeypatch.setattr(speed, 'write_photos', lambda *_: None)
-    learning, extraction, _ = speed.measure(['paper'], 3, 1)
+    monkeypatch.setattr(speed, 'counted', lambda *_: (SimpleNamespace(flops=1), 1))
+    monkeypatch.setattr(speed, 'here', lambda _: SimpleNamespace(lower_bound=lambda *_: 1.))
+    learning, extraction, _ = speed.measure(['paper'], 3, .01)
     assert learning['epochs'] == Config.fromfile(REPO / learning['config']).train_cfg.max_epochs
     assert learning['imagenet_hours'] == pytest.approx(learning['epochs'] * 12811.67 / 3600)
     assert extraction['imagenet_hours'] == pytest.approx(12811.67 / 3600)

@@ -3,24 +3,29 @@ import json
 import logging
 import re
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from semmae.parts.quality import RANKINGS, ROWS, part_quality
+from semmae.parts.learner import LearnerSource
+from semmae.parts.quality import RANKINGS, ROWS, LandmarkTruth, MaskTruth, part_quality
 from semmae.reporting.part_tables import part_tables
 from semmae.results.results import read_results
-from semmae.training.hooks import PartHealthHook
+from semmae.training.part_health import PartHealthHook
 
-REPO = Path(__file__).resolve().parents[2]
+from ..tiny import REPO
+
 CONFIG = REPO / 'mm_configs/mini/semmae_parts_mini.py'
 
 
+def masks(toy):
+    return MaskTruth(toy / 'imagenet/val', toy / 'imagenet/part_labels/val', 'toy')
+
+
+@pytest.mark.slow
 def test_every_row_has_its_numbers_and_a_table_holds_all_rows(learner, toy, tmp_path):
-    found = part_quality(CONFIG, learner, tmp_path, masks=(
-        toy / 'imagenet/val', toy / 'imagenet/part_labels/val'), name='toy')
+    found = part_quality(LearnerSource(CONFIG, learner), masks(toy), tmp_path)
     assert set(found) == set(ROWS)
     records, problems = read_results([tmp_path])
     assert not problems
@@ -39,21 +44,21 @@ def test_every_row_has_its_numbers_and_a_table_holds_all_rows(learner, toy, tmp_
 
 
 def test_landmarks_are_measured_on_the_test_images_of_cub(learner, toy, tmp_path):
-    found = part_quality(CONFIG, learner, tmp_path, cub=toy / 'CUB_200_2011', rows=['voronoi'])
+    found = part_quality(LearnerSource(CONFIG, learner), LandmarkTruth(toy / 'CUB_200_2011'),
+                         tmp_path, ['voronoi'])
     assert {'landmarks/NMI', 'landmarks/error', 'foreground/AUC'} <= set(found['voronoi'])
     assert found['voronoi']['landmarks/test_images'] == found['voronoi']['foreground/images'] == 16
     records, _ = read_results([tmp_path])
     assert {r['dataset'] for r in records} == {'CUB'} and {r['split'] for r in records} == {'test'}
 
 
-def test_a_wrong_question_is_refused_before_anything_runs(learner, toy, tmp_path):
-    masks = toy / 'imagenet/val', toy / 'imagenet/part_labels/val'
-    with pytest.raises(ValueError, match=r"unknown rows \['slots'\], expected some of learned"):
-        part_quality(CONFIG, learner, tmp_path / 'x', masks=masks, rows=['slots'])
-    with pytest.raises(ValueError, match='one of them'):
-        part_quality(CONFIG, learner, tmp_path / 'x')
-    with pytest.raises(ValueError, match='expected a part learner'):
-        part_quality(REPO / 'mm_configs/mini/mae_p16_mini.py', learner, tmp_path / 'x', masks=masks)
+def test_an_unknown_row_and_a_config_of_another_model_are_refused_before_anything_runs(
+        learner, toy, tmp_path):
+    for config, rows, said in (
+            (CONFIG, ['slots'], r"unknown rows \['slots'\], expected some of learned"),
+            (REPO / 'mm_configs/mini/mae_p16_mini.py', ['learned'], 'expected a part learner')):
+        with pytest.raises(ValueError, match=said):
+            part_quality(LearnerSource(config, learner), masks(toy), tmp_path / 'x', rows)
     assert not any((tmp_path / 'x').rglob('*'))
 
 

@@ -1,4 +1,6 @@
 """Part stores of label maps: true parts, patch by patch."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,8 @@ from mmengine.config import Config
 from PIL import Image
 
 from semmae.datasets.part_dataset import PartDataset
-from semmae.parts.true_parts import extract_true_parts, parts_of_labels
+from semmae.parts.extract import extract_parts
+from semmae.parts.true_parts import LabelSource, parts_of_labels
 from tests.conftest import REPO
 
 CONFIG = REPO / 'mm_configs/mini/semmae_parts_mini.py'
@@ -36,7 +39,8 @@ def test_a_label_beyond_the_parts_is_refused():
 
 def test_a_store_of_true_parts_serves_pre_training(toy, tmp_path):
     images, labels = (toy / 'imagenet' / name for name in ('train', 'part_labels/train'))
-    store = extract_true_parts(CONFIG, labels, images, tmp_path / 'store', grid=8, num_workers=0)
+    source = LabelSource(CONFIG, labels, grid=8)
+    store = extract_parts(source, images, tmp_path / 'store', num_workers=0)
     name = store.images()[3]
     truth = np.array(Image.open((labels / name).with_suffix('.png')))
     # Patches of one label only: no majority is needed to know them.
@@ -49,12 +53,11 @@ def test_a_store_of_true_parts_serves_pre_training(toy, tmp_path):
     pipeline = Config.fromfile(REPO / 'mm_configs/mini/table3_mini.py').train_dataloader.dataset \
         .dataset.pipeline
     assert len(PartDataset(images, pipeline, part_store=store.root, grid=8, num_parts=6)) == 16
-    again = extract_true_parts(CONFIG, labels, images, tmp_path / 'store', grid=8, num_workers=0)
-    assert again.manifest == store.manifest
+    assert extract_parts(source, images, tmp_path / 'store').manifest == store.manifest
     with pytest.raises(ValueError, match='made otherwise: grid 8, wanted 16'):
-        extract_true_parts(CONFIG, labels, images, tmp_path / 'store', grid=16, num_workers=0)
+        extract_parts(replace(source, grid=16), images, tmp_path / 'store')
 
 
 def test_images_without_a_label_map_are_counted(toy, tmp_path):
     with pytest.raises(FileNotFoundError, match='16 of 16 images have no label map'):
-        extract_true_parts(CONFIG, tmp_path, toy / 'imagenet/train', tmp_path / 'store', grid=8)
+        extract_parts(LabelSource(CONFIG, tmp_path), toy / 'imagenet/train', tmp_path / 'store')

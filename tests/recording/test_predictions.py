@@ -3,18 +3,16 @@
 Segmentation and classification of the toy set, counted again here from the stored files alone.
 """
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from semmae.recording.record import require_agreement
+from semmae.recording.line import require_agreement
 from semmae.results.predictions import pixel_counts, read_predictions, recount
 from semmae.training import run as training
-from tests.conftest import REPO
+
+from ..tiny import REPO, tool
 
 MINI = REPO / 'mm_configs/mini'
 
@@ -55,12 +53,9 @@ def test_miou_is_that_of_the_stored_label_maps_and_the_annotations(segmented, to
 
 def test_three_processes_on_two_images_store_the_predictions_of_one(segmented, tmp_path):
     work, options = segmented
-    done = subprocess.run(
-        ['bash', REPO / 'tools/dist_test.sh', MINI / 'semmae_upernet_ade20k_mini.py',
-         work / 'iter_2.pth', '3', '--work-dir', tmp_path, '--cfg-options',
-         'model.backbone.init_cfg=None', *(f'{k}={v}' for k, v in options.items())],
-        cwd=REPO, capture_output=True, text=True, env=dict(
-            os.environ, PYTHON=sys.executable, OMP_NUM_THREADS='1'))
+    done = tool('test', MINI / 'semmae_upernet_ade20k_mini.py', work / 'iter_2.pth',
+                '--work-dir', tmp_path, '--cfg-options', 'model.backbone.init_cfg=None',
+                *(f'{k}={v}' for k, v in options.items()), processes=3)
     assert done.returncode == 0, done.stderr[-9000:]
     assert line_of(tmp_path)['predictions'] == line_of(work)['predictions']
     assert {p.name for p in (tmp_path / 'predictions').iterdir()} == {

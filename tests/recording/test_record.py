@@ -5,7 +5,7 @@ import pytest
 from mmengine.config import ConfigDict
 from mmengine.hooks import CheckpointHook
 
-from semmae.recording.record import own_checkpoint, selection
+from semmae.recording.line import own_checkpoint, selection
 from semmae.results.protocol import fingerprint
 
 

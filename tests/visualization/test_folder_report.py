@@ -1,15 +1,13 @@
 """tools/make_report.py: title and notes say what the results say; nothing to show is a mistake."""
-import runpy
-import sys
 from html import unescape
-from pathlib import Path
 
 import pytest
 
 from semmae.results.results import append_result
-from semmae.visualization.folder_report import about, mini_report, title_of
+from semmae.visualization.folder_report import write_folder_report
+from semmae.visualization.report_notes import about, title_of
 
-REPO = Path(__file__).parents[2]
+from ..tiny import tool
 
 
 def a_record(**changes):
@@ -27,15 +25,10 @@ SMALL = a_record(
     model=dict(width=192, depth=12, patch_size=8, pixels=96, parameters=5_500_000))
 
 
-def make_report(monkeypatch, *words):
-    monkeypatch.setattr(sys, 'argv', ['make_report.py', *map(str, words)])
-    runpy.run_path(str(REPO / 'tools' / 'make_report.py'), run_name='__main__')
-
-
 def test_title_and_notes_are_of_the_results_and_not_of_another_suite(tmp_path):
     for record in (a_record(), SMALL):
         append_result(tmp_path / 'results.jsonl', record)
-    html = unescape(mini_report(tmp_path, 'none', tmp_path / 'report.html').read_text())
+    html = unescape(write_folder_report(tmp_path, 'none', tmp_path / 'report.html').read_text())
     head = html[html.index('<h1>'):html.index('<nav')]
     assert '<h1>Results on CUB; ImageNet-1k</h1>' in head
     assert ('<p>2 seeds; images of 96, 224 pixels a side; networks: vit-base, 16x16 patches, '
@@ -67,27 +60,23 @@ def test_what_results_do_not_say_is_left_out(tmp_path):
 
 
 @pytest.mark.parametrize('is_named', [False, True])
-def test_an_empty_folder_is_refused_in_one_line_and_nothing_is_written(
-        tmp_path, monkeypatch, capsys, is_named):
+def test_an_empty_folder_is_refused_in_one_line_and_nothing_is_written(tmp_path, is_named):
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'empty/notes.txt').touch()
     out = ['--out', tmp_path / 'new/report.html'] if is_named else []
     for folder, said in (('empty', 'holds no result and nothing to make pictures of'),
                          ('absent', 'no folder at'), ('empty/notes.txt', 'is a file, expected')):
-        with pytest.raises(SystemExit) as stop:
-            make_report(monkeypatch, tmp_path / folder, *out)
-        printed = capsys.readouterr()
-        assert stop.value.code == 2 and printed.out == ''
-        message, *rest = printed.err.splitlines()
+        done = tool('make_report', tmp_path / folder, *out)
+        assert done.returncode == 2 and done.stdout == ''
+        message, *rest = done.stderr.splitlines()
         assert said in message and str(tmp_path / folder) in message
         assert rest in ([], ['(SEMMAE_TRACEBACK=1 shows where)'])
         assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob('*')) == [
             'empty', 'empty/notes.txt']
 
 
-def test_results_that_are_all_damaged_are_named(tmp_path, monkeypatch, capsys):
+def test_results_that_are_all_damaged_are_named(tmp_path):
     (tmp_path / 'results.jsonl').write_text('{"row": \n')
-    with pytest.raises(SystemExit) as stop:
-        make_report(monkeypatch, tmp_path)
-    assert stop.value.code == 2 and '1 of 1 lines damaged' in capsys.readouterr().err
+    done = tool('make_report', tmp_path)
+    assert done.returncode == 2 and '1 of 1 lines damaged' in done.stderr
     assert not (tmp_path / 'report').exists()

@@ -23,7 +23,8 @@ from semmae.training import run as training
 from semmae.visualization import mask_monitor
 from semmae.visualization.mask_monitor import MaskMonitorHook, PretrainPicturesHook, part_scalars
 
-REPO = Path(__file__).resolve().parents[2]
+from ..tiny import REPO
+
 MINI = REPO / 'mm_configs' / 'mini'
 DATA = 'train_dataloader.dataset.dataset'
 BASE = [dict(type='semmae.StepSeedHook'), dict(type='semmae.ProgressHook', by_epoch=True),
@@ -40,7 +41,7 @@ class Eavesdropper(mask_monitor.Hook):
     heard = {}
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        mask = runner.model.last[1]
+        mask = runner.model.last_masks[1]
         for i, index in enumerate(data_batch['sample_idx'].tolist()):
             self.heard[runner.epoch, index] = (
                 data_batch['inputs'][i].permute(1, 2, 0).numpy(), mask[i].cpu().reshape(8, 8))
@@ -65,9 +66,9 @@ def lines(work):
 
 @pytest.fixture(scope='module')
 def watched(toy, tmp_path_factory):
-    """(work directory, norm of each step, arguments of each mask sheet, trained samples)."""
-    work, norms, sheets = tmp_path_factory.mktemp('watched'), [], []
-    step, sheet = OptimWrapper.step, figures.mask_sheet
+    """(work directory, norm of each step, arguments of mask sheets, trained samples, runner)."""
+    work, norms, sheets, runners = tmp_path_factory.mktemp('watched'), [], [], []
+    step, sheet, run = OptimWrapper.step, figures.mask_sheet, Runner.train
 
     def measured(self, **kwargs):
         grads = [p.grad.flatten() for g in self.optimizer.param_groups for p in g['params']
@@ -83,10 +84,11 @@ def watched(toy, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OptimWrapper, 'step', measured)
         patch.setattr(figures, 'mask_sheet', kept)
+        patch.setattr(Runner, 'train', lambda self: (runners.append(self), run(self))[1])
         train(toy, work, [dict(type='semmae.MaskMonitorHook', interval=2),
                           dict(type='semmae.PretrainPicturesHook', interval=1, num=3),
                           dict(type='semmae.Eavesdropper')])
-    return work, norms, sheets, Eavesdropper.heard
+    return work, norms, sheets, Eavesdropper.heard, runners[0]
 
 
 def test_shares_are_counted_over_the_batch_and_absent_parts_left_out():
@@ -105,22 +107,17 @@ def test_values_are_logged_at_the_interval_and_nowhere_between(watched):
         assert OURS & set(line) == (OURS if step % 2 == 0 else set()), step
 
 
-def test_without_an_interval_it_is_that_of_the_logger(toy, tmp_path):
-    train(toy, tmp_path / 'a', [dict(type='semmae.MaskMonitorHook')], every=3, epochs=1)
-    assert {step: set(line) >= OURS for step, line in lines(tmp_path / 'a').items()} == {3: True}
-    # A logger that waits longer than an epoch prints at its end.
-    train(toy, tmp_path / 'b', [dict(type='semmae.MaskMonitorHook')], every=50)
-    found = {step: set(line) >= OURS for step, line in lines(tmp_path / 'b').items()}
-    assert found == {4: True, 8: True}
-
-
-def test_runs_of_one_process_within_a_second_write_into_folders_of_their_own(
+def test_without_an_interval_it_is_that_of_the_logger_and_each_run_has_a_folder_of_its_own(
         toy, tmp_path, monkeypatch):
     monkeypatch.setattr('mmengine.runner.runner.time', types.SimpleNamespace(
-        time=lambda: 0., localtime=time.gmtime, strftime=time.strftime))
-    for name, every in (('a', 1), ('b', 2)):
-        train(toy, tmp_path / name, [], epochs=1, every=every)
-    assert [list(lines(tmp_path / name)) for name in 'ab'] == [[1, 2, 3, 4], [2, 4]]
+        time=lambda: 0., localtime=time.gmtime, strftime=time.strftime))  # both start at once
+    found = {}
+    for every, epochs in (3, 1), (50, 2):
+        work = tmp_path / f'{every}'
+        train(toy, work, [dict(type='semmae.MaskMonitorHook')], every=every, epochs=epochs)
+        found[every] = {step: set(line) >= OURS for step, line in lines(work).items()}
+    # A logger that waits longer than an epoch prints at its end.
+    assert found == {3: {3: True}, 50: {4: True, 8: True}}
 
 
 def test_the_norm_is_that_of_the_gradients_of_the_last_step(watched):
@@ -175,13 +172,10 @@ def test_the_scale_of_mixed_precision_is_not_in_the_norm(fused):
     assert hook.norm.item() == pytest.approx((2 * (9 + 1)) ** .5)
 
 
-def test_nothing_stays_at_the_optimiser_or_in_checkpoints(toy, tmp_path, monkeypatch):
-    runners, original = [], Runner.train
-    monkeypatch.setattr(Runner, 'train', lambda self: (runners.append(self), original(self))[1])
-    train(toy, tmp_path, [dict(type='semmae.MaskMonitorHook', interval=2)], epochs=1,
-          **{'default_hooks.checkpoint.interval': 1})
-    assert not runners[0].optim_wrapper.optimizer._optimizer_step_pre_hooks
-    kept = read_checkpoint(tmp_path / 'epoch_1.pth')['message_hub']['log_scalars']
+def test_nothing_stays_at_the_optimiser_or_in_checkpoints(watched):
+    work, *_, runner = watched
+    assert not runner.optim_wrapper.optimizer._optimizer_step_pre_hooks
+    kept = read_checkpoint(work / 'epoch_2.pth')['message_hub']['log_scalars']
     assert 'train/loss' in kept and not {f'train/{key}' for key in OURS} & set(kept)
 
 
@@ -198,8 +192,8 @@ def a_runner(**more):
     torch.nn.Module.__init__(model)
     model.masking = torch.nn.Identity()
     ids = torch.arange(6).expand(4, -1)
-    model.last = (Candidates(torch.zeros(4, 3, 2, 3), (2, 3), ids, ids * .1, part_ids=ids),
-                  ids > 1)
+    model.last_masks = (Candidates(torch.zeros(4, 3, 2, 3), (2, 3), ids, ids * .1, part_ids=ids),
+                        ids > 1)
     logger = LoggerHook(interval=3)
     return types.SimpleNamespace(model=model, hooks=[logger], train_dataloader=range(9), cfg={},
                                  message_hub=MessageHub('monitor'), **more)
@@ -230,7 +224,7 @@ def test_another_model_is_refused_by_name(hook):
 def test_pictures_need_samples_that_can_be_replayed():
     runner = a_runner(train_loop=types.SimpleNamespace())
     runner.train_dataloader = types.SimpleNamespace(dataset=None)
-    with pytest.raises(ValueError, match='expected EpochBasedTrainLoop, found SimpleNamespace'):
+    with pytest.raises(ValueError, match='expected EpochBasedTrainLoop, got SimpleNamespace'):
         PretrainPicturesHook().before_train(runner)
     with pytest.raises(ValueError, match='interval is 0 and num is 4'):
         PretrainPicturesHook(interval=0)
@@ -257,7 +251,7 @@ def test_random_numbers_and_modes_are_given_back():
     np.random.seed(1)
     torch.manual_seed(1)
     layer = torch.nn.Dropout()
-    with mask_monitor.unchanged_randomness(), mask_monitor.evaluating(layer):
+    with mask_monitor.undrawn(), mask_monitor.evaluating(layer):
         assert not layer.training
         random.random(), np.random.rand(), torch.rand(1)
         torch.manual_seed(9)
@@ -266,7 +260,7 @@ def test_random_numbers_and_modes_are_given_back():
 
 
 def test_the_masks_shown_are_those_that_the_epoch_trained_on(watched):
-    _, _, sheets, heard = watched
+    _, _, sheets, heard, _ = watched
     assert len(sheets) == 2
     for epoch, (images, masks) in enumerate(sheets):
         [(title, masks)] = masks.items()

@@ -1,11 +1,8 @@
 """Pictures of the mini configs with random weights, on images and part stores written here."""
 import json
 import re
-import runpy
 import shutil
-import sys
 from html import unescape
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,13 +13,16 @@ from PIL import Image
 from semmae.datasets.part_store import PartStoreWriter, list_images
 from semmae.functional.patches import normalize_patches, patchify
 from semmae.models import SemMAE
+from semmae.parts.learner import LearnerSource
 from semmae.registry import MODELS
 from semmae.reporting.figures import DROPPED, MASKED, cell_origin, cell_size, part_colours
 from semmae.results.results import append_result
 from semmae.visualization import pictures
-from semmae.visualization.folder_report import mini_report
+from semmae.visualization.folder_report import write_folder_report
+from semmae.visualization.pictures import MaskSource
 
-REPO = Path(__file__).parents[2]
+from ..tiny import REPO, tool
+
 MINI = REPO / 'mm_configs' / 'mini'
 LEARNER, MAE, FOREGROUND = (MINI / f'{name}.py' for name in (
     'semmae_parts_mini', 'mae_p16_mini', 'semmae_pretrain_mini'))  # grids 12, 8 and 16
@@ -155,7 +155,7 @@ def test_reconstructions_of_the_foreground_leave_the_background_out(photos, weig
 
 def test_masks_go_from_patches_of_every_part_to_whole_parts(photos, store, tmp_path):
     out = tmp_path / 'm.png'
-    pictures.draw_masks(FOREGROUND, None, photos, out, part_store=store, alphas=(0., 1.), num=2)
+    pictures.draw_masks(MaskSource(FOREGROUND, part_store=store), photos, out, (0., 1.), num=2)
     y, x = np.mgrid[:16, :16]
     part = y // 8 * 2 + x // 8  # 16 candidates in each of the four
     for row in range(2):
@@ -169,7 +169,7 @@ def test_masks_go_from_patches_of_every_part_to_whole_parts(photos, store, tmp_p
 
 def test_the_part_column_shows_the_parts_of_the_store(photos, store, tmp_path):
     out = tmp_path / 'm.png'
-    pictures.draw_masks(FOREGROUND, None, photos, out, part_store=store, num=1)
+    pictures.draw_masks(MaskSource(FOREGROUND, part_store=store), photos, out, num=1)
     grey = photo(photos, 0) @ np.array([.299, .587, .114])
     expected = .88 * part_colours(4)[[3]] + .12 * grey[32:, 32:, None]
     assert np.abs(cell(out, 0, 1)[32:, 32:] - expected).max() <= .5
@@ -177,8 +177,8 @@ def test_the_part_column_shows_the_parts_of_the_store(photos, store, tmp_path):
 
 def test_masks_of_a_part_learner_follow_the_parts_it_finds(photos, weights, tmp_path):
     out = tmp_path / 'm.png'
-    pictures.draw_masks(LEARNER, weights[LEARNER], photos, out, alphas=(0.,), num=1)
-    model, cfg = pictures.load_learner(LEARNER, weights[LEARNER])
+    pictures.draw_masks(MaskSource(LEARNER, weights[LEARNER]), photos, out, alphas=(0.,), num=1)
+    model, cfg = LearnerSource(LEARNER, weights[LEARNER]).load()
     with torch.no_grad():
         ids = pictures.infer(model, pictures.take(cfg, photos, 1)[0])[0].reshape(12, 12).numpy()
     centres = ((np.arange(12) + .5) * 64 / 12).astype(int)  # 12 patches do not divide 64 pixels
@@ -192,12 +192,12 @@ def test_every_strategy_masks_the_same_share_of_one_image(photos, weights, tmp_p
     seen = {}
     monkeypatch.setattr(pictures.figures, 'mask_sheet',
                         lambda images, masks, *_, **maps: seen.update(masks, images=images))
-    pictures.draw_strategies(LEARNER, weights[LEARNER], photos, tmp_path / 'x.png', grid=8)
+    pictures.draw_strategies(LearnerSource(LEARNER, weights[LEARNER], 8), photos, None)
     assert seen.pop('images').shape[0] == 1
     assert len(seen) == 9 and all(mask.sum() == 48 for mask in seen.values())
     assert len({mask.tobytes() for mask in seen.values()}) == 9
     monkeypatch.undo()
-    pictures.draw_strategies(LEARNER, weights[LEARNER], photos, tmp_path / 'x.png')
+    pictures.draw_strategies(LearnerSource(LEARNER, weights[LEARNER]), photos, tmp_path / 'x.png')
     assert Image.open(tmp_path / 'x.png').width > 9 * 64
 
 
@@ -206,8 +206,9 @@ def test_parts_are_those_of_the_learner_and_heads_those_of_its_encoder(
     drawn = {}
     monkeypatch.setattr(pictures.figures, 'part_sheet', lambda images, label_maps, path, **more:
                         drawn.update(label_maps, **more['heat_maps']))
-    pictures.draw_parts(LEARNER, weights[LEARNER], photos, tmp_path / 'p.png', num=2, grid=8)
-    model, cfg = pictures.load_learner(LEARNER, weights[LEARNER], grid=8)
+    learner = LearnerSource(LEARNER, weights[LEARNER], 8)
+    pictures.draw_parts(learner, photos, tmp_path / 'p.png', num=2)
+    model, cfg = learner.load()
     batch, _ = pictures.take(cfg, photos, 2)
     with torch.no_grad():
         inputs = model.data_preprocessor(dict(inputs=batch['inputs']))['inputs']
@@ -239,38 +240,26 @@ def test_attention_is_that_of_the_pretrained_encoder(photos, weights, tmp_path, 
         np.testing.assert_allclose(heat, expected[:, k], rtol=1e-4)
 
 
-def test_every_picture_is_written_as_a_png(photos, weights, store, tmp_path):
-    pictures.draw_parts(LEARNER, weights[LEARNER], photos, tmp_path / '1.png', num=1)
-    pictures.draw_attention(LEARNER, weights[LEARNER], photos, tmp_path / '2.png', num=1)
-    pictures.draw_masks(FOREGROUND, weights[FOREGROUND], photos, tmp_path / '3.png',
-                        part_store=store, num=1)
-    for path in tmp_path.glob('*.png'):
-        with Image.open(path) as picture:
-            picture.load()
-            assert picture.format == 'PNG'
-    assert len(list(tmp_path.glob('*.png'))) == 3
-
-
 def test_what_does_not_fit_is_refused_with_what_to_do(photos, weights, store, tmp_path):
     out = tmp_path / 'x.png'
     with pytest.raises(ValueError, match='semmae.PartLearner, expected a pre-training'):
         pictures.draw_reconstructions(LEARNER, weights[LEARNER], photos, out)
     with pytest.raises(ValueError, match='SemMAE, expected a part learner'):
-        pictures.draw_parts(MAE, weights[MAE], photos, out)
+        pictures.draw_parts(LearnerSource(MAE, weights[MAE]), photos, out)
     with pytest.raises(ValueError, match='is not a checkpoint of this config'):
-        pictures.draw_masks(FOREGROUND, weights[MAE], photos, out, part_store=store)
+        pictures.draw_masks(MaskSource(FOREGROUND, weights[MAE], store), photos, out)
     with pytest.raises(ValueError, match='tools/extract_parts.py .* --store'):
-        pictures.draw_masks(MAE, None, photos, out)
+        pictures.draw_masks(MaskSource(MAE), photos, out)
     with pytest.raises(ValueError, match='grid 16, wanted 8'):
-        pictures.draw_masks(MAE, None, photos, out, part_store=store)
+        pictures.draw_masks(MaskSource(MAE, part_store=store), photos, out)
     with pytest.raises(ValueError, match='expected its checkpoint and no part store'):
-        pictures.draw_masks(LEARNER, None, photos, out)
+        pictures.draw_masks(MaskSource(LEARNER), photos, out)
     with pytest.raises(ValueError, match='num is 0'):
         pictures.draw_attention(MAE, weights[MAE], photos, out, num=0)
     (tmp_path / 'others').mkdir()
     Image.new('RGB', (64, 64)).save(tmp_path / 'others' / 'a.png')
     with pytest.raises(ValueError, match='does not fit: images'):
-        pictures.draw_masks(FOREGROUND, None, tmp_path / 'others', out, part_store=store)
+        pictures.draw_masks(MaskSource(FOREGROUND, part_store=store), tmp_path / 'others', out)
     assert not out.exists()
 
 
@@ -344,7 +333,7 @@ def test_absent_predictions_and_images_are_missing_files(segmented, tmp_path):
 
 def test_a_report_of_one_seed_names_what_it_leaves_out(segmented, photos, tmp_path):
     folder = segmented['mae_p16'].parents[1]
-    html = unescape(mini_report(folder, photos, tmp_path / 'report.html').read_text())
+    html = unescape(write_folder_report(folder, photos, tmp_path / 'report.html').read_text())
     assert html.count('<figure') == 1 and 'Validation images, each with its true label map' in html
     assert '<p>1 seed' in html and '<h1>Results on toy</h1>' in html
     left_out = html[html.index('Left out: '):html.index('<nav')]
@@ -364,7 +353,8 @@ def test_a_report_of_a_suite_is_of_all_seeds_with_pictures_of_the_first_that_has
                     json.loads((work / 'results.jsonl').read_text()), seed=other,
                     checkpoint_sha256=str(other)))
     (tmp_path / 'seed0').mkdir()
-    html = unescape(mini_report(tmp_path, photos, tmp_path / 'r' / 'report.html').read_text())
+    html = unescape(write_folder_report(
+        tmp_path, photos, tmp_path / 'r' / 'report.html').read_text())
     assert '4 seeds: 2, 10, 102, 110' in html and '<p>4 seeds' in html
     assert html.count('<figure') == 1 and 'in all columns. Of seed2.' in html
     assert '20.00, 20.00, 20.00, 20.00 % on toy (val)' in html
@@ -372,35 +362,31 @@ def test_a_report_of_a_suite_is_of_all_seeds_with_pictures_of_the_first_that_has
 
 def test_a_folder_of_results_only_has_tables_and_protocols(tmp_path):
     results = REPO / 'benchmarks' / 'results' / 'mini'
-    html = mini_report(results, 'data/none', tmp_path / 'report.html').read_text()
+    html = write_folder_report(results, 'data/none', tmp_path / 'report.html').read_text()
     assert '<figure' not in html and 'No pictures and no curves: ' in html
     assert html.count('<details') >= 13 and 'How good the parts are' in html
     links = re.findall(r'href="#(p-[0-9a-f]{12})"', html)
     assert len(links) >= 7 and all(f'<details id="{link}">' in html for link in links)
 
 
-def visualize(monkeypatch, *words):
-    monkeypatch.setattr(sys, 'argv', ['visualize.py', *map(str, words)])
-    runpy.run_path(str(REPO / 'tools' / 'visualize.py'), run_name='__main__')
+def test_the_tool_writes_a_png_and_says_where(photos, weights, store, tmp_path):
+    common = ['--images', photos, '--num', 1]
+    for name, *words in (
+            ('alpha',), ('masks', FOREGROUND, weights[FOREGROUND], '--store', store, *common),
+            ('parts', LEARNER, weights[LEARNER], '--grid', 8, *common),
+            ('strategies', LEARNER, weights[LEARNER], '--grid', 8, *common),
+            ('reconstruction', MAE, weights[MAE], *common),
+            ('attention', LEARNER, weights[LEARNER], *common)):
+        path = tmp_path / f'{name}.png'
+        done = tool('visualize', name, *words, '--out', path)
+        assert done.returncode == 0 and f'-> {path}' in done.stdout, done.stderr
+        with Image.open(path) as picture:
+            picture.load()
+            assert picture.format == 'PNG'
 
 
-def test_the_tool_says_where_the_picture_went(photos, weights, store, tmp_path, monkeypatch,
-                                              capsys):
-    common = ['--images', photos, '--num', 1, '--out']
-    visualize(monkeypatch, 'alpha', '--out', tmp_path / 'alpha.png')
-    visualize(monkeypatch, 'masks', FOREGROUND, '--store', store, *common, tmp_path / 'm.png')
-    visualize(monkeypatch, 'parts', LEARNER, weights[LEARNER], '--grid', 8, *common,
-              tmp_path / 'p.png')
-    visualize(monkeypatch, 'reconstruction', MAE, weights[MAE], *common, tmp_path / 'r.png')
-    visualize(monkeypatch, 'attention', MAE, weights[MAE], *common, tmp_path / 'a.png')
-    printed = capsys.readouterr().out
-    for name in ('alpha', 'm', 'p', 'r', 'a'):
-        assert f'-> {tmp_path / name}.png' in printed and (tmp_path / f'{name}.png').is_file()
-
-
-def test_a_mistake_ends_the_tool_in_one_line(photos, tmp_path, monkeypatch, capsys):
-    with pytest.raises(SystemExit) as stop:
-        visualize(monkeypatch, 'attention', MAE, tmp_path / 'none.pth', '--images', photos,
-                  '--out', tmp_path / 'x.png')
-    assert stop.value.code == 2
-    assert capsys.readouterr().err.startswith('FileNotFoundError: no checkpoint at')
+def test_a_mistake_ends_the_tool_in_one_line(photos, tmp_path):
+    done = tool('visualize', 'attention', MAE, tmp_path / 'none.pth', '--images', photos,
+                '--out', tmp_path / 'x.png')
+    assert done.returncode == 2
+    assert done.stderr.startswith('FileNotFoundError: no checkpoint at')
