@@ -1,9 +1,9 @@
-"""Results of a suite in one small folder: lines, predictions, tables, report.
+"""Copies the results of a suite into one small folder: lines, predictions and tables.
 
 python benchmarks/collect.py work_dirs/mini_tables --out benchmarks/results/mini
 
-Copies every line that a table counts into OUT/results.jsonl, the predictions beside it (counts and
-labels, no label maps; git ignores them), and writes OUT/tables.md. No weights and no images.
+Copies every line that a table counts into OUT/results.jsonl and the predictions beside it (counts
+and labels, no label maps; git ignores them). Writes OUT/tables.md. Copies no weights or images.
 """
 import argparse
 import shutil
@@ -29,7 +29,7 @@ def collect(folders, out):
     for record in records:
         source = Path(record.pop('source')).parent
         if record.get('predictions'):
-            # Named by their content, so files of several runs do not meet.
+            # Named by their content, so files of several runs have different names.
             copy = out / record['predictions']
             copy.parent.mkdir(exist_ok=True)
             shutil.copyfile(source / record['predictions'], copy)
@@ -40,7 +40,7 @@ def collect(folders, out):
 
 
 def tables_of(folder):
-    """Markdown: the tables of the results in ``folder``, those of parts last."""
+    """The tables of the results in ``folder`` as Markdown, those of parts last."""
     records, _ = read_results([folder])
     text = render(measured(build_tables(records)))
     parts = render_parts(part_tables(records))

@@ -1,4 +1,4 @@
-"""What makes parts inside the object? One learner after another on the same cached features.
+"""Which changes make parts inside the object? Part learners on the same cached features.
 
 python tools/run_suite.py parts --seeds 0 1 2            (the encoders, and the tables beside this)
 for s in 0 1 2; do python tools/train.py mm_configs/mini/mae_p16_mini.py --seed $s \\
@@ -28,7 +28,7 @@ from semmae.files import sha256, write_atomically
 from semmae.functional.losses import diversity_loss
 from semmae.functional.parts import blur_maps, border_share
 from semmae.models import PartLearner
-from semmae.recording.record import device, git_commit, versions
+from semmae.recording.environment import device, git_commit, versions
 from semmae.registry import DATASETS, MODELS
 from semmae.reporting.part_tables import cell, origin_sentence
 from semmae.results.results import append_result, read_results
@@ -86,7 +86,7 @@ VARIANTS = {
 
 @MODELS.register_module()
 class CachedTokens(torch.nn.Module):
-    """The frozen encoder's output for the images whose numbers were said last.
+    """The cached output of the frozen encoder for the images that `look` set last.
 
     tokens: {split: (class tokens (N, D), patch tokens (N, L, D))}. is_mean: the mean patch token
         in place of the class token.
@@ -125,7 +125,7 @@ class Scaled(PartLearner):
 
 
 class Within(PartLearner):
-    """Two parts first, the one less at the border being the object; then parts within that one.
+    """Two parts first, of which the one less at the border is the object; then parts within it.
 
     The first part is the background; the softmax of the others is multiplied with the object's map.
     """
@@ -188,8 +188,8 @@ def features(images, classes, encoder, seed, grid):
     return out, sha256(path) if path else None
 
 
-def learn(tokens, images, seed, kind='PartLearner', grid=12, steps=280, lr=4e-3, batch=32,
-          is_mean=False, **settings):
+def learn(tokens, images, seed, kind='PartLearner', grid=12, steps=280, lr=4e-3, is_mean=False,
+          **settings):
     """A trained learner on cached tokens; the schedule of mm_configs/mini/semmae_parts_mini.py."""
     torch.manual_seed(seed)
     encoder = dict(type='semmae.CachedTokens', tokens=tokens, grid=grid, is_mean=is_mean)
@@ -203,7 +203,7 @@ def learn(tokens, images, seed, kind='PartLearner', grid=12, steps=280, lr=4e-3,
     for step in range(steps):
         for group in optimizer.param_groups:
             group['lr'] = lr * min(1, (step + 1) / 20) * max(.01, 1 - step / steps)
-        ids = torch.randint(len(images), (batch,), generator=draw)
+        ids = torch.randint(len(images), (32,), generator=draw)
         look(model, 'train', ids)
         optimizer.zero_grad()
         model.loss(images[ids])['loss'].backward()
@@ -213,7 +213,7 @@ def learn(tokens, images, seed, kind='PartLearner', grid=12, steps=280, lr=4e-3,
 
 
 def look(model, split, ids):
-    """Say which images a learner, and the one inside it, see next."""
+    """Set the images that a learner, and the learner inside it, see next."""
     model.encoder.at = split, ids
     if hasattr(model, 'first'):
         look(model.first, split, ids)

@@ -1,12 +1,12 @@
-"""Which commit each committed result was measured at, and a sentence where none leads to its code.
+"""Checks that each committed result names its commit, or has a note if that commit is unknown.
 
-python benchmarks/provenance.py           what is wrong, and the command that corrects it
+python benchmarks/provenance.py           prints what is wrong and the command that corrects it
 python benchmarks/provenance.py --write   corrects it
 
-A line of benchmarks/results/**/results.jsonl names a clean commit in the history of HEAD, or its
-field ``provenance`` says in a sentence why it does not; tables and the report show that sentence.
---write sets or removes this field, and the line's checksum follows. Nothing else is changed.
-Exit status: 0; 1 if something is wrong; 2 where the history is not here.
+A line of benchmarks/results/**/results.jsonl names a clean commit in the history of HEAD. Otherwise
+its field ``provenance`` says why not; tables and reports show this note. --write sets or removes
+this field and updates the checksum of the line, nothing else.
+Exit status: 0; 1 if something is wrong; 2 if the history is not available.
 """
 import argparse
 import json
@@ -30,16 +30,16 @@ def git(*command, root=REPO):
 
 
 def history(root=REPO) -> frozenset:
-    """All commits that HEAD descends from; FileNotFoundError where they are not all here."""
+    """All ancestors of HEAD. Raises FileNotFoundError if some are not in this clone."""
     try:
         top, shallow = git('rev-parse', '--show-toplevel', '--is-shallow-repository',
                            root=root).splitlines()
         if Path(top).resolve() == Path(root).resolve() and shallow == 'false':
             return frozenset(git('rev-list', 'HEAD', root=root).split())
-        why = 'the clone is shallow' if shallow == 'true' else f'{root} is no checkout of its own'
+        why = 'the clone is shallow' if shallow == 'true' else f'{root} is not a git root'
     except (OSError, subprocess.SubprocessError) as error:
-        why = f'{root} is no git checkout, or git does not run ({type(error).__name__})'
-    raise FileNotFoundError(f'no history of commits: {why}. Clone the repository whole')
+        why = f'{root} is not a git checkout, or git does not run ({type(error).__name__})'
+    raise FileNotFoundError(f'no history of commits: {why}. Clone the whole repository')
 
 
 def result_files(root=REPO) -> list:
@@ -50,7 +50,7 @@ def result_files(root=REPO) -> list:
 
 
 def sentence(commit, commits) -> str:
-    """'' for a clean commit of ``commits``, else what a result measured at it has to say."""
+    """'' for a clean commit of ``commits``, else the note that its results need."""
     if not isinstance(commit, str) or not commit:
         return 'measured at a commit that was not recorded'
     base = commit.removesuffix(DIRTY)

@@ -1,11 +1,11 @@
-"""docs/report.png: the beginning of the report of the mini suite, as a browser shows it.
+"""Makes docs/report.png: a screenshot of the top of the mini suite's report.
 
 python benchmarks/report_picture.py
 
 Takes a screenshot of benchmarks/results/mini/report.html with a headless Chromium (package
-`chromium` of Debian and Ubuntu; SEMMAE_CHROMIUM names one that is not found) and writes into
-docs/pictures.json which files it was made of. A report that is not of the results.jsonl beside it
-is refused.
+`chromium` of Debian and Ubuntu; SEMMAE_CHROMIUM is the path of another) and records its source
+files in docs/pictures.json. Refuses a report that was made of other results than the results.jsonl
+beside it.
 """
 import json
 import os
@@ -20,17 +20,17 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from semmae.files import sha256, write_atomically
-from semmae.reporting.report import digest_in, digest_of
+from semmae.reporting.report import shows
 from semmae.results.results import read_results
 
 REPO = Path(__file__).resolve().parents[1]
 MINI = REPO / 'benchmarks' / 'results' / 'mini'
 SIZE = 1000, 1600  # CSS pixels
-COLOURS = 64  # a page has few; the file is a third of what the browser writes
+COLOURS = 64  # enough for a page; a third of the size of the browser's file
 
 
 def chromium():
-    """The path of a Chromium; FileNotFoundError where there is none."""
+    """The path of a Chromium. Raises FileNotFoundError if there is none."""
     named = os.environ.get('SEMMAE_CHROMIUM')
     found = next(filter(None, map(shutil.which, [named] if named else [
         'chromium', 'chromium-browser', 'google-chrome', 'chrome'])), None)
@@ -41,10 +41,10 @@ def chromium():
 
 
 def require_current(report):
-    """ValueError for a report that is not of the results beside it."""
+    """Raises ValueError for a report of other results than those beside it."""
     records, _ = read_results([report.parent])
-    if digest_in(report) != digest_of(records):
-        raise ValueError(f'{report} is not of the results beside it. Make it again: python '
+    if not shows(report, records):
+        raise ValueError(f'{report} was made of other results than those beside it. Run: python '
                          'tools/make_report.py work_dirs/mini_tables --out '
                          'benchmarks/results/mini/report.html')
 
@@ -68,7 +68,7 @@ def screenshot(page, out, size=SIZE):
 
 
 def note(index, picture, sources, command):
-    """Write into ``index`` what ``picture`` was made of: the hash of each file."""
+    """Record the hash of each source file of ``picture`` in ``index``."""
     entries = json.loads(index.read_text(encoding='utf-8'))
     entries[picture.name] = dict(
         command=command, sha256=sha256(picture),
@@ -78,7 +78,7 @@ def note(index, picture, sources, command):
 
 
 def outdated(index) -> list:
-    """A text for each picture beside ``index`` that is not of the files it was made of."""
+    """A text for each picture beside ``index`` whose source files changed or are unknown."""
     entries, texts = json.loads(index.read_text(encoding='utf-8')), []
     found = {path.name for path in index.parent.glob('*.png')}
     texts += [f'{name} is not in {index.name}' for name in sorted(found - entries.keys())]

@@ -1,14 +1,14 @@
-"""What the mini Table 3 can say: differences to random masks, and what it could have seen.
+"""The mini Table 3: differences to random masks, and the smallest difference it could detect.
 
 python benchmarks/table3.py --true work_dirs/table3_true --learned work_dirs/table3_learned \
     --out benchmarks/results/table3
 
 Reads the runs of the suites table3_true and table3_learned (one may be left out), copies their
 result lines and writes a tables.md for each: mean and sample standard deviation over seeds, the
-difference to random masks (paired: a seed has the same initial weights, order of images and noise
-in every row) with its 95 % interval, and the smallest difference that so many seeds find 4 times in
-5. Then what the masks were like: how many parts stay visible, and how far learned parts agree with
-true ones.
+difference to random masks with its 95 % interval, and the smallest difference that this number of
+seeds detects with probability 0.8. Differences are paired: a seed has the same initial weights,
+order of images and noise in every row. Then statistics of the masks: how many parts stay visible,
+and how well learned parts agree with true parts.
 """
 import argparse
 import json
@@ -29,12 +29,12 @@ from semmae.files import write_atomically
 from semmae.functional.masking import part_guided_mask
 from semmae.functional.parts import foreground_ids
 from semmae.functional.patches import gather_positions
+from semmae.reporting.tables import load_numbers
 from semmae.results.results import read_results
 
 RANDOM, UNTRAINED = 'mae_p8_fg', 'scratch'
-PAPER = {RANDOM: 66.8, 'semmae_p8_alpha0': 66.5, 'semmae_p8_alpha1': 52.9,
-         'semmae_p8_1to0_gamma1': 63.3, 'semmae_p8_gamma1_3': 66.2, 'semmae_p8_gamma1_2': 67.3,
-         'semmae_p8_gamma1': 67.9, 'semmae_p8': 68.7, 'semmae_p8_gamma3': 68.6}
+PAPER = {cell.row.removeprefix('linprobe/'): float(cell.value)
+         for cell in load_numbers().query('table == 3').itertuples()}
 NAMES = {RANDOM: 'random', UNTRAINED: 'untrained'} | {
     recipe: (f'α = {start:g}' if start == end else f'α {start:g} to {end:g}, γ = {gamma:.2g}')
     for recipe, (start, end, gamma) in ALPHA.items()} | {
@@ -43,15 +43,15 @@ CANDIDATES = 32
 
 
 def accuracies(records):
-    """{recipe: {seed: top-1}} of the linear probes, all of them measured in one way.
+    """{recipe: {seed: top-1}} of the linear probes.
 
-    But for that of `MAPS`, which keeps other patches.
+    Raises ValueError if they have several protocols; `MAPS` may differ, it keeps other patches.
     """
     ways = {json.dumps(r['protocol'], sort_keys=True) for r in records
             if r['recipe'] not in (UNTRAINED, MAPS)}
     if len(ways) > 1 or any(r['status'] != 'ok' for r in records):
-        raise ValueError(f'found {len(ways)} protocols, expected one, and results without NaN. '
-                         'Keep the runs of other code or length out of the work directory')
+        raise ValueError(f'got {len(ways)} protocols, expected one, and results without NaN. '
+                         'Remove runs of other code or length from the work directory')
     found = {}
     for record in records:
         recipe = record['row'].split('/')[1]
@@ -62,9 +62,9 @@ def accuracies(records):
 def difference(a, b):
     """(mean, half width of the 95 % interval, standard deviation, n) of a - b over common seeds."""
     seeds = sorted(a.keys() & b.keys())
-    d = np.array([a[s] - b[s] for s in seeds])
-    sd = d.std(ddof=1)
-    return d.mean(), stats.t.ppf(.975, len(d) - 1) * sd / len(d) ** .5, sd, len(d)
+    ours, others = (np.array([side[seed] for seed in seeds]) for side in (a, b))
+    low, high = stats.ttest_rel(ours, others).confidence_interval(.95)
+    return (ours - others).mean(), (high - low) / 2, (ours - others).std(ddof=1), len(seeds)
 
 
 def resolvable(sds, n, power=.8):

@@ -1,11 +1,11 @@
 """python tools/make_tables.py benchmarks --format markdown
 
-Prints the paper's Tables 1-7 with our results beside the printed numbers, and with --parts the
-tables of part quality instead (tools/part_quality.py).
-PATH: work dirs (searched for results.jsonl, and for what mmengine itself leaves of other runs) or
-result files; a file without a single result is a mistake, a folder without any is none. Imports
-neither torch nor mm*, and runs nothing that it reads.
-Exit status: 0; 2 for a mistake in the command; 3 if --strict refuses the tables.
+Prints the paper's Tables 1-7 with our results beside the printed numbers; with --parts the tables
+of part quality instead (tools/part_quality.py).
+PATH: work directories, searched for results.jsonl and for the logs of mmengine, or result files. A
+file without any result is an error, a folder without any is not. Imports neither torch nor mm*, and
+executes no config.
+Exit status: 0; 2 for a wrong command; 3 if --strict refuses the tables.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def parse_args(argv):
 
 
 def one_value_each(argv):
-    """``--table 1 2 DIR`` as ``--table=1 --table=2 DIR``, which argparse alone cannot read."""
+    """``--table 1 2 DIR`` as ``--table=1 --table=2 DIR``, because argparse would read DIR as 3."""
     words = []
     for word in argv:
         if word.isdigit() and words and words[-1].startswith('--table'):
@@ -58,16 +58,16 @@ def one_value_each(argv):
 
 
 class NoResult(ValueError):
-    """A file that was named as one of results holds none."""
+    """A result file without any result."""
 
 
 def require_results(paths, records):
-    """`NoResult` for a file among ``paths`` that gave none of ``records`` and holds no result."""
+    """Raises `NoResult` for a file among ``paths`` without any result."""
     sources = {record['source'] for record in records}
-    for path in (Path(path) for path in paths if not os.path.isdir(path)):
+    for path in (path for path in map(Path, paths) if not path.is_dir()):
         if str(path.resolve()) in sources:
             continue
-        found, problems = read_results([path])  # newer results of another path may have replaced it
+        found, problems = read_results([path])  # a newer result of another path may replace it
         if not found:
             why = '; '.join(text.removeprefix(f'{path}: ') for text in problems) or 'it is empty'
             raise NoResult(f'{path} holds no result: {why}. Expected a results.jsonl, or a '
@@ -75,7 +75,7 @@ def require_results(paths, records):
 
 
 def not_shown(records, parts):
-    """A text on the results that these tables leave out."""
+    """A text on the results that are not in these tables, in a list; [] if there are none."""
     def has_place(record):
         is_part = record['task'].startswith('parts')
         return record['task'] == 'parts' and record['status'] == 'ok' if parts else not is_part
@@ -88,6 +88,19 @@ def not_shown(records, parts):
             f'{f" ({failed} of them failed)" if failed else ""}{hint}'] if left else []
 
 
+def made(args, records):
+    """(tables, text) that the command asks for."""
+    if args.parts:
+        frames = part_tables(records)
+        return frames, render_parts(frames, args.format)
+    frames = build_tables(records, tables=args.table or tuple(TITLES))
+    if args.measured:
+        frames = measured(frames)
+    elif not args.table:
+        frames |= dict(elsewhere=elsewhere_table(), errata=errata_table())
+    return frames, render(frames, args.format)
+
+
 def main(argv=None):
     args = parse_args(sys.argv[1:] if argv is None else argv)
     if hasattr(sys.stdout, 'reconfigure'):
@@ -95,15 +108,7 @@ def main(argv=None):
     try:
         records, problems = read_everything(args.paths)
         require_results(args.paths, records)
-        if args.parts:
-            frames, text = (f := part_tables(records)), render_parts(f, args.format)
-        else:
-            frames = build_tables(records, tables=args.table or tuple(TITLES))
-            if args.measured:
-                frames = measured(frames)
-            elif not args.table:
-                frames |= dict(elsewhere=elsewhere_table(), errata=errata_table())
-            text = render(frames, args.format)
+        frames, text = made(args, records)
     except (FileNotFoundError, NoResult) as error:
         print(f'make_tables.py: error: {error}', file=sys.stderr)
         return 2

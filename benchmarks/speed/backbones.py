@@ -7,7 +7,6 @@ same sizes, and all run in alternation in one process. On a CPU UPerNet sees 256
 512. mmseg's BEiT is its MAE but for the initial values. Memory is counted, not measured. Prints a
 Markdown table, also written beside OUT; about three minutes on two CPU cores.
 """
-import argparse
 import statistics
 import sys
 from pathlib import Path
@@ -18,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.speed.floor import action
 from benchmarks.speed.masking import alternate
-from benchmarks.speed.record import where, write
-from semmae.parts.extract import own_device
-from semmae.suites.roofline import step_of
+from benchmarks.speed.record import milliseconds, parser, where, write
+from semmae.parts.learner import own_device
+from semmae.suites.step import step_of
 from semmae.training.allocator import keep_freed_memory
 
 REPO = Path(__file__).resolve().parents[2]
@@ -71,8 +70,7 @@ def measure(size, repeats, batch):
             rows.append(dict(
                 task=task, backbone=name, size=size, batch=batch, repeats=repeats,
                 pixels=cfgs['semmae.ViT'].model.backbone.img_size,
-                ms=1e3 * statistics.median(found), lowest=1e3 * min(found),
-                highest=1e3 * max(found), times_ours=statistics.median(ratios),
+                **milliseconds(found), times_ours=statistics.median(ratios),
                 times_ours_lowest=min(ratios), times_ours_highest=max(ratios),
                 gflops_per_image=steps[name].flops / batch / 1e9, peak_bytes=steps[name].peak,
                 parameters=steps[name].parameters // 4))
@@ -93,16 +91,14 @@ def table(record):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
-    parser.add_argument('--out', required=True, help='JSON file of the measurements')
-    parser.add_argument('--size', choices=TASKS, default='paper')
-    parser.add_argument('--batch-size', type=int, help='default 2, GPU 32')
-    parser.add_argument('--repeats', type=int, default=3)
-    args = parser.parse_args(arguments)
+    options = parser(__doc__)
+    options.add_argument('--size', choices=TASKS, default='paper')
+    options.add_argument('--batch-size', type=int, help='default 2, GPU 32')
+    options.add_argument('--repeats', type=int, default=3)
+    args = options.parse_args(arguments)
     keep_freed_memory()  # as a training does
     batch = args.batch_size or (32 if own_device() == 'cuda' else 2)
-    given = sys.argv[1:] if arguments is None else arguments
-    write(args.out, ['benchmarks/speed/backbones.py', *given], table,
+    write(args.out, __file__, arguments, table,
           rows=measure(args.size, args.repeats, batch))
 
 

@@ -2,9 +2,9 @@
 
 python benchmarks/speed/data.py --images data/imagenet/val --out benchmarks/results/speed_data.json
 
-All ways run in alternation in one process and thread, over the same images, after one pass that
-brings the files into memory. Counted are seconds of the processor: with others at work on the
-machine, they stay the same. Prints a Markdown table, also written beside OUT.
+All variants run in alternation in one process and thread, over the same images, after one pass that
+brings the files into memory. Seconds are processor time, which other processes on the machine do
+not change. Prints a Markdown table, also written beside OUT.
 """
 import argparse
 import statistics
@@ -43,7 +43,7 @@ def build(*steps):
 
 
 def ways(cache, root):
-    """{name: what is done with an image}, the baseline of the ratios under BASELINE."""
+    """{name: pipeline}; the ratios are relative to BASELINE."""
     crop = dict(type='semmae.LoadRandomResizedCrop', scale=SIZE, crop_ratio_range=AREA)
     view = dict(type='semmae.LoadCenterCrop', size=SIZE, flip_prob=.5)
     packed = dict(type='semmae.LoadPacked', cache=str(cache), root=str(root), size=SIZE,
@@ -62,9 +62,9 @@ def samples(root, names):
 
 
 def alternate(actions, data, repeats, block=20):
-    """{name: seconds for all images, of each repeat}; after each block, the next way has a turn.
+    """{name: seconds for all images, of each repeat}; variants alternate after each block.
 
-    Not after each image: a worker reads all images in one way, and has its code in the cache.
+    Not after each image: a worker runs one variant, and has its code in the cache.
     """
     found = {name: [] for name in actions}
     for i in range(repeats + 1):
@@ -137,8 +137,7 @@ def main(arguments=None):
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     rows = measure(args.images, args.repeats, args.limit)
-    given = sys.argv[1:] if arguments is None else arguments
-    write(args.out, ['benchmarks/speed/data.py', *given], table, rows=rows)
+    write(args.out, __file__, arguments, table, rows=rows)
 
 
 if __name__ == '__main__':

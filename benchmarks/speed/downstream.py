@@ -6,7 +6,6 @@ One training step of each shipped config (ViT-B, forward, backward and update), 
 one process, with the patches that the first layer really got. Prints a Markdown table, also written
 beside OUT; about two minutes on two CPU cores.
 """
-import argparse
 import statistics
 import sys
 from pathlib import Path
@@ -17,8 +16,8 @@ from mmengine.config import Config
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.speed.masking import alternate
-from benchmarks.speed.record import flops_of, where, write
-from semmae.parts.extract import own_device
+from benchmarks.speed.record import flops_of, parser, where, write
+from semmae.parts.learner import own_device
 from semmae.registry import MODELS
 from semmae.training.allocator import keep_freed_memory
 
@@ -81,15 +80,13 @@ def table(record):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
-    parser.add_argument('--out', required=True, help='JSON file of the measurements')
-    parser.add_argument('--batch-size', type=int, help='default 2, GPU 128')
-    parser.add_argument('--repeats', type=int, default=5)
-    args = parser.parse_args(arguments)
+    options = parser(__doc__)
+    options.add_argument('--batch-size', type=int, help='default 2, GPU 128')
+    options.add_argument('--repeats', type=int, default=5)
+    args = options.parse_args(arguments)
     keep_freed_memory()  # as a training does
     batch = args.batch_size or (128 if torch.cuda.is_available() else 2)
-    given = sys.argv[1:] if arguments is None else arguments
-    write(args.out, ['benchmarks/speed/downstream.py', *given], table,
+    write(args.out, __file__, arguments, table,
           rows=measure(batch, args.repeats))
 
 

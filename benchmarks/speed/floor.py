@@ -2,13 +2,12 @@
 
 python benchmarks/speed/floor.py --out benchmarks/results/speed_floor.json
 
-The floor is the longer of computing and moving what a step has to (`semmae.suites.roofline`), at
+The floor is the longer of computing and moving what a step has to (`semmae.suites.step`), at
 the fastest product of two matrices and the fastest copy found here, or at --tflops and --bandwidth
 of another device, where nothing is then run. What is timed is the very step that is counted: loss,
 backward pass and update on blank images, without loading, decoding and masks. Prints a Markdown
 table, also written beside OUT; about three minutes on two CPU cores.
 """
-import argparse
 import statistics
 import sys
 from pathlib import Path
@@ -23,13 +22,14 @@ from mmengine.registry import DefaultScope
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.speed.masking import alternate
-from benchmarks.speed.record import where, write
-from semmae.parts.extract import own_device
+from benchmarks.speed.record import parser, where, write
+from semmae.parts.learner import own_device
 from semmae.registry import MODELS
 from semmae.suites.costs import optimizer_states
-from semmae.suites.roofline import Device, encoding_of, loss_of, probe, step_of, structure
+from semmae.suites.roofline import Device, probe
+from semmae.suites.step import encoding_of, loss_of, step_of, structure
 from semmae.training.allocator import keep_freed_memory
-from semmae.training.run import mixed_precision
+from semmae.training.precision import mixed_precision
 
 REPO = Path(__file__).resolve().parents[2]
 IMAGENET = 1_281_167
@@ -52,7 +52,7 @@ STAGES = dict(
 
 
 def here(seconds=1.):
-    """What this machine sustains, in the precision of its trainings."""
+    """The sustained rates of this machine, in the precision of its trainings."""
     return probe(own_device(), 'bfloat16' if torch.cuda.is_available() else 'float32', seconds)
 
 
@@ -66,7 +66,7 @@ def counted(cfg, stage, batch, is_mixed):
 
 
 def action(cfg, stage, batch):
-    """``step()``: what was counted, once."""
+    """``step()``: runs once what `counted` counts."""
     place = own_device()
     with MODELS.switch_scope_and_registry(cfg.get('default_scope')) as models:
         model = revert_sync_batchnorm(models.build(Config(structure(cfg.model)))).to(place).train()
@@ -111,12 +111,12 @@ def measure(size, repeats, device=None, seconds=1.):
         if is_here:
             actions[stage] = action(cfg, stage, batch)
     spent = alternate(actions, repeats, warm_up=1)
-    if is_here:  # the faster of before and after: the floor is what nothing falls below
+    if is_here:  # the faster of before and after, so that no stage is below the floor
         last = here(seconds)
         device = Device(max(first.flops, last.flops), max(first.bandwidth, last.bandwidth))
     for row in rows:
         work = row['flops'], row['bytes']
-        row.update(floor_s=device.floor(*work), bound='compute' if device.floor(
+        row.update(floor_s=device.lower_bound(*work), bound='compute' if device.lower_bound(
             *work) == work[0] / device.flops else 'memory')
         if row['stage'] in spent:
             found = [s / row['batch'] for s in spent[row['stage']]]
@@ -147,21 +147,19 @@ def table(record):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
-    parser.add_argument('--out', required=True, help='JSON file of the measurements')
-    parser.add_argument('--size', choices=STAGES, default='paper')
-    parser.add_argument('--repeats', type=int, default=3)
-    parser.add_argument('--seconds', type=float, default=2, help='of each probe')
-    parser.add_argument('--tflops', type=float, help='of another device, in mixed precision')
-    parser.add_argument('--bandwidth', type=float, help='of its memory, in GB/s')
-    args = parser.parse_args(arguments)
+    options = parser(__doc__)
+    options.add_argument('--size', choices=STAGES, default='paper')
+    options.add_argument('--repeats', type=int, default=3)
+    options.add_argument('--seconds', type=float, default=2, help='of each probe')
+    options.add_argument('--tflops', type=float, help='of another device, in mixed precision')
+    options.add_argument('--bandwidth', type=float, help='of its memory, in GB/s')
+    args = options.parse_args(arguments)
     keep_freed_memory()  # as a training does
     if bool(args.tflops) != bool(args.bandwidth):
-        parser.error('another device is --tflops and --bandwidth, found only one of them')
+        options.error('another device is --tflops and --bandwidth, found only one of them')
     device = Device(args.tflops * 1e12, args.bandwidth * 1e9) if args.tflops else None
     rows, found = measure(args.size, args.repeats, device, args.seconds)
-    given = sys.argv[1:] if arguments is None else arguments
-    write(args.out, ['benchmarks/speed/floor.py', *given], table, rows=rows,
+    write(args.out, __file__, arguments, table, rows=rows,
           of='Given' if device else 'Measured here', tflops=found.flops / 1e12,
           gb_per_s=found.bandwidth / 1e9)
 

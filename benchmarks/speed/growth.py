@@ -1,14 +1,12 @@
-"""How time grows with images, parts, patches and ranks, at three sizes each.
+"""How run time grows with images, parts, patches and ranks, at three sizes each.
 
 python benchmarks/speed/growth.py --out benchmarks/results/speed_growth.json
 
-Each row has what is expected of it: operations as they are counted for training steps, one for what
-should not grow, else the size itself. Sizes of one thing alternate in one process; ranks are
-processes of one thread with gloo, and above the number of cores they are more than there is room
-for, which is what is then expected. Prints a Markdown table, also written beside OUT; about three
-minutes on two CPU cores.
+Each row has the expected growth: counted operations for training steps, 1 where the time should not
+grow, else the size itself. Sizes of one quantity alternate in one process. Ranks are processes of
+one thread with gloo; with more ranks than cores, the expected time is ranks / cores. Prints a
+Markdown table, also written beside OUT; about three minutes on two CPU cores.
 """
-import argparse
 import itertools
 import json
 import math
@@ -29,15 +27,14 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.speed.floor import action
-from benchmarks.speed.masking import alternate
-from benchmarks.speed.record import where, write
+from benchmarks.speed.masking import alternate, candidates
+from benchmarks.speed.record import exponent, milliseconds, parser, where, write
 from semmae.datasets.part_dataset import PartDataset
 from semmae.datasets.part_store import PartStore, PartStoreWriter, list_images
 from semmae.datasets.seeded import Seeded, SeededSampler
-from semmae.models.masking import Candidates
-from semmae.parts.extract import own_device
+from semmae.parts.learner import own_device
 from semmae.registry import MODELS
-from semmae.suites.roofline import loss_of, step_of, structure
+from semmae.suites.step import loss_of, step_of, structure
 from semmae.training.allocator import keep_freed_memory
 
 REPO = Path(__file__).resolve().parents[2]
@@ -56,10 +53,9 @@ def rows_of(grows, what, seconds, expected):
     sizes = list(seconds)
     middle = {size: statistics.median(found) for size, found in seconds.items()}
     first = middle[sizes[0]]
-    return [dict(grows=grows, what=what, size=size, ms=1e3 * middle[size], lowest=1e3 * min(found),
-                 highest=1e3 * max(found), repeats=len(found), times_first=middle[size] / first,
-                 expected=expected[size], exponent=None if size == sizes[0] else
-                 math.log(middle[size] / first) / math.log(size / sizes[0]))
+    return [dict(grows=grows, what=what, size=size, **milliseconds(found), repeats=len(found),
+                 times_first=middle[size] / first, expected=expected[size],
+                 exponent=exponent(middle[size] / first, size / sizes[0]))
             for size, found in seconds.items()]
 
 
@@ -93,7 +89,7 @@ def folder_of(root, count, grid=14):
 
 
 def images(sizes, repeats):
-    """What is done with a folder of images before and beside decoding them."""
+    """Operations on a folder of images other than decoding them."""
     linear = {size: size / sizes[0] for size in sizes}
     actions = {what: {} for what in (
         'list a folder', 'write a part store', 'open images and store', 'order of an epoch',
@@ -123,12 +119,7 @@ def images(sizes, repeats):
 # ------------------------------------------------------------------ parts and patches
 def masks(num_parts, grid, batch=256):
     """``draw()``: part-guided masks of a batch."""
-    place, length = own_device(), grid ** 2
-    seen = Candidates(
-        images=torch.zeros(batch, 3, 1, 1, device=place), grid=(grid, grid),
-        ids=torch.arange(length, device=place).expand(batch, -1),
-        noise=torch.rand(batch, length + num_parts, device=place),
-        part_ids=torch.randint(num_parts, (batch, length), device=place))
+    seen = candidates(grid, batch, num_parts)
     strategy = MODELS.build(dict(type='semmae.PartGuidedMasking', num_parts=num_parts,
                                  alpha_start=.5, alpha_end=.5))
     return lambda: strategy(seen)
@@ -174,6 +165,8 @@ def patches(sizes, path, batch, repeats):
 
 # ------------------------------------------------------------------ ranks
 class Loss(nn.Module):
+    """A model whose forward is its loss, as DistributedDataParallel needs it."""
+
     def __init__(self, model):
         super().__init__()
         self.model = model
@@ -183,7 +176,7 @@ class Loss(nn.Module):
 
 
 def rank_of(rank, folder, sizes, path, batch, repeats):
-    """A process: in each turn the first 1, 2, ... ranks make a step together, the others wait."""
+    """One process: in each turn the first 1, 2, ... ranks run a step together; the others wait."""
     torch.set_num_threads(1)
     keep_freed_memory()
     dist.init_process_group('gloo', init_method=f'file://{folder}/meeting', rank=rank,
@@ -212,12 +205,12 @@ def rank_of(rank, folder, sizes, path, batch, repeats):
                 spent[size].append(time.perf_counter() - started)
     if rank == 0:
         (Path(folder) / 'seconds.json').write_text(json.dumps(list(spent.items())))
-    dist.barrier()  # nobody hangs up while another still talks
+    dist.barrier()  # or a process ends while another still communicates
     dist.destroy_process_group()
 
 
 def ranks(sizes, path, batch, repeats):
-    """Steps of so many processes, ``batch`` images each."""
+    """Steps of different numbers of processes, ``batch`` images each."""
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(rank_of, (folder, sizes, path, batch, repeats), max(sizes))
         seconds = dict(json.loads((Path(folder) / 'seconds.json').read_text()))
@@ -247,22 +240,20 @@ def table(record):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
-    parser.add_argument('--out', required=True, help='JSON file of the measurements')
-    parser.add_argument('--size', choices=SIZES, default='paper')
-    parser.add_argument('--repeats', type=int, default=3)
-    parser.add_argument('--images', nargs='+', type=int, default=[2000, 8000, 32000])
-    parser.add_argument('--parts', nargs='+', type=int, default=[3, 6, 12])
-    parser.add_argument('--ranks', nargs='*', type=int, default=[1, 2, 4], help='none: no ranks')
-    args = parser.parse_args(arguments)
+    options = parser(__doc__)
+    options.add_argument('--size', choices=SIZES, default='paper')
+    options.add_argument('--repeats', type=int, default=3)
+    options.add_argument('--images', nargs='+', type=int, default=[2000, 8000, 32000])
+    options.add_argument('--parts', nargs='+', type=int, default=[3, 6, 12])
+    options.add_argument('--ranks', nargs='*', type=int, default=[1, 2, 4], help='none: no ranks')
+    args = options.parse_args(arguments)
     keep_freed_memory()  # as a training does
     of = SIZES[args.size]
     rows = [*images(args.images, args.repeats),
             *parts(args.parts, of['parts'], of['batches'][0], args.repeats),
             *patches(of['patches'], of['pretraining'], of['batches'][1], args.repeats),
             *(ranks(args.ranks, of['rank'], of['batches'][2], args.repeats) if args.ranks else ())]
-    given = sys.argv[1:] if arguments is None else arguments
-    write(args.out, ['benchmarks/speed/growth.py', *given], table, rows=rows)
+    write(args.out, __file__, arguments, table, rows=rows)
 
 
 if __name__ == '__main__':

@@ -2,12 +2,11 @@
 
 python benchmarks/speed/masking.py --out benchmarks/results/speed_masking.json
 
-Everything that is compared runs in alternation in one process: the masks of a batch of 256 against
-the two sorts by which MAE draws its own, and a training step of ViT-B/8 on 196 of 784 patches
-against ViT-B/16 on all 196 (Sec. 4.2: the same cost). Prints a Markdown table, also written beside
-OUT; about four minutes on two CPU cores.
+Compares, in alternation in one process: masks of 256 images with the two sorts by which MAE draws
+its masks; a training step of ViT-B/8 on 196 of 784 patches with one of ViT-B/16 on all 196 (the
+same cost, Sec. 4.2). Prints a Markdown table, also written beside OUT; about four minutes on two
+CPU cores.
 """
-import argparse
 import statistics
 import sys
 import time
@@ -18,10 +17,10 @@ from mmengine.config import Config
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.speed.record import flops_of, where, write
+from benchmarks.speed.record import flops_of, milliseconds, parser, where, write
 from semmae.functional.masking import split_ids
 from semmae.models.masking import Candidates
-from semmae.parts.extract import own_device
+from semmae.parts.learner import own_device
 from semmae.registry import MODELS
 
 REPO = Path(__file__).resolve().parents[2]
@@ -56,20 +55,25 @@ def alternate(actions, repeats, warm_up=3):
 
 def rows_of(what, size, seconds, baseline, **more):
     middle = {name: statistics.median(s) for name, s in seconds.items()}
-    return [dict(what=what, name=name, size=size, ms=1e3 * middle[name], lowest=1e3 * min(s),
-                 highest=1e3 * max(s), repeats=len(s), times_baseline=middle[name]
-                 / middle[baseline], **more.get(name, {})) for name, s in seconds.items()]
+    return [dict(what=what, name=name, size=size, **milliseconds(s), repeats=len(s),
+                 times_baseline=middle[name] / middle[baseline], **more.get(name, {}))
+            for name, s in seconds.items()]
 
 
-def masks(grid, batch=256, repeats=40):
-    """Milliseconds of a batch of masks for each strategy, `split_ids` included in none."""
+def candidates(grid, batch, num_parts):
+    """What a masking strategy sees of ``batch`` images: random parts, scores and noise."""
     device, length = own_device(), grid ** 2
-    seen = Candidates(
+    return Candidates(
         images=torch.zeros(batch, 3, 1, 1, device=device), grid=(grid, grid),
         ids=torch.arange(length, device=device).expand(batch, -1),
-        noise=torch.rand(batch, length + 6, device=device),
-        part_ids=torch.randint(6, (batch, length), device=device),
+        noise=torch.rand(batch, length + num_parts, device=device),
+        part_ids=torch.randint(num_parts, (batch, length), device=device),
         scores=torch.randint(256, (batch, length), device=device))
+
+
+def masks(grid, repeats):
+    """Milliseconds of 256 masks for each strategy, without `split_ids`."""
+    seen, length = candidates(grid, 256, 6), grid ** 2
     built = {name: MODELS.build(dict(cfg, type=f'semmae.{cfg["type"]}'))
              for name, cfg in STRATEGIES.items()}
     actions = {"MAE's two sorts": lambda: two_sorts(seen)}
@@ -120,17 +124,15 @@ def table(record):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
-    parser.add_argument('--out', required=True, help='JSON file of the measurements')
-    parser.add_argument('--batch-size', type=int, help='of a training step; default 4, GPU 256')
-    parser.add_argument('--repeats', type=int, default=40, help='of each mask')
-    parser.add_argument('--step-repeats', type=int, default=5)
-    args = parser.parse_args(arguments)
+    options = parser(__doc__)
+    options.add_argument('--batch-size', type=int, help='of a training step; default 4, GPU 256')
+    options.add_argument('--repeats', type=int, default=40, help='of each mask')
+    options.add_argument('--step-repeats', type=int, default=5)
+    args = options.parse_args(arguments)
     batch = args.batch_size or (256 if torch.cuda.is_available() else 4)
-    rows = [*masks(14, repeats=args.repeats), *masks(28, repeats=args.repeats),
+    rows = [*masks(14, args.repeats), *masks(28, args.repeats),
             *steps(batch, args.step_repeats)]
-    given = sys.argv[1:] if arguments is None else arguments
-    write(args.out, ['benchmarks/speed/masking.py', *given], table, rows=rows)
+    write(args.out, __file__, arguments, table, rows=rows)
 
 
 if __name__ == '__main__':

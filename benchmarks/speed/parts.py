@@ -6,7 +6,6 @@ Prints a Markdown table, also written beside OUT; about three minutes on two CPU
 random and images generated: neither changes the speed. The floor is computing and moving what a
 step has to at what this device sustains (benchmarks/speed/floor.py); decoding is not in it.
 """
-import argparse
 import itertools
 import random
 import statistics
@@ -25,12 +24,14 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.speed.floor import IMAGENET, counted, here
-from benchmarks.speed.record import where, write
+from benchmarks.speed.record import parser, where, write
 from semmae.datasets.part_store import PartStoreWriter
-from semmae.parts.extract import Photos, own_device, precision_of, segment, without_random_steps
+from semmae.parts.extract import segment
+from semmae.parts.learner import own_device, precision_of
+from semmae.parts.photos import Photos, without_random_steps
 from semmae.registry import MODELS
 from semmae.training.allocator import keep_freed_memory
-from semmae.training.run import mixed_precision
+from semmae.training.precision import mixed_precision
 
 REPO = Path(__file__).resolve().parents[2]
 # name: config, (width, height) of the images, batch on a CPU (on a GPU the config's)
@@ -133,7 +134,7 @@ def measure(sizes, repeats, seconds, num_workers=None):
                 row = summary(what, size, rates(step, repeats, seconds), epochs=epochs, **about)
                 stage = 'part learning' if what.startswith('learning') else 'part extraction'
                 work, moved = counted(cfg, stage, batch_size, about['precision'] != 'float32')
-                floor = device.floor(work.flops, moved) / batch_size
+                floor = device.lower_bound(work.flops, moved) / batch_size
                 row.update(floor_per_s=1 / floor, times_floor=1 / row['per_s'] / floor,
                            device=str(device))
                 if size == 'paper':  # hours say nothing of smaller images
@@ -172,17 +173,15 @@ def said(rate):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
-    parser.add_argument('--out', required=True, help='JSON file of the measurements')
-    parser.add_argument('--sizes', nargs='+', choices=SIZES, default=list(SIZES))
-    parser.add_argument('--repeats', type=int, default=3)
-    parser.add_argument('--seconds', type=float, default=6, help='of each repeat, at least')
-    parser.add_argument('--num-workers', type=int, help='processes that decode, in extraction')
-    args = parser.parse_args(arguments)
+    options = parser(__doc__)
+    options.add_argument('--sizes', nargs='+', choices=SIZES, default=list(SIZES))
+    options.add_argument('--repeats', type=int, default=3)
+    options.add_argument('--seconds', type=float, default=6, help='of each repeat, at least')
+    options.add_argument('--num-workers', type=int, help='processes that decode, in extraction')
+    args = options.parse_args(arguments)
     keep_freed_memory()  # as a training does
     rows = measure(args.sizes, args.repeats, args.seconds, args.num_workers)
-    given = sys.argv[1:] if arguments is None else arguments
-    write(args.out, ['benchmarks/speed/parts.py', *given], table, paper=PAPER, rows=rows)
+    write(args.out, __file__, arguments, table, paper=PAPER, rows=rows)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,11 @@
-"""What a measurement of speed leaves behind: a JSON record and a Markdown table beside it."""
+"""The files of a measurement of speed: a JSON record and a Markdown table beside it."""
+import argparse
 import json
+import math
 import os
 import platform
+import statistics
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -9,8 +13,26 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from semmae.files import write_atomically
-from semmae.recording.record import device, git_commit, versions
-from semmae.suites.roofline import FUSED
+from semmae.recording.environment import device, git_commit, versions
+from semmae.suites.step import FUSED
+
+
+def parser(doc):
+    """The arguments that all scripts share. doc: of the script."""
+    found = argparse.ArgumentParser(description=doc.split('\n', 1)[0])
+    found.add_argument('--out', required=True, help='JSON file of the measurements')
+    return found
+
+
+def milliseconds(seconds):
+    """Median, lowest and highest of measured seconds, in ms."""
+    return dict(ms=1e3 * statistics.median(seconds), lowest=1e3 * min(seconds),
+                highest=1e3 * max(seconds))
+
+
+def exponent(times, size):
+    """The power of ``size`` by which something grew ``times``; None for the first size, 1."""
+    return None if size == 1 else math.log(times) / math.log(size)
 
 
 def flops_of(step):
@@ -21,7 +43,7 @@ def flops_of(step):
 
 
 def machine():
-    """What the numbers were measured on."""
+    """The hardware of the measurement."""
     about = Path('/proc/cpuinfo').read_text() if Path('/proc/cpuinfo').exists() else ''
     names = [line.split(': ')[1] for line in about.split('\n') if line.startswith('model name')]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else 'not measured on a GPU'
@@ -30,15 +52,20 @@ def machine():
 
 
 def where(record):
-    """A sentence on what a record was measured on."""
+    """A sentence on the hardware and date of a record."""
     at = record['machine']
     return (f'{at["cpu"]}, {at["cores"]} cores, {at["threads"]} threads; GPU: {at["gpu"]}. '
             f'{record["date"]}')
 
 
-def write(out, command, table, **content):
-    """Write a record as ``out`` (JSON) and ``table(record)`` beside it (.md), and print that."""
-    record = dict(command=' '.join(['python', *map(str, command)]),
+def write(out, script, arguments, table, **content):
+    """Write a record as ``out`` (JSON) and ``table(record)`` beside it (.md), and print the table.
+
+    arguments: of the script; None for those of this process.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    command = ['python', f'benchmarks/speed/{Path(script).name}', *map(str, given)]
+    record = dict(command=' '.join(command),
                   date=datetime.now(timezone.utc).isoformat(timespec='seconds'), machine=machine(),
                   versions=versions(), git_commit=git_commit(), **content)
     Path(out).parent.mkdir(parents=True, exist_ok=True)

@@ -4,38 +4,34 @@ python benchmarks/speed/step.py --out benchmarks/results/speed_step.json
 
 One step is what `train_step` does: bytes to normalised images, mask, forward, backward, update.
 Both sides have the same sizes, batch and images, and the optimiser of their own shipped configs;
-masks are random where nothing else is said. They run in alternation, each side in a process set up
-as its own train.py does. Mini, whose step is over before a core's cache is filled, does ten steps a
-turn, and is started five times: how often a process asks the system for memory is decided by chance
-when it starts. mmpretrain has no mixed precision on a CPU. Compiled: with compile=True, on their
-side what mmengine makes of that. The matrix rate is that of the fastest
-product of two matrices in the same precision, before and after; days are those of 800 epochs of
-ImageNet-1k at the step's rate, if no time is lost between devices. Prints a Markdown table, also
-written beside OUT; about half an hour on two CPU cores.
+masks are random unless named. The sides run in alternation, each in a process set up as its own
+train.py does. Mini does ten steps a turn, because one is too short, and is started five times,
+because the memory allocation of a process varies between starts. mmpretrain has no mixed precision
+on a CPU. Compiled: compile=True; for mmpretrain as mmengine applies it. The matrix rate is that of
+the fastest matrix product in the same precision, before and after. Days: 800 epochs of ImageNet-1k
+at the step's rate, without loss between devices. Prints a Markdown table, also written beside OUT;
+about half an hour on two CPU cores.
 """
-import argparse
 import multiprocessing
 import statistics
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.speed.masking import alternate
-from benchmarks.speed.record import flops_of, where, write
-from semmae.parts.extract import own_device
+from benchmarks.speed.record import flops_of, milliseconds, parser, where, write
+from semmae.parts.learner import own_device
 from semmae.registry import MODELS
 from semmae.suites.costs import quiet
 from semmae.suites.roofline import probe
 from semmae.training.allocator import keep_freed_memory
-from semmae.training.optim import multiplies_bfloat16
-from semmae.training.run import compile_parts, mixed_precision
+from semmae.training.compile import compile_parts
+from semmae.training.precision import mixed_precision, multiplies_bfloat16
 
 REPO = Path(__file__).resolve().parents[2]
 IMAGES = 800 * 1_281_167  # of the paper's pre-training (Sec. 4.1), ImageNet-1k
@@ -86,7 +82,7 @@ def ours(size, dtype, config=OURS, compiled=False):
                              decoder_num_heads=dec_heads)
     model = MODELS.build(cfg.model).to(own_device()).train()
     if compiled:
-        compile_parts(SimpleNamespace(model=model, logger=MMLogger.get_current_instance()), True)
+        compile_parts(model, True)
     wrapper = cfg.optim_wrapper
     if dtype is None:
         wrapper = {k: v for k, v in wrapper.items() if k not in ('dtype', 'loss_scale')}
@@ -131,10 +127,10 @@ def built(is_ours, size):
 
 
 def serve(pipe, is_ours, size, batch, turn):
-    """One side in a process of its own, set up as its own train.py does.
+    """One side in its own process, set up as its train.py does.
 
-    When it is told a name, it does ``turn`` steps of that. At the end it counts FLOPs, which before
-    would change how the process holds its memory.
+    For each name that the pipe sends, it runs ``turn`` steps of that variant. FLOPs are counted at
+    the end: counted first, they would change the memory layout of the process.
     """
     if is_ours:
         keep_freed_memory()
@@ -175,7 +171,7 @@ def matrix_rates():
 
 
 def precision_of(name):
-    """That of a way's matrices; mmpretrain's AMP is float16, whose rate is bfloat16's."""
+    """The precision of a variant's matrices; float16 (mmpretrain's AMP) is as fast as bfloat16."""
     return 'float32' if 'float32' in name else 'bfloat16'
 
 
@@ -195,8 +191,8 @@ def measure(size, repeats, batch=None):
         middle = statistics.median(found)
         work = flops[name.removesuffix(', compiled')]
         rows.append(dict(
-            size=size, name=name, batch=count, ms=1e3 * middle, lowest=1e3 * min(found),
-            highest=1e3 * max(found), repeats=len(found), starts=starts, steps_a_turn=turn,
+            size=size, name=name, batch=count, **milliseconds(found), repeats=len(found),
+            starts=starts, steps_a_turn=turn,
             images_per_s=count / middle, gflops_per_image=work / 1e9,
             tflops=work * count / middle / 1e12, matrix_tflops=rates[precision_of(name)] / 1e12,
             times_faster=base / middle))
@@ -204,7 +200,7 @@ def measure(size, repeats, batch=None):
 
 
 def days(row, devices):
-    """Of 800 epochs of ImageNet-1k on so many devices, between which no time is lost."""
+    """Days for 800 epochs of ImageNet-1k on ``devices`` devices that scale perfectly."""
     return IMAGES / row['images_per_s'] / devices / 86400
 
 
@@ -226,15 +222,13 @@ def table(record):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
-    parser.add_argument('--out', required=True, help='JSON file of the measurements')
-    parser.add_argument('--sizes', nargs='+', choices=SIZES, default=list(SIZES))
-    parser.add_argument('--batch-size', type=int, help='default 16, 4 and 64, GPU 16 times that')
-    parser.add_argument('--repeats', type=int, default=5, help='turns of each start')
-    args = parser.parse_args(arguments)
+    options = parser(__doc__)
+    options.add_argument('--sizes', nargs='+', choices=SIZES, default=list(SIZES))
+    options.add_argument('--batch-size', type=int, help='default 16, 4 and 64, GPU 16 times that')
+    options.add_argument('--repeats', type=int, default=5, help='turns of each start')
+    args = options.parse_args(arguments)
     rows = [row for size in args.sizes for row in measure(size, args.repeats, args.batch_size)]
-    given = sys.argv[1:] if arguments is None else arguments
-    write(args.out, ['benchmarks/speed/step.py', *given], table, rows=rows)
+    write(args.out, __file__, arguments, table, rows=rows)
 
 
 if __name__ == '__main__':

@@ -1,8 +1,8 @@
-"""The figures of speed that the README quotes, out of the records in benchmarks/results.
+"""The figures of speed that docs/speed.md quotes, from the records in benchmarks/results.
 
 python benchmarks/speed/summary.py
 
-A test holds the README to these lines.
+A test compares the page with these lines.
 """
 import json
 from pathlib import Path
@@ -29,13 +29,8 @@ def number(value):
     return f'{value:,.0f}' if value >= 100 else f'{value:.3g}'
 
 
-def table(folder=RESULTS) -> str:
-    """Markdown lines: what, how fast, against what."""
-    lines = ['| | two CPU cores | against |', '|---|---|---|']
-
-    def say(what, rate, against):
-        lines.append(f'| {what} | {rate} | {against} |')
-
+def steps(folder):
+    """(what, how fast, against what) of pre-training steps."""
     for size in ('ViT-B/16', 'ViT-B/8', 'mini'):
         for row in rows_of('step', folder, size=size):
             if not row['name'].startswith('ours') or 'masks' in row['name']:
@@ -44,43 +39,66 @@ def table(folder=RESULTS) -> str:
             if 'compiled' in row['name']:
                 other = only('step', folder, size=size, name='mmpretrain, float32, compiled')
                 against += f', {row["images_per_s"] / other["images_per_s"]:.2f} times it compiled'
-            say(f'pre-training step, {size}, {row["name"][6:]}',
-                f'{number(row["images_per_s"])} images/s',
-                f'{against}; {row["tflops"] / row["matrix_tflops"]:.0%} of the matrix rate')
+            yield (f'pre-training step, {size}, {row["name"][6:]}',
+                   f'{number(row["images_per_s"])} images/s',
+                   f'{against}; {row["tflops"] / row["matrix_tflops"]:.0%} of the matrix rate')
+
+
+def data(folder):
+    """(what, how fast, against what) of reading images."""
     base = 'mmpretrain: load, crop, flip, pack'
-    for name, what, other, steps in (
+    for name, what, other, replaced in (
             ('LoadRandomResizedCrop', 'random crops', base, "mmpretrain's load, crop, flip, pack"),
             ('LoadCenterCrop', 'flip-only recipe', 'ResizeEdge, CenterCrop, FlipWithParts, '
              'PackImage', 'the steps it replaces'),
             ('LoadPacked', 'the same', base, "mmpretrain's load, crop, flip, pack")):
         row = only('data', folder, name=f'{name}, PackImage')
         times = row['images_per_s'] / only('data', folder, name=other)['images_per_s']
-        say(f'{what}, `{name}`, one core', f'{number(row["images_per_s"])} images/s',
-            f'{times:.3g} times {steps}; pixels differ by {row["mean_difference"]:.3f} of 255')
+        yield (f'{what}, `{name}`, one core', f'{number(row["images_per_s"])} images/s',
+               f'{times:.3g} times {replaced}; pixels differ by {row["mean_difference"]:.3f} '
+               'of 255')
+
+
+def masks(folder):
+    """(what, how fast, against what) of masks and of steps with few patches."""
     for grid in ('14x14', '28x28'):
         row = only('masking', folder, name='part-guided, α = 0.5', size=grid)
-        say(f'part-guided masks of 256 images, {grid}', f'{row["ms"]:.2f} ms',
-            f"{row['times_baseline']:.2f} times MAE's two sorts")
+        yield (f'part-guided masks of 256 images, {grid}', f'{row["ms"]:.2f} ms',
+               f"{row['times_baseline']:.2f} times MAE's two sorts")
     row = only('masking', folder, name='ViT-B/8, 196 of 784')
-    say('step with 196 of 784 patches of 8x8', f'{row["gflops_per_image"]:.1f} GFLOP an image',
-        f'{row["times_baseline"]:.2f} times the time of 196 patches of 16x16')
+    yield ('step with 196 of 784 patches of 8x8', f'{row["gflops_per_image"]:.1f} GFLOP an image',
+           f'{row["times_baseline"]:.2f} times the time of 196 patches of 16x16')
+
+
+def parts(folder):
+    """(what, how fast, against what) of part learning, extraction and store."""
     for what in ('learning, images in memory', 'extraction, from files'):
         row = only('parts', folder, what=what, size='paper')
         epochs = f', {row["epochs"]} epochs' if row['epochs'] > 1 else ''
-        say(f'part {what}, 28x28', f'{number(row["per_s"])} images/s',
-            f'{row["times_floor"]:.2f} times the floor; ImageNet-1k{epochs}: '
-            f'{number(row["imagenet_hours"])} hours')
-    row = only('parts', folder, what='random reads')
-    say('part store, 28x28', f'{number(row["per_s"])} reads/s', '')
+        yield (f'part {what}, 28x28', f'{number(row["per_s"])} images/s',
+               f'{row["times_floor"]:.2f} times the floor; ImageNet-1k{epochs}: '
+               f'{number(row["imagenet_hours"])} hours')
+    yield ('part store, 28x28',
+           f'{number(only("parts", folder, what="random reads")["per_s"])} reads/s', '')
+
+
+def others(folder):
+    """(what, how fast, against what) of downstream steps, backbones and tables."""
     for row in rows_of('downstream', folder):
-        say(f'{row["name"]}, {row["patches"]} patches', f'{row["images_per_s"]:.3g} images/s', '')
+        yield f'{row["name"]}, {row["patches"]} patches', f'{row["images_per_s"]:.3g} images/s', ''
     for row in rows_of('backbones', folder, size='paper'):
         if row['times_ours'] != 1:
-            say(f'{row["task"]}, ViT-B/16, step', '', f'{row["backbone"]} takes '
-                f'{row["times_ours"]:.2f} times as long as `semmae.ViT`')
+            yield (f'{row["task"]}, ViT-B/16, step', '', f'{row["backbone"]} takes '
+                   f'{row["times_ours"]:.2f} times as long as `semmae.ViT`')
     row = only('tables', folder, what='results to tables', runs=10_000)
-    say('tables of 10,000 runs', f'{row["s"]:.1f} s', '')
-    return '\n'.join(lines)
+    yield 'tables of 10,000 runs', f'{row["s"]:.1f} s', ''
+
+
+def table(folder=RESULTS) -> str:
+    """Markdown lines: what, how fast, against what."""
+    lines = [line for some in (steps, data, masks, parts, others) for line in some(folder)]
+    return '\n'.join(['| | two CPU cores | against |', '|---|---|---|',
+                      *(f'| {" | ".join(cells)} |' for cells in lines)])
 
 
 if __name__ == '__main__':

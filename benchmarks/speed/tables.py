@@ -2,17 +2,15 @@
 
 python benchmarks/speed/tables.py --out benchmarks/results/speed_tables.json
 
-As many runs as the row of results says, in a work directory each, spread over all rows of the
-paper's tables, several seeds to a cell; results are drawn, without stored predictions (whose
-bootstrap is not timed). Sizes alternate in one process, and with them the share of reading. Prints
-a Markdown table, also written beside OUT; about a minute on two CPU cores.
+Each run has a work directory. The runs are spread over all rows of the paper's tables, with several
+seeds per cell; their values are random, without stored predictions, so the bootstrap is not timed.
+Sizes alternate in one process, also for the share of reading. Prints a Markdown table, also written
+beside OUT; about a minute on two CPU cores.
 """
-import argparse
 import contextlib
 import importlib.util
 import io
 import json
-import math
 import random
 import statistics
 import sys
@@ -22,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.speed.masking import alternate
-from benchmarks.speed.record import where, write
+from benchmarks.speed.record import exponent, parser, where, write
 from semmae.reporting.cells import DATASETS
 from semmae.reporting.tables import load_numbers
 from semmae.results.mmengine_logs import read_everything
@@ -77,8 +75,8 @@ def measure(sizes, repeats):
     return [dict(what=what, runs=count, s=middle[what, count], lowest=min(found),
                  highest=max(found), repeats=repeats, times_first=middle[what, count] / middle[
                      what, sizes[0]], expected=count / sizes[0],
-                 exponent=None if count == sizes[0] else math.log(
-                     middle[what, count] / middle[what, sizes[0]]) / math.log(count / sizes[0]))
+                 exponent=exponent(middle[what, count] / middle[what, sizes[0]],
+                                   count / sizes[0]))
             for (what, count), found in seconds.items()]
 
 
@@ -95,13 +93,11 @@ def table(record):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
-    parser.add_argument('--out', required=True, help='JSON file of the measurements')
-    parser.add_argument('--runs', nargs='+', type=int, default=[100, 1000, 10_000])
-    parser.add_argument('--repeats', type=int, default=3)
-    args = parser.parse_args(arguments)
-    given = sys.argv[1:] if arguments is None else arguments
-    write(args.out, ['benchmarks/speed/tables.py', *given], table,
+    options = parser(__doc__)
+    options.add_argument('--runs', nargs='+', type=int, default=[100, 1000, 10_000])
+    options.add_argument('--repeats', type=int, default=3)
+    args = options.parse_args(arguments)
+    write(args.out, __file__, arguments, table,
           rows=measure(args.runs, args.repeats))
 
 

@@ -1,4 +1,4 @@
-"""What may fill a cell of the paper: its data set, size, network, kind of training and recipe."""
+"""Which results may fill a cell of the paper: data set, size, network, training and recipe."""
 from semmae.results import protocol
 
 DATASETS = dict(linprobe='ImageNet-1k', finetune='ImageNet-1k', inat19='iNaturalist 2019',
@@ -16,15 +16,15 @@ NAMES = {'deit-tiny': 'vit-tiny', 'deit-t': 'vit-tiny', 'deit-small': 'vit-small
 
 
 def stands_apart(record):
-    """Whether a result is too far from the paper to be shown in one table with its numbers."""
+    """Whether a result is shown in a table of its own: it is reduced or of another data set."""
     known = DATASETS.get(record['task'])
     return record['reduced'] or bool(known) and record['dataset'] != known
 
 
 def obstacles(record, cell) -> list:
-    """Why a result does not fill a cell of its row, a short text each; [] if it does.
+    """A short text for each reason why a result does not fill a cell of its row.
 
-    What a record does not tell is no obstacle: other tools record less.
+    A field that a record lacks is no reason: other tools record less.
     """
     differs = ((record.get('pretraining') or {}).get('differs'), record.get('differs'))
     texts = [f'{field} {_value(own)} instead of {_value(wanted)}' for found in differs
@@ -48,7 +48,7 @@ def obstacles(record, cell) -> list:
 
 
 def network(record) -> dict:
-    """patch_size, pixels and arch of a result, None where it does not tell."""
+    """patch_size, pixels and arch of a result, None where not recorded."""
     model, measured = record.get('model') or {}, record['protocol']
     size = measured.get('input_size')
     size = size[0] if isinstance(size, list) and size else size

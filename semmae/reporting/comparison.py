@@ -1,4 +1,4 @@
-"""Which lines of a table may be compared, in what the others differ, and whether a lead is real.
+"""Which lines of a table may be compared, how the others differ, and whether a lead is noise.
 
 A line is a dict with ``records``: the results that are averaged in it (`tables`).
 """
@@ -15,14 +15,14 @@ from semmae.results import protocol
 from semmae.results.predictions import read_predictions, recount
 from semmae.results.statistics import METRICS, paired_bootstrap, welch
 
-FEW = 5  # marks or values that a text names one by one
+FEW = 5  # marks or values that a text lists
 
 
 def to_the_best(lines):
-    """(a text for each line, positions of bests that lead every rival beyond doubt).
+    """(a text for each line, positions of the bests that differ from every rival significantly).
 
-    Rivals are the lines of one table measured under the same conditions, in a metric of which more
-    is better.
+    Rivals are the lines of one table that were measured under the same conditions, in a metric
+    where higher is better.
     """
     rivals, texts, bold = defaultdict(list), [''] * len(lines), []
     for position, line in enumerate(lines):
@@ -45,12 +45,11 @@ def to_the_best(lines):
 
 
 def lead(records, best):
-    """('-1.30 [seeds -2.10, -0.50; images -1.80, -0.80]', what speaks against believing it or '').
+    """('-1.30 [seeds -2.10, -0.50; images -1.80, -0.80]', a reason for doubt or '').
 
-    Over seeds where both sides have at least two runs, over images where both have their
-    predictions; every interval that exists has to exclude zero. One seed is always a doubt, and so
-    is one pre-training: other images or probes are not other trainings. Predictions that a result
-    names and that cannot be used are a doubt too: what is lost must not make a claim stronger.
+    There is an interval over seeds if both sides have two runs or more, and one over images if both
+    have predictions. The difference is in doubt if an interval includes zero, if a side has one
+    seed or one pre-training, or if predictions that a result names cannot be used.
     """
     values, others = ([float(r['value']) for r in side] for side in (records, best))
     seeds, images = welch(values, others), over_images(records, best)
@@ -75,34 +74,35 @@ def pretrainings(records):
 def over_images(records, best):
     """The interval over images, or None if a prediction is missing or the images differ."""
     metric = METRICS.get(protocol.metric_name(records[0]['metric']))
-    sides = [[predictions_of(record) for record in side] for side in (records, best)]
-    found = [p for side in sides for p in side]
+    ours, theirs = ([predictions_of(record) for record in side] for side in (records, best))
+    found = [*ours, *theirs]
     if metric is None or not protocol.is_percent(records[0]) or any(
             p is None or ('labels' in p) != (metric == 'top1') for p in found):
         return None
-    return paired_bootstrap(*sides, metric)
+    return paired_bootstrap(ours, theirs, metric)
 
 
 def predictions_of(record):
-    """The stored predictions of a result; None if they are not beside its file or not its own."""
+    """The stored predictions of a result; None if they are missing or give another value."""
     name = record.get('predictions')
     if not name or not record.get('source'):
         return None
     path = Path(record['source']).parent / name
     try:
-        # Read only what a result names beside itself; a name like ../../x leads elsewhere.
+        # A name like ../../x leads out of the folder; it is not read.
         is_beside = path.resolve().is_relative_to(Path(record['source']).parent.resolve())
     except (OSError, ValueError):
         return None
-    found = _read(path) if is_beside else None
-    metric = METRICS.get(protocol.metric_name(record['metric']))
+    found = predictions_at(path) if is_beside else None
+    metric = METRICS.get(protocol.metric_name(record['metric']), '')
     again = recount(found).get(metric) if found else None
-    # To the two decimals that mmseg gives.
+    # mmseg rounds to two decimals.
     return found if again is not None and abs(again - record['value']) < .0051 else None
 
 
 @lru_cache(maxsize=256)
-def _read(path):
+def predictions_at(path):
+    """The predictions of a file, or None if it cannot be read."""
     try:
         return read_predictions(path)
     except (ValueError, OSError):
@@ -110,16 +110,17 @@ def _read(path):
 
 
 def mean(records):
+    """The mean value of records."""
     return statistics.fmean(float(record['value']) for record in records)
 
 
 def protocol_marks(lines):
     """(a letter for each line measured under one of several protocols, legend, conflicts).
 
-    conflicts: texts about differences that make a comparison unfair; those of the method itself
-    (patch size, backbone, pre-training) are named in the legend only.
+    conflicts: a text for each difference that makes a comparison unfair. Differences of the method
+    itself (patch size, backbone, pre-training) are in the legend only.
     """
-    protocols = defaultdict(dict)
+    protocols: dict[tuple, dict] = defaultdict(dict)
     for line in lines:
         for record in line['records'][:1]:
             seen = protocols[record['task'], record['dataset']]
@@ -138,10 +139,10 @@ def protocol_marks(lines):
             fields.append(text.replace(':', ' (part of the method):', 1) if is_method else text)
             unfair += [] if is_method else [text]
         legend.append(f"Different protocols for {task} on {dataset} ({_few(own)}): "
-                      f"{'; '.join(fields) or 'the records do not say in what'}.")
+                      f"{'; '.join(fields) or 'the records do not show how'}.")
         if unfair or not fields:
             conflicts.append(f"{task} on {dataset} was measured differently: "
-                             f"{'; '.join(unfair) or 'the records do not say in what'}")
+                             f"{'; '.join(unfair) or 'the records do not show how'}")
     firsts = [line['records'][0] if line['records'] else None for line in lines]
     conflicts += _mixed_sizes(lines) + _other_conflicts(lines)
     return [marks.get((r['task'], r['dataset'], r['fingerprint'], r['split']), '') if r else ''
@@ -156,7 +157,7 @@ def training_marks(lines):
             rows[line['records'][0]['row']].append(position)
     number = count(1)
     for row, positions in rows.items():
-        trainings = {}
+        trainings: dict[str, tuple] = {}
         for position in positions:
             fields = protocol.identity(lines[position]['records'][0])
             trainings.setdefault(protocol.fingerprint(fields), (fields, []))[1].append(position)
@@ -176,7 +177,7 @@ def training_marks(lines):
 def _side_by_side(fields):
     """'model.masking.gamma 2.0 / 3.0; ...' of {field: [value in each]}."""
     return '; '.join(f"{field} {_few([_text(v) for v in values], ' / ')}"
-                     for field, values in fields.items()) or 'the records do not say in what'
+                     for field, values in fields.items()) or 'the records do not show how'
 
 
 def _text(value):
@@ -184,7 +185,7 @@ def _text(value):
 
 
 def training_name(record, among):
-    """'' or how one of several pre-trainings of a row is told from the others, in a few fields."""
+    """'' or the fields in which one of several pre-trainings of a row differs from the others."""
     fields = protocol.differing_fields([protocol.identity(r) for r in among])
     own = protocol.comparable(protocol.identity(record))
     told = [f'{field} {_text(own.get(field, protocol.NOT_RECORDED))}' for field in fields]
@@ -192,9 +193,9 @@ def training_name(record, among):
 
 
 def _mixed_sizes(lines):
-    """Texts about tasks of which some results are reduced and some are not, or otherwise so.
+    """A text for each task whose results are reduced in different ways.
 
-    That of the pre-training belongs to the method: a network from scratch has none.
+    A reduced pre-training does not count: it belongs to the method.
     """
     sizes = defaultdict(set)
     for line in lines:
@@ -202,13 +203,13 @@ def _mixed_sizes(lines):
             why = re.sub(r'^pre-training: [^;]*(; )?', '', record.get('reduced_why') or '')
             sizes[record['task'], record['dataset']].add(
                 "of the paper's size" if not record['reduced'] else
-                f"reduced ({why or 'in what, the record does not say, or in pre-training only'})")
+                f"reduced ({why or 'in pre-training only, or not recorded how'})")
     return [f"{task} on {dataset} has results of different sizes: {_few(sorted(seen), ' | ')}"
             for (task, dataset), seen in sizes.items() if len(seen) > 1]
 
 
 def _other_conflicts(lines):
-    """Texts about data sets, units and versions that differ, and about runs that failed."""
+    """A text for each difference of data sets, units and versions, and for each failed run."""
     datasets, units, texts = defaultdict(set), defaultdict(set), []
     for line in lines:
         for record in line['records']:
@@ -225,7 +226,7 @@ def _other_conflicts(lines):
 
 
 def mixed_versions(records):
-    """A text for each library of which the runs had different versions."""
+    """A text for each library that has different versions in the runs."""
     found = [record.get('versions') or {} for record in records]
     seen = {name: sorted({str(versions.get(name)) for versions in found})
             for name in sorted(set().union(*found))}

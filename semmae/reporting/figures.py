@@ -1,4 +1,4 @@
-"""Pictures from arrays and log files: sheets of images, curves. Imports neither torch nor mm*.
+"""Pictures from arrays and log files: sheets of images, curves.
 
 The suffix of a path decides the format: .png, or .pdf and .svg with all words as text and the
 images in their own pixels. The same call writes the same bytes.
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageDraw, ImageFont
 
-from ..results.mmengine_logs import json_object
+from ..results.mmengine_logs import SCALARS, scalar_lines
 from ..results.results import finite
 
 # Twelve colours for colour-blind readers (M. Krzywinski, "Color palettes for color blindness"), in
@@ -51,10 +51,7 @@ def part_sheet(images, label_maps, path, heat_maps=None, caption='', opacity=.88
     heat_maps: {title: (N, h, w) float}, each map stretched from its smallest to its largest value.
     opacity: of the colours over the image in grey.
     """
-    images = checked(images)
-    columns = [('image', images), *overlays(images, label_maps, opacity)]
-    columns += [(title, heat(enlarged(maps, images))) for title, maps in (heat_maps or {}).items()]
-    return sheet(columns, path, caption, legend=legend_of(label_maps))
+    return mask_sheet(images, {}, path, label_maps, None, caption, opacity, heat_maps)
 
 
 def mask_sheet(images, masks_by_title, path, label_maps=None, dropped=None, caption='',
@@ -219,7 +216,7 @@ def vector_sheet(size, cell, cells, texts, swatches):
 
 def wrapped(text, font, width):
     """The lines of a text that is ``width`` pixels wide at most, broken at spaces."""
-    lines = []
+    lines: list[str] = []
     for word in text.split():
         if lines and font.getlength(f'{lines[-1]} {word}') <= width:
             lines[-1] += f' {word}'
@@ -307,32 +304,25 @@ def save(figure, path):
 def read_scalars(work_dir) -> dict:
     """{key: [(step, value)]} of all runs in a work directory, sorted by step, as mmengine logs it.
 
-    Every (re)start has its own folder, named by its time; they are joined, and the last value of a
-    step wins. Steps are iterations for training and, in epoch-based runs, epochs for validation;
-    the times of validations are left out, since they share their keys with those of training. Lines
-    that a killed run left half written are skipped, with a warning that counts them.
+    Every start has its own folder, named by its time. All starts are joined, and the last value of
+    a step counts. Steps are iterations for training and, in epoch-based runs, epochs for
+    validation. The times of validations are left out, since training has the same keys. Damaged
+    lines are skipped with a warning that counts them.
     """
-    files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+    files = sorted(Path(work_dir).glob(f'*/{SCALARS}'))
     if not files:
-        raise FileNotFoundError(f'no */vis_data/scalars.json below {work_dir}; expected the work '
+        raise FileNotFoundError(f'no */{SCALARS} below {work_dir}; expected the work '
                                 'directory of a training (tools/train.py --work-dir)')
-    found = {}
+    found: dict[str, dict[int, float]] = {}
+    problems: list[str] = []
     for file in files:
-        damaged, lines = 0, file.read_bytes().splitlines()
-        for line in lines:
-            scalars = json_object(line)
-            step = scalars and scalars.get('step')
-            if not isinstance(step, int) or finite(step) is None:
-                damaged += bool(line.strip())
-                continue
-            is_validation = 'iter' not in scalars
+        for scalars in scalar_lines(file, problems):
+            left_out = ('step',) if 'iter' in scalars else ('step', 'time', 'data_time')
             for key, value in scalars.items():
-                if key == 'step' or is_validation and key in ('time', 'data_time'):
-                    continue
-                if isinstance(value, (int, float)):
+                if key not in left_out and isinstance(value, (int, float)):
                     number = finite(value)  # NaN leaves a gap in the curve
-                    found.setdefault(key, {})[step] = math.nan if number is None else number
-        if damaged:
-            warnings.warn(f'{file}: {damaged} of {len(lines)} lines damaged and skipped',
-                          stacklevel=2)
+                    found.setdefault(key, {})[scalars['step']] = (
+                        math.nan if number is None else number)
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
     return {key: sorted(points.items()) for key, points in found.items()}

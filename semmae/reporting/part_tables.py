@@ -1,14 +1,14 @@
 """Part quality as tables: a row for each source of parts, mean, spread and n over seeds."""
 import json
-from html import escape
 from pathlib import Path
 
 import pandas as pd
 
+from .page import Section, fragment, section_of, visible
 from .provenance import origins
-from .render import csv_text, markdown_text, render, visible
+from .render import csv_text, markdown_text, render
 
-# {title: {metric: its name in the table}}; 1 image counts as much as any other.
+# {title: {metric: its name in the table}}; all images have the same weight.
 TABLES = {
     'Parts, all patches': {
         'parts/ARI': 'ARI', 'parts/NMI': 'NMI', 'parts/IoU': 'IoU',
@@ -31,15 +31,15 @@ def part_tables(records) -> dict:
 
     Values are in percent (parts used: a number), as mean +- sample standard deviation (n) over
     seeds; one seed has no spread. Results under different protocols (encoder, grid, number of
-    parts, view) stand in tables of their own. The best of the first column stands first.
-    ``frame.attrs['origins']`` is '' or a sentence on results that no commit leads back to.
+    parts, view) have separate tables. The best of the first column is the first row.
+    ``frame.attrs['origins']`` is '' or a note on results whose code is in no commit.
     """
-    frames = {}
+    frames: dict[tuple[str, str, str], pd.DataFrame] = {}
     latest = {}
     for r in sorted(records, key=lambda r: r['time']):
         if r['task'] == 'parts' and r['status'] == 'ok':
             key = r['row'], r['metric'], r['seed'], conditions_of(r)
-            latest[key] = r  # a learner that was trained again replaces the one of its seed
+            latest[key] = r  # a learner that was trained again replaces the earlier one
     if not latest:
         return frames
     data = pd.DataFrame([dict(
@@ -56,7 +56,7 @@ def part_tables(records) -> dict:
             table = values.map(cell).unstack('metric').loc[order, shown].fillna('')
             table.index.name = 'parts of'
             dataset, said = group.dataset.iloc[0], group.note.iloc[0]
-            if (title, dataset, said) in frames:  # in what they differ, no word of the note says
+            if (title, dataset, said) in frames:  # they differ in a field that the note lacks
                 said += ', ' + ', '.join(text for text in group.conditions.iloc[0][2:] if text)
             frames[title, dataset, said] = table.rename(columns=metrics)
             frames[title, dataset, said].attrs['origins'] = origin_sentence(group.record)
@@ -64,13 +64,13 @@ def part_tables(records) -> dict:
 
 
 def origin_sentence(records):
-    """'' or how many of the results of a table were measured with code that no commit holds."""
+    """'' or a note on the results of a table whose code is in no commit."""
     texts = [text if text[0].isdigit() else f'all results {text}' for text in origins(records)]
     return f'Code: {"; ".join(texts)}.' if texts else ''
 
 
 def conditions_of(record):
-    """What has to be equal in one table: texts, the data set first."""
+    """Texts that are equal for all results of one table, the data set first."""
     return (record['dataset'], record['split'], record['fingerprint'],
             f"reduced: {record.get('reduced_why')}" if record.get('reduced') else '')
 
@@ -82,7 +82,7 @@ def label_of(record, others):
 
 
 def note(record):
-    """Under which conditions a number was measured, in a few words."""
+    """The conditions of a number, in a few words."""
     protocol = record['protocol']
     grid, images = protocol.get('grid'), protocol.get('split_images')
     encoder = protocol.get('encoder')
@@ -101,31 +101,45 @@ def cell(values):
 
 
 def render_parts(frames, format='markdown') -> str:
-    """All tables as one text; format: one of `tables.FORMATS`. Names come out literally."""
+    """All tables as one text; format: one of `render.FORMATS`. Names come out literally."""
+    if format == 'html':
+        return fragment(part_sections(frames))
     if format == 'latex':
         tables = {f'parts-{k}': _plain(*item) for k, item in enumerate(frames.items(), 1)}
         return render(tables, format) if tables else ''
     text, write = WRITERS[format]
     parts = []
     for (title, dataset, note), frame in frames.items():
-        shown = frame.rename_axis(columns=None).reset_index().map(lambda c: text(visible(c)))
-        below = frame.attrs.get('origins', '')
-        parts.append(write(*(text(visible(t)) for t in (f'{title}: {dataset}', note, below)),
-                           shown))
+        shown = _with_names(frame).map(lambda cell: text(visible(cell)))
+        heading, note, below = (text(visible(t)) for t in (
+            f'{title}: {dataset}', note, frame.attrs.get('origins', '')))
+        parts.append(write(heading, note, below, shown))
     return '\n'.join(parts)
+
+
+def part_sections(frames) -> list[Section]:
+    """The tables as sections of an HTML page."""
+    return [section_of(_with_names(frame), f'{title}: {dataset}', level=3, text=note,
+                       below=frame.attrs.get('origins', ''))
+            for (title, dataset, note), frame in frames.items()]
+
+
+def _with_names(frame):
+    """A table whose first column is 'parts of'."""
+    return frame.rename_axis(columns=None).reset_index()
 
 
 def _plain(key, frame):
     """A table of parts in the form that `render` takes."""
     title, dataset, note = key
     below = frame.attrs.get('origins', '')
-    frame = frame.rename_axis(columns=None).reset_index().astype(object)
+    frame = _with_names(frame).astype(object)
     frame.attrs = dict(title=f'{title}: {dataset}', legend=[t for t in (note, below) if t], bold=[])
     return frame
 
 
 def health_of(path):
-    """(what a part learner's part_health.jsonl says of its end, DataFrame with a row an epoch)."""
+    """(whether a part learner has collapsed, DataFrame with a row for each epoch)."""
     try:
         return _health(Path(path).read_text(encoding='utf-8').splitlines())
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError,
@@ -153,7 +167,4 @@ WRITERS = {
         f'**{title}** ({note})', '', frame.to_markdown(index=False, disable_numparse=True), '',
         *((below, '') if below else ())))),
     'csv': (csv_text, lambda title, note, below, frame: frame.assign(
-        table=title, protocol=note, code=below).to_csv(index=False)),
-    'html': (escape, lambda title, note, below, frame:
-             f'<h3>{title}</h3><p>{note}</p>{frame.to_html(index=False, escape=False, border=0)}'
-             + (f'<p>{below}</p>' if below else ''))}
+        table=title, protocol=note, code=below).to_csv(index=False))}

@@ -4,46 +4,41 @@ A table is a DataFrame of texts whose ``attrs`` hold title, legend (texts) and b
 lines whose 'ours' is set in bold), and may hold links (an anchor for each 'ours', or '').
 """
 import csv
-import html
 import io
 import re
 import unicodedata
+from dataclasses import replace
 
-import pandas as pd
+from .page import OURS, Section, page, section_of, visible
 
 FORMATS = ('markdown', 'latex', 'csv', 'html')
 LEGEND = (
     'paper: the number as printed.',
-    'ours: mean ± sample standard deviation (n runs); one run has no spread. A run is one seed on '
-    'one set of weights. Different protocols or pre-trainings are never averaged.',
-    'difference: ours minus paper. Only a result that was made as the cell says stands in it; '
-    'what differs stands below, named by its difference.',
-    'to the best: ours minus the best of ours in this table under one protocol, with 95 % '
-    "intervals. seeds: would other trainings tell the same (Welch's t, two runs or more on both "
-    'sides); images: would other test images, for these very weights (paired bootstrap of the '
-    'stored predictions). Within noise: an interval holds 0. Not corrected for many comparisons.',
-    'bold: the best, where it leads every other of its table and protocol, with two seeds or more '
-    'on both sides and no interval that holds 0.',
+    'ours: mean ± sample standard deviation (n runs); one run has no spread. A run is one seed '
+    'with one set of weights. Different protocols or pre-trainings are never averaged.',
+    'difference: ours minus paper. A cell holds only results that were made as the cell says; '
+    'other results stand below it, with their difference.',
+    'to the best: ours minus the best of ours in this table under the same protocol, with 95 % '
+    "confidence intervals. seeds: over trainings (Welch's t, two runs or more on both sides). "
+    'images: over test images with these weights (paired bootstrap of the stored predictions). '
+    'within noise: an interval includes 0. Not corrected for multiple comparisons.',
+    'bold: the best of its table and protocol, if both sides of every comparison have two seeds '
+    'or more and no interval includes 0.',
     "reduced: smaller than the paper's protocol; comparable only with results of the same mark.",
     'to fill: the command that measures an empty cell.')
 IN_SHORT = ('ours: mean ± sample standard deviation (n runs). to the best: difference and 95 % '
             'intervals over seeds (Welch) and over test images (paired bootstrap); within noise: '
-            'an interval holds 0; bold: none does. Tables are numbered as in the SemMAE paper.')
-COMMAND, OURS = 'to fill', 'ours'
+            'an interval includes 0; bold: no interval includes 0. Tables are numbered as in the '
+            'SemMAE paper.')
+COMMAND = 'to fill'
+READING = 'How to read these tables'  # the heading of the common legend
 
 
-def render(frames, format='markdown', links=False) -> str:
-    """All tables {name: DataFrame} and their legends as one text, escaped for the format.
-
-    links: HTML only; each 'ours' leads to ``#`` and its anchor, for a page that has those.
-    """
+def render(frames, format='markdown') -> str:
+    """All tables {name: DataFrame} and their legends as one text, escaped for the format."""
     if format not in FORMATS:
         raise ValueError(f"format {format!r}; expected one of {', '.join(FORMATS)}")
-    if links and format != 'html':
-        raise ValueError(f'links are for HTML, not for {format}')
-    if format == 'html':
-        return _html(frames, links)
-    return {'markdown': _markdown, 'latex': _latex, 'csv': _csv}[format](frames)
+    return {'markdown': _markdown, 'latex': _latex, 'csv': _csv, 'html': _html}[format](frames)
 
 
 def print_tables(frames):
@@ -68,20 +63,13 @@ def print_tables(frames):
 def _reading(frames):
     """How to read the columns of these tables."""
     columns = {column for frame in frames.values() for column in frame}
-    # A text on a column that these tables do not have is left out.
+    # A text on a column that these tables lack is left out.
     return [text for text in LEGEND if OURS in columns and (
         (about := text.split(':')[0]) in columns or about not in ('paper', 'difference', COMMAND))]
 
 
-def visible(text):
-    """One line of text in which control, direction and zero-width characters show, as (U+202E)."""
-    return ''.join(' ' if character.isspace()
-                   else f'(U+{ord(character):04X})' if unicodedata.category(character)[0] == 'C'
-                   else character for character in str(text))
-
-
 def _escaped(frame, escape, bold):
-    """The frame with escaped cells; ``bold`` marks the results that are distinguishable."""
+    """The frame with escaped cells; ``bold`` is the format of the bold results."""
     escaped = frame.map(lambda cell: escape(visible(cell)))
     for position in frame.attrs['bold']:
         ours = position, frame.columns.get_loc(OURS)
@@ -90,6 +78,7 @@ def _escaped(frame, escape, bold):
 
 
 def markdown_text(text):
+    """The text with the special characters of Markdown escaped."""
     text = re.sub(r'([\\|`*$~]|\](?=\())', r'\\\1', text.replace('&', '&amp;').replace('<', '&lt;'))
     return re.sub(r'(?<![A-Za-z0-9_])_|_(?![A-Za-z0-9_])', r'\_', text)
 
@@ -104,7 +93,7 @@ def _markdown(frames):
                   escaped.to_markdown(index=False, disable_numparse=True),
                   _markdown_list(frame.attrs['legend'])]
     if _reading(frames):
-        parts += ['## How to read these tables', _markdown_list(_reading(frames))]
+        parts += [f'## {READING}', _markdown_list(_reading(frames))]
     return '\n\n'.join(part for part in parts if part) + '\n'
 
 
@@ -162,7 +151,7 @@ def _latex(frames):
             r'>{\ragged' + ('left' if column in _NUMBERS else 'right')
             + r'\arraybackslash}p{' + str(_WIDTHS.get(column, _WIDTH)) + r'\linewidth}'
             for column in shown)
-        # The numbers of tables in somebody's paper are their own.
+        # The tables of another paper have their own numbers.
         title = latex_text(visible(re.sub(
             r'^(Table \d)\. (.*)', r'\2 (SemMAE paper, \1)', frame.attrs['title'])))
         legend = [latex_text(visible(text)) + r'\par' for text in (
@@ -225,23 +214,14 @@ def _csv(frames):
     return out.getvalue()
 
 
-def _html(frames, links):
-    parts = ['<!doctype html>', '<html lang="en"><head><meta charset="utf-8">',
-             '<title>SemMAE results</title><style>body{font-family:sans-serif}th,td{padding:.2em '
-             '.6em;text-align:left;border-bottom:1px solid #ccc}</style></head><body>']
-    for frame in frames.values():
-        escaped = _escaped(frame, html.escape, '<b>{}</b>')
-        if links and 'links' in frame.attrs:
-            escaped[OURS] = [f'<a href="#{anchor}">{ours}</a>' if anchor else ours
-                             for anchor, ours in zip(frame.attrs['links'], escaped[OURS])]
-        with pd.option_context('display.max_colwidth', None):  # or long cells end in '...'
-            table = escaped.to_html(index=False, escape=False, border=0)
-        parts += [f"<h2>{html.escape(visible(frame.attrs['title']))}</h2>", table,
-                  _html_list(frame.attrs['legend'])]
-    if _reading(frames):
-        parts += ['<h2>How to read these tables</h2>', _html_list(_reading(frames))]
-    return '\n'.join([*parts, '</body></html>\n'])
+def sections(frames) -> list[Section]:
+    """The tables as sections of an HTML page, how to read them last."""
+    found = [section_of(frame, frame.attrs['title'], bold=frame.attrs['bold'],
+                        links=frame.attrs.get('links', ()), legend=frame.attrs['legend'])
+             for frame in frames.values()]
+    reading = _reading(frames)
+    return found + ([Section(READING, legend=reading)] if reading else [])
 
 
-def _html_list(texts):
-    return '<ul>{}</ul>'.format(''.join(f'<li>{html.escape(visible(text))}</li>' for text in texts))
+def _html(frames):
+    return page(replace(section, links=()) for section in sections(frames))

@@ -1,9 +1,8 @@
 """The paper's Tables 1-7 with our results beside the printed numbers.
 
-``build_tables`` decides what stands where, `cells` what may fill a cell of the paper, `comparison`
-what may be compared, and `render` writes it down. A cell that was not measured stays empty and
-names the command that fills it. Reduced results and those of other data sets have tables of their
-own.
+``build_tables`` places the results, `cells` decides which of them may fill a cell of the paper,
+`comparison` which may be compared, and `render` writes the tables. A cell without a result is empty
+and names the command that fills it.
 """
 
 import json
@@ -28,7 +27,7 @@ from .comparison import (
 )
 from .provenance import origins
 
-TITLES = {
+TITLES: dict[int | str, str] = {
     1: 'Table 1. Integrating semantic information into MAE: linear probing on ImageNet-1k',
     2: 'Table 2. Patch size of different models: fine-tuning on ImageNet-1k',
     3: 'Table 3. Masking strategies: linear probing on ImageNet-1k, 8x8 patches',
@@ -50,39 +49,47 @@ REMARKS = {5: 'The paper prints no patch sizes here: 8x8 for SemMAE follows from
               '16x16 for the other rows from their own papers.'}
 
 
-def load_numbers(path=None) -> pd.DataFrame:
-    """The paper's numbers, every column as printed text except the integers table and order."""
-    path = Path(path or Path(__file__).parents[2] / 'benchmarks' / 'paper_numbers.csv')
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing: the paper's numbers are part of the repository, not of the "
-            'package. Install with `pip install -e .` from a checkout.')
-    numbers = pd.read_csv(path, dtype=str, keep_default_na=False)
+def load_numbers() -> pd.DataFrame:
+    """The paper's numbers with the columns of benchmarks/paper_numbers.csv, in table order.
+
+    ``table`` and ``order`` are int, all other columns texts.
+    """
+    numbers = read_numbers('paper_numbers.csv')
     return numbers.astype({'table': int, 'order': int}).sort_values(['table', 'order'])
 
 
-def build_tables(records, numbers=None, tables=tuple(TITLES)) -> dict:
+def read_numbers(name) -> pd.DataFrame:
+    """The CSV file ``name`` in benchmarks of this checkout, as texts."""
+    path = Path(__file__).parents[2] / 'benchmarks' / name
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} is missing: it is part of the repository, not of the '
+                                'package. Install with `pip install -e .` from a checkout.')
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def build_tables(records, tables=tuple(TITLES)) -> dict:
     """{table number: DataFrame with ``COLUMNS``}; more tables follow if all are asked for.
 
-    records: as ``read_results`` returns them. One line holds the results that may be averaged. A
-    result fills each cell that has its row if nothing speaks against it (`cells.obstacles`);
-    otherwise it stands below the cell, named by its difference. One that the paper does not have
-    stands below the cells of the first of its ``tables``, or under ``OTHER``. Reduced results and
-    those of other data sets stand in a table for each task and data set, beside no number of the
-    paper. Part quality has tables of its own (`part_tables`).
-    ``frame.attrs`` holds title, legend (texts), bold (positions of bests beyond doubt), links
-    (`protocol.anchor` of each line with a result, or '') and conflicts (texts: what should not
-    stand in one table).
+    records: as ``read_results`` returns them. A line holds the results that may be averaged. A
+    result fills each cell of its row that it fits (`cells.obstacles`); otherwise it has a line
+    below the cell, named by its difference. A row that the paper lacks follows the cells of the
+    first of its ``tables``, or is in the table ``OTHER``. Reduced results and those of other data
+    sets have a table for each task and data set, without numbers of the paper. Part quality has
+    tables of its own (`part_tables`).
+    ``frame.attrs`` holds title, legend (texts), bold (positions of significant bests), links
+    (`protocol.anchor` of each line with a result, or '') and conflicts (a text for each difference
+    in measurement).
     """
-    numbers = load_numbers() if numbers is None else numbers
+    numbers = load_numbers()
     if not set(tables) <= set(TITLES):
         raise ValueError(f'tables {list(tables)}; expected some of {list(TITLES)}')
-    by_row, apart = defaultdict(list), defaultdict(list)
+    by_row: dict[str, list] = defaultdict(list)
+    apart: dict[tuple, list] = defaultdict(list)
     for record in records:
         if not record['task'].startswith('parts'):
             (apart[record['task'], record['dataset']] if stands_apart(record)
              else by_row[record['row']]).append(record)
-    lines = {OTHER: []} if set(tables) == set(TITLES) else {}
+    lines: dict[int | str, list] = {OTHER: []} if set(tables) == set(TITLES) else {}
     for table in set(tables):
         cells = numbers[numbers['table'] == table].sort_values('order').to_dict('records')
         lines[table] = [line for cell in cells
@@ -101,7 +108,7 @@ def build_tables(records, numbers=None, tables=tuple(TITLES)) -> dict:
 
 
 def _tables_apart(apart, numbers):
-    """{name: DataFrame} of results that are not to be read beside the paper's numbers."""
+    """{name: DataFrame} of results that cannot be compared with the paper's numbers."""
     order, frames = list(dict.fromkeys(numbers['row'])), {}
     for (task, dataset), records in sorted(apart.items()):
         by_row = defaultdict(list)
@@ -109,7 +116,7 @@ def _tables_apart(apart, numbers):
             by_row[record['row']].append(record)
         rows = sorted(by_row, key=lambda r: (order.index(r) if r in order else len(order), r))
         lines = [line for row in rows for line in _named_lines(by_row[row])]
-        # What may be compared stands together.
+        # Comparable lines are adjacent.
         groups = [_conditions(line) for line in lines]
         lines = [line for _, line in sorted(
             zip(groups, lines), key=lambda pair: groups.index(pair[0]))]
@@ -130,7 +137,7 @@ def _conditions(line):
 
 
 def _named_lines(records):
-    """The lines of a row under their own names; several pre-trainings are told apart in these."""
+    """The lines of a row; the method names the pre-training where a row has several."""
     lines = _lines(records, None, '', records[0]['row'])
     for line in lines:
         some = line['records'] or line['failed']
@@ -140,7 +147,7 @@ def _named_lines(records):
 
 
 def _cell_lines(records, cell):
-    """The lines of a cell: what fills it, or the empty cell, and below what it keeps out."""
+    """The lines of a cell: what fills it, or the empty cell, then the results that do not fit."""
     why = {id(record): obstacles(record, cell) for record in records}
     filling = [record for record in records if not why[id(record)]]
     lines = _lines(filling, cell, cell['group'], _setting(cell))
@@ -159,7 +166,7 @@ def _cell_lines(records, cell):
 
 
 def measured(frames) -> dict:
-    """The lines that hold a result of ours, or a run that failed; other tables are left out."""
+    """The lines with a result of ours or a failed run; tables without any are left out."""
     kept = {}
     for table, frame in frames.items():
         rows = [i for i, (ours, note) in enumerate(zip(frame['ours'], frame['note']))
@@ -177,7 +184,7 @@ def measured(frames) -> dict:
 
 
 def conflicts(frames) -> list:
-    """What was measured differently within one table, a text for each; empty if all is fair."""
+    """A text for each difference in measurement within one table; empty if there is none."""
     return [f"{frame.attrs['title']}: {text}" for frame in frames.values()
             for text in frame.attrs.get('conflicts', [])]
 
@@ -210,7 +217,9 @@ def _frame(lines, title, remarks=()):
     trained, *more = training_marks(lines)
     legend, conflicts = legend + more[0], conflicts + more[1]
     leads, bold = to_the_best(lines)
-    texts, rows = {kind: {} for kind in ('reduced', 'longer', 'outside', 'erratum')}, []
+    texts: dict[str, dict[str, int]] = {
+        kind: {} for kind in ('reduced', 'longer', 'outside', 'erratum')}
+    rows = []
 
     def numbered(kind, text):
         return f'{kind} {texts[kind].setdefault(text, len(texts[kind]) + 1)}'
@@ -218,7 +227,7 @@ def _frame(lines, title, remarks=()):
     for line, mark, training, to_best in zip(lines, marks, trained, leads):
         cell, records, note = line['cell'], line['records'], []
         if records and records[0]['reduced']:
-            note.append(numbered('reduced', records[0].get('reduced_why') or 'not said in what'))
+            note.append(numbered('reduced', records[0].get('reduced_why') or 'not recorded how'))
         if records and records[0].get('enlarged_why'):
             note.append(numbered('longer', records[0]['enlarged_why']))
         if len(line.get('outside', ())) > 2:
@@ -252,14 +261,14 @@ def _why(record):
 
 
 def _how_it_came_about(records):
-    """What a reader should know of the choice of a number, of the runs averaged and their code."""
+    """Notes on the choice of a number, on the averaged runs and on their code."""
     chosen = records[0]['protocol'].get('selection')
     note = [str(chosen)] if chosen else []
     return note + mixed_versions(records) + origins(records)
 
 
 def _command(cell):
-    """What fills a cell, or '' if nothing of ours does; other people's recipes need a file."""
+    """The command that fills a cell, or ''; recipes of other papers need a checkpoint file."""
     if cell.get('recipe'):
         return ''
     row = cell['row']

@@ -1,31 +1,39 @@
-"""What was predicted for each image, as stored beside a result: counted again, or resampled.
+"""The stored prediction for each image of an evaluation: read, checked, counted again.
 
-One ``.npz`` file an evaluation, plain arrays. N images, C classes; ``images`` (N,) their paths
-below the folder of the data set, and
+One ``.npz`` file of plain arrays for each evaluation. N images, C classes; ``images`` (N,) holds
+their paths below the folder of the data set, and
 
     classification  labels (N,) int64, predicted (N,) int64, score (N,) of the predicted class
     segmentation    pixel counts (N, C) int64: label, predicted, intersection; ignored (N,)
 
-``predicted`` leaves ignored pixels out, as the metric does. Of a segmentation the folder of the
-same name holds the label maps, ``NAME.png`` for each image, values 0 to C - 1. Imports neither
-torch nor the OpenMMLab libraries.
+``predicted`` leaves ignored pixels out, as the metric does. For a segmentation the folder of the
+same name holds the label maps, ``NAME.png`` for each image, values 0 to C - 1.
 """
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+Stored = dict[str, np.ndarray[Any, Any]]
 
-def read_predictions(path) -> dict:
-    """The arrays of a file of predictions; ValueError for a file that is none."""
+# {array: (number of dimensions, kinds of numpy's dtype)}
+Arrays = dict[str, tuple[int, str]]
+CLASSIFICATION: Arrays = dict(images=(1, 'U'), labels=(1, 'iu'), predicted=(1, 'iu'))
+SEGMENTATION: Arrays = dict(images=(1, 'U'), label=(2, 'iu'), predicted=(2, 'iu'),
+                            intersection=(2, 'iu'))
+
+
+def read_predictions(path: str | Path) -> Stored:
+    """The arrays of a file of predictions. Raises ValueError for any other file."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'no predictions at {path}; evaluate again with tools/test.py')
     try:
         with np.load(path, allow_pickle=False) as stored:
             found = dict(stored)
-        # numpy hands out the bytes of what is no array.
+        # numpy returns members that are not arrays as bytes.
         if other := [name for name, array in found.items() if not isinstance(array, np.ndarray)]:
-            raise ValueError(f'{other[0]} is no array')
+            raise ValueError(f'{other[0]} is not an array')
     except Exception as error:  # of zip, zlib, numpy's header and Python's parser
         raise ValueError(f'{path} holds no predictions: {error}') from error
     if not any(_fits(found, wanted) for wanted in (CLASSIFICATION, SEGMENTATION)):
@@ -34,19 +42,14 @@ def read_predictions(path) -> dict:
     return found
 
 
-# {array: (number of dimensions, kinds of numpy's dtype)}
-CLASSIFICATION = dict(images=(1, 'U'), labels=(1, 'iu'), predicted=(1, 'iu'))
-SEGMENTATION = dict(images=(1, 'U'), label=(2, 'iu'), predicted=(2, 'iu'), intersection=(2, 'iu'))
-
-
-def _fits(found, wanted):
-    """Whether the arrays are there, of their kind, with a row for each image."""
+def _fits(found: Stored, wanted: Arrays) -> bool:
+    """Whether the arrays are there, with the right type and a row for each image."""
     return all(name in found and found[name].ndim == ndim and found[name].dtype.kind in kinds
                and len(found[name]) == len(found['images']) > 0
                for name, (ndim, kinds) in wanted.items())
 
 
-def recount(predictions: dict) -> dict:
+def recount(predictions: Stored) -> dict[str, float]:
     """{metric: percent} of predictions: top1 of a classification, mIoU, mAcc and aAcc of pixels.
 
     A class without a pixel, labelled or predicted, counts in no mean, as in mmseg's IoUMetric.
@@ -60,20 +63,21 @@ def recount(predictions: dict) -> dict:
                     mAcc=100 * np.nanmean(hit / label), aAcc=100 * hit.sum() / label.sum())
 
 
-def pixel_counts(predicted, label, num_classes, ignore_index=255) -> dict:
+def pixel_counts(predicted: np.ndarray[Any, Any], label: np.ndarray[Any, Any], num_classes: int,
+                 ignore_index: int = 255) -> dict[str, Any]:
     """Counts of `read_predictions` for one image: predicted and label are (H, W) integers.
 
     Raises ValueError for a value that is no class, and in ``label`` not ``ignore_index`` either:
-    mmseg's metric drops such pixels without a word.
+    mmseg's metric drops such pixels silently.
     """
     if predicted.shape != label.shape:
-        raise ValueError(f'found {predicted.shape} predicted and {label.shape} labelled pixels, '
+        raise ValueError(f'got {predicted.shape} predicted and {label.shape} labelled pixels, '
                          'expected the same')
     counted = label != ignore_index
     for name, values in dict(label=label[counted], predicted=predicted).items():
         if values.size and not 0 <= values.min() <= values.max() < num_classes:
-            raise ValueError(f'found values {values.min()} to {values.max()} ({name}), expected 0 '
-                             f'to {num_classes - 1}, or {ignore_index} for what does not count. '
+            raise ValueError(f'got values {values.min()} to {values.max()} ({name}), expected 0 '
+                             f'to {num_classes - 1}, or {ignore_index} for ignored pixels. '
                              'Check num_classes, reduce_zero_label and the label maps '
                              '(tools/check_data.py)')
     p, t = predicted[counted], label[counted]

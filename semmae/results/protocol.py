@@ -1,28 +1,29 @@
-"""When two numbers may be compared: the protocol they were measured under.
+"""The protocol under which a number was measured: when two numbers may be compared.
 
-A protocol is a plain dict, made from a config elsewhere; it may be nested. Every field counts
-except ``DOCUMENTED``, so a field added later makes old and new results differ, never agree by
-accident.
+A protocol is a plain dict, which may be nested. Every field counts except ``DOCUMENTED``, so a
+field that is added later makes old and new results differ.
 """
 
 import hashlib
 import json
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-# Fields that say where and by what a number was made. They explain a difference; they do not make
-# two numbers incomparable. Top level only.
+Fields = dict[str, Any]
+Record = dict[str, Any]  # a line of results.jsonl
+
+# Fields that say where and by what a number was made. They do not make two numbers incomparable.
+# Top level only.
 DOCUMENTED = frozenset({
     'versions', 'device', 'hostname', 'git_commit', 'launcher', 'world_size', 'num_workers',
     'work_dir', 'data_root', 'checkpoint', 'seed', 'wall_time_s', 'command'})
 
-# Properties of the method rather than of the measurement. They are compared like the rest (784
-# tokens are not 196), and shown as what they are.
+# Properties of the method, not of the measurement. They are compared like the rest (784 tokens are
+# not 196) and shown as part of the method.
 METHOD_FIELDS = frozenset({'patch_size', 'tokens', 'pretraining', 'backbone'})
 METHOD_PREFIX = 'model.backbone.'
 
-# The fields a reader looks for first, in the order in which differences are shown. Fields that are
-# not listed count as much and come after these.
+# Differences are shown in this order. Fields that are not listed count as much and come last.
 COMPARED = (
     'dataset', 'split', 'split_images', 'num_classes', 'input_size', 'crop_size', 'patch_size',
     'tokens', 'pretraining', 'epochs', 'iters', 'schedule', 'warmup', 'batch_size', 'optimizer',
@@ -36,14 +37,14 @@ HIGHER_IS_BETTER = frozenset({'top1', 'top5', 'miou', 'macc', 'aacc'})
 NOT_RECORDED = '(not recorded)'
 
 
-def comparable(protocol: dict) -> dict:
+def comparable(protocol: Fields) -> Fields:
     """The fields of a protocol that count, flattened to dotted names and JSON values.
 
     Tuples equal lists, 100.0 equals 100. None is a value: "off" is not "not recorded".
     """
-    flat = {}
+    flat: Fields = {}
 
-    def walk(prefix, value):
+    def walk(prefix: str, value: Any) -> None:
         if isinstance(value, dict) and value:
             for key, inner in value.items():
                 walk(f'{prefix}.{key}', inner)
@@ -56,7 +57,7 @@ def comparable(protocol: dict) -> dict:
     return flat
 
 
-def fingerprint(protocol: dict) -> str:
+def fingerprint(protocol: Fields) -> str:
     """Twelve hex digits, equal exactly when ``protocol_difference`` is empty."""
     text = json.dumps(comparable(protocol), sort_keys=True, separators=(',', ':'), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -67,12 +68,12 @@ def is_of_the_method(field: str) -> bool:
     return field.split('.')[0] in METHOD_FIELDS or field.startswith(METHOD_PREFIX)
 
 
-def protocol_difference(a: dict, b: dict) -> dict:
+def protocol_difference(a: Fields, b: Fields) -> dict[str, tuple[Any, ...]]:
     """The fields on which two protocols differ: {field: (value in a, value in b)}."""
     return {field: tuple(values) for field, values in differing_fields([a, b]).items()}
 
 
-def differing_fields(protocols: list) -> dict:
+def differing_fields(protocols: list[Fields]) -> dict[str, list[Any]]:
     """The fields on which protocols differ: {field: [value in each]}, ``COMPARED`` first."""
     flats = [comparable(protocol) for protocol in protocols]
     fields = sorted({field for flat in flats for field in flat}, key=_reading_order)
@@ -84,7 +85,7 @@ def differing_fields(protocols: list) -> dict:
 
 
 class Conditions(NamedTuple):
-    """Only where all of this is equal may results be averaged (one row) or compared (two)."""
+    """Results may be averaged (one row) or compared (two rows) only if all of this is equal."""
 
     reduced: bool
     task: str
@@ -96,32 +97,32 @@ class Conditions(NamedTuple):
     fingerprint: str
 
 
-def conditions(record: dict) -> Conditions:
-    """Under which conditions a record of ``results.jsonl`` was measured."""
+def conditions(record: Record) -> Conditions:
+    """The conditions under which a record was measured."""
     return Conditions(**{name: str(record.get(name) or '') for name in Conditions._fields[1:]},
                       reduced=record['reduced'])
 
 
-def identity(record: dict) -> dict:
+def identity(record: Record) -> Fields:
     """The fields of the training that made a record's pre-trained weights; {} if not recorded."""
     found = (record.get('pretraining') or {}).get('identity')
     return found if isinstance(found, dict) else {}
 
 
-def may_be_averaged(record: dict) -> tuple:
-    """Equal for records whose values are samples of one quantity: they differ in the seed alone."""
+def may_be_averaged(record: Record) -> tuple[Conditions, str]:
+    """Equal for records that differ in the seed alone, so that their mean makes sense."""
     fields = identity(record)
     return conditions(record), fingerprint(fields) if fields else ''
 
 
-def anchor(record: dict) -> str:
+def anchor(record: Record) -> str:
     """The name under which a report lists how the numbers of a line were measured."""
     quantity, training = may_be_averaged(record)
     key = json.dumps([record['row'], *quantity, *([training] if training else [])])
     return 'p-' + hashlib.sha256(key.encode()).hexdigest()[:12]
 
 
-def same_quantity(a: dict, b: dict) -> bool:
+def same_quantity(a: Record, b: Record) -> bool:
     """Whether two records or cells give the same metric in the same unit.
 
     'accuracy/top1' is 'top1': the libraries prefix the evaluator's name, others do not.
@@ -131,19 +132,21 @@ def same_quantity(a: dict, b: dict) -> bool:
 
 
 def metric_name(metric: str) -> str:
+    """'top1' of 'accuracy/top1'."""
     return metric.rsplit('/', 1)[-1].lower()
 
 
-def is_percent(record: dict) -> bool:
+def is_percent(record: Record) -> bool:
+    """Whether the value of a record or cell is in percent."""
     return record['unit'].strip().lower() in ('%', 'percent')
 
 
-def _reading_order(field):
+def _reading_order(field: str) -> tuple[int, str]:
     root = field.split('.', 1)[0]
     return (COMPARED.index(root) if root in COMPARED else len(COMPARED), field)
 
 
-def _canonical(value):
+def _canonical(value: Any) -> Any:
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, dict):

@@ -1,6 +1,6 @@
-"""results.jsonl: one line for each number that was measured, written by the run that measured it.
+"""results.jsonl: one line for each measured number, written by the run that measured it.
 
-Reading never fails because of a damaged line: what could not be used is skipped and counted.
+Reading never fails because of a damaged line: damaged lines are skipped and counted.
 """
 
 import json
@@ -8,45 +8,47 @@ import math
 import os
 import zlib
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
-from semmae.results.protocol import fingerprint, is_percent
+from .protocol import Record, fingerprint, is_percent
+
+Paths = str | Path | Iterable[str | Path]
 
 FILE_NAME = 'results.jsonl'
 
-# What identifies a number, decides what it may be compared with, and leads back to its run.
-# A line without one of these cannot stand in a table.
-REQUIRED = {
+# Fields that identify a number, its conditions and its run. A line that lacks one is skipped.
+REQUIRED: dict[str, tuple[type, ...]] = {
     'row': (str,), 'method': (str,), 'recipe': (str,), 'task': (str,), 'dataset': (str,),
     'split': (str,), 'metric': (str,), 'value': (int, float, type(None)), 'unit': (str,),
     'seed': (int, type(None)), 'protocol': (dict,), 'fingerprint': (str,), 'config': (str,),
     'checkpoint': (str, type(None)), 'checkpoint_sha256': (str, type(None)), 'reduced': (bool,),
     'status': (str,), 'time': (str,)}
 
-# Tasks that draw no random number: given the weights, every seed gives the same.
+# Tasks without random numbers: with the same weights every seed gives the same value.
 SEEDLESS = frozenset({'knn'})
 
-# Written as null where the writer does not know them, so that every line has the same keys.
+# Written as null where unknown, so that every line has the same keys.
 DOCUMENTARY = ('tables', 'epochs', 'iters', 'config_sha256', 'load_report', 'git_commit',
                'versions', 'device', 'wall_time_s', 'reduced_why', 'predictions', 'pretraining',
                'model', 'kind', 'enlarged_why', 'differs')
-
 
 DOCUMENTARY_TYPES = dict(tables=list, versions=dict, load_report=dict, reduced_why=str,
                          predictions=str, git_commit=str, device=str, why=str, pretraining=dict,
                          model=dict, kind=str, enlarged_why=str, provenance=str, differs=dict)
 
 
-def append_result(path, record: dict) -> dict:
+def append_result(path: str | Path, record: Record) -> Record:
     """Append one record as one line, atomically, and return it as written.
 
     Fills ``status`` ('ok'), ``time``, ``fingerprint`` (of the protocol) and absent documentary
-    fields. A value that is NaN or infinite is written as null with status 'non-finite'. A record
-    that lacks a required field raises ValueError and writes nothing. The line also gets a checksum
-    of itself, ``crc``, which reading checks and leaves out.
+    fields. NaN and infinity are written as null with status 'non-finite'. The line also gets its
+    checksum, ``crc``, which reading checks and removes. Raises ValueError for a record that lacks a
+    required field, and writes nothing.
     """
     record = {**dict.fromkeys(DOCUMENTARY), 'tables': [], 'status': 'ok',
               'time': datetime.now(timezone.utc).isoformat(timespec='milliseconds'),
@@ -59,45 +61,44 @@ def append_result(path, record: dict) -> dict:
                 f'of its protocol, {expected!r}. Leave the field out: it is computed.')
     if record['status'] == 'ok' and record.get('value', 0) is None:
         record['status'] = 'non-finite'
-    complaint = _complaint(record)
-    if complaint:
-        raise ValueError(f"result {record.get('row')!r} for {path}: {complaint}. Required: "
+    if why := complaint(record):
+        raise ValueError(f"result {record.get('row')!r} for {path}: {why}. Required: "
                          f"{', '.join(REQUIRED)}.")
     _append_line(Path(path), as_line(record))
     return record
 
 
-def as_line(record) -> bytes:
+def as_line(record: Record) -> bytes:
     """A record as one line of results.jsonl, with its checksum."""
     return json.dumps({**record, 'crc': checksum(record)}, allow_nan=False).encode() + b'\n'
 
 
-def checksum(record) -> str:
+def checksum(record: Record) -> str:
     """CRC-32 of a record without ``crc``, eight hex digits; the order of keys does not count."""
     rest = {name: value for name, value in record.items() if name != 'crc'}
     return f'{zlib.crc32(json.dumps(rest, sort_keys=True).encode()):08x}'
 
 
-def read_results(paths) -> tuple[list, list]:
+def read_results(paths: Paths) -> tuple[list[Record], list[str]]:
     """All usable records under the given work dirs and files, and a text for each problem met.
 
-    Returns (records, problems); neither depends on the order of paths, files or lines. A path that
-    does not exist raises FileNotFoundError: results that are not read would leave cells empty.
+    Returns (records, problems); neither depends on the order of paths, files or lines. Raises
+    FileNotFoundError for a path that does not exist.
 
-    Of lines with the same row, dataset, split, metric, seed, fingerprint and weights, the one with
-    the latest ``time`` counts: a repeated evaluation replaces the earlier one. The weights are the
-    pre-trained ones where the load report names them, else the checkpoint: a probe trained again
-    from the same weights and seed is no second sample, nor is another seed of a task that draws
-    nothing (``SEEDLESS``). A failed repetition never replaces a good number; it is kept beside it,
-    to be named in a note. ``source`` is the file that a record was read from.
+    Lines with the same row, dataset, split, metric, seed, fingerprint and weights are repetitions:
+    the one with the latest ``time`` counts. The weights are the pre-trained ones if the load report
+    names them, else the checkpoint. So a probe that was trained again from the same weights and
+    seed is not a second sample; for tasks in ``SEEDLESS`` another seed is not one either. A failed
+    repetition never replaces a good number; both are kept. ``source`` is the file of a record.
     """
-    paths = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
-    missing = [str(path) for path in paths if not path.exists()]
+    given = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
+    missing = [str(path) for path in given if not path.exists()]
     if missing:
         raise FileNotFoundError(f"no such file or folder: {', '.join(missing)}. "
                                 f'Expected work dirs or {FILE_NAME} files.')
-    problems, records = [], []
-    files = {file.resolve(): file for path in paths for file in _result_files(path, problems)}
+    problems: list[str] = []
+    records: list[Record] = []
+    files = {file.resolve(): file for path in given for file in _result_files(path, problems)}
     for file in files.values():
         found, trouble = _read_file(file)
         records += found
@@ -105,8 +106,8 @@ def read_results(paths) -> tuple[list, list]:
     return _latest(_of_one_training(records)), sorted(set(problems))
 
 
-def _append_line(path, line):
-    """One write of one line under a lock; a torn line left by a killed writer is closed first."""
+def _append_line(path: Path, line: bytes) -> None:
+    """Write one line under a lock, on a new line if a killed writer left a torn one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{path}.lock', timeout=60):
         fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -122,7 +123,7 @@ def _append_line(path, line):
             os.close(fd)
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """JSON values only: numpy and torch numbers become Python's, NaN and infinities become None."""
     if value is None or isinstance(value, (bool, str)):
         return value
@@ -143,7 +144,7 @@ def _plain(value):
     raise TypeError(f'a result holds {type(value).__name__} {value!r}; expected JSON values')
 
 
-def _complaint(record):
+def complaint(record: Record) -> str:
     """Why a record cannot be used, or '' if it can."""
     lacking = [name for name in REQUIRED if name not in record]
     if lacking:
@@ -156,13 +157,13 @@ def _complaint(record):
     return ''
 
 
-def _result_files(path, problems):
-    """``path`` itself if it is a file, else every results.jsonl below it; follows links once."""
+def _result_files(path: Path, problems: list[str]) -> list[Path]:
+    """``path`` itself if it is a file, else every results.jsonl below it."""
     if not path.is_dir():
         return [path]
     files, seen = [], set()
 
-    def unreadable(error):
+    def unreadable(error: OSError) -> None:
         problems.append(f'{error.filename}: folder not read ({error.strerror})')
 
     for root, folders, names in os.walk(path, followlinks=True, onerror=unreadable):
@@ -176,11 +177,13 @@ def _result_files(path, problems):
     return files
 
 
-def _read_file(file):
+def _read_file(file: Path) -> tuple[list[Record], list[str]]:
     """(records, problems) of one file, line by line: the file may be large or half written."""
-    records, rejected, lines = [], defaultdict(list), 0
+    records: list[Record] = []
+    rejected: dict[str, list[int]] = defaultdict(list)
+    lines = 0
     try:
-        with open(file, 'rb') as stream:
+        with file.open('rb') as stream:
             for number, line in enumerate(stream, 1):
                 if number == 1:
                     line = line.removeprefix(b'\xef\xbb\xbf')
@@ -198,7 +201,7 @@ def _read_file(file):
                      for why, numbers in rejected.items()]
 
 
-def _parse(line):
+def _parse(line: bytes) -> tuple[Record | None, str]:
     """(record or None, problem or ''); a NaN or Infinity token makes the status 'non-finite'."""
     try:
         record = json.loads(line.decode('utf-8'))
@@ -209,9 +212,8 @@ def _parse(line):
             return None, 'changed since they were written (crc) and skipped'
     except (ValueError, RecursionError):
         return None, 'damaged and skipped'
-    complaint = _complaint(record)
-    if complaint:
-        return None, f'skipped: {complaint}'
+    if why := complaint(record):
+        return None, f'skipped: {why}'
     record['value'] = finite(record['value'])
     if record['status'] == 'ok' and record['value'] is None:
         record['status'] = 'non-finite'
@@ -231,7 +233,8 @@ def _parse(line):
     return record, f"have unreadable fields, left out: {', '.join(odd)}" if odd else ''
 
 
-def finite(value):
+def finite(value: Any) -> float | None:
+    """The value as a float; None if it is NaN, infinite or not a number."""
     try:
         value = float(value)
     except (TypeError, OverflowError):
@@ -239,17 +242,18 @@ def finite(value):
     return value if math.isfinite(value) else None
 
 
-def few(numbers):
+def few(numbers: Sequence[int]) -> str:
+    """'lines 1, 2, 3, 4, 5, ...' of line numbers."""
     shown = ', '.join(map(str, numbers[:5]))
     return f"line{'s' if len(numbers) > 1 else ''} {shown}{', ...' if len(numbers) > 5 else ''}"
 
 
-def _of_one_training(records):
-    """The records, of which those of the same weights carry the seed of the first.
+def _of_one_training(records: list[Record]) -> list[Record]:
+    """The records; all of the same weights get the seed of the first.
 
-    A test of a checkpoint is no second run of its training, whatever seed the test was given.
+    A test of a checkpoint is not a second run of its training, whatever the seed of the test.
     """
-    seeds = {}
+    seeds: dict[tuple[Any, ...], int | None] = {}
     for record in sorted(records, key=_age):
         weights = record['checkpoint_sha256']
         key = (*(record[name] for name in ('row', 'dataset', 'split', 'metric', 'fingerprint')),
@@ -259,9 +263,10 @@ def _of_one_training(records):
     return records
 
 
-def _latest(records):
+def _latest(records: list[Record]) -> list[Record]:
     """The last good record of each evaluation, and a failed one where it came later."""
-    good, failed = {}, {}
+    good: dict[tuple[Any, ...], Record] = {}
+    failed: dict[tuple[Any, ...], Record] = {}
     for record in sorted(records, key=_age):
         report = record.get('load_report')
         pretrained = report.get('sha256') if isinstance(report, dict) else None
@@ -275,15 +280,15 @@ def _latest(records):
                   key=lambda record: (record['row'], record['metric'], _age(record)))
 
 
-def _age(record):
-    """Sorts by time; equal or unreadable times by content, so that line order decides nothing."""
+def _age(record: Record) -> tuple[float, bool, str, str]:
+    """A key that sorts by time, and by content where times are equal or unreadable."""
     try:
         moment = datetime.fromisoformat(record['time'].replace('Z', '+00:00'))
-        moment = moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp()
+        seconds = moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp()
     except (ValueError, OverflowError):
-        moment = -math.inf
-    # Of two copies of one line the one with its predictions counts.
+        seconds = -math.inf
+    # Of two copies of one line, the copy with its predictions counts.
     folder, name = Path(record.get('source') or '.').parent, record.get('predictions')
     is_whole = isinstance(name, str) and (folder / name).is_file()
     content = {key: value for key, value in record.items() if key != 'source'}
-    return moment, is_whole, json.dumps(content, sort_keys=True), record.get('source', '')
+    return seconds, is_whole, json.dumps(content, sort_keys=True), record.get('source', '')

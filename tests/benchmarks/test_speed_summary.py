@@ -1,4 +1,4 @@
-"""Figures of speed in the README are those of the records, word for word."""
+"""Figures of speed in README and docs are those of the records, word for word."""
 import json
 import re
 from pathlib import Path
@@ -8,17 +8,18 @@ import pytest
 from benchmarks.speed.summary import RESULTS, rows_of, table
 
 REPO = Path(__file__).resolve().parents[2]
+SPEED = REPO / 'docs/speed.md'
 
 
-def test_the_readme_quotes_the_records_of_the_benchmarks():
-    found = re.search('<!-- speed -->\n(.*?)\n<!-- /speed -->', (REPO / 'README.md').read_text(),
-                      re.DOTALL)
+def test_the_page_on_speed_quotes_the_records_of_the_benchmarks():
+    found = re.search('<!-- speed -->\n(.*?)\n<!-- /speed -->', SPEED.read_text(), re.DOTALL)
     assert found and found[1] == table(), 'python benchmarks/speed/summary.py prints the lines'
 
 
-def test_no_other_line_of_the_readme_has_a_figure_of_speed():
-    text = re.sub('<!-- speed -->.*?<!-- /speed -->', '', (REPO / 'README.md').read_text(),
-                  flags=re.DOTALL)
+@pytest.mark.parametrize('path', [REPO / 'README.md', *(REPO / 'docs').rglob('*.md')],
+                         ids=lambda path: path.stem)
+def test_no_other_line_has_a_figure_of_speed(path):
+    text = re.sub('<!-- speed -->.*?<!-- /speed -->', '', path.read_text(), flags=re.DOTALL)
     figure = r'\d[\d.,]* ?(?:ms|images/s|images a second|seconds|minutes|hours)\b'
     assert not re.findall(figure, text)
 

@@ -16,10 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semmae.reporting.render import render
+from semmae.reporting.page import Section
+from semmae.reporting.render import sections
 from semmae.reporting.report import write_report
 from semmae.reporting.tables import build_tables
-from semmae.results.protocol import anchor, fingerprint
+from semmae.results.protocol import anchor
+
+from .records import a_record
 
 CHROMIUM = os.environ.get('SEMMAE_CHROMIUM') or next(filter(None, map(
     shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'chrome'))), None)
@@ -86,26 +89,32 @@ class Browser:
 
 
 class Tab:
-    """One page in a tab of its own, which remembers nothing of other tabs."""
+    """A tab that shows one page after another; each starts as in a new browser."""
 
-    def __init__(self, browser, path, width=1280, height=900, scheme='light', script=True):
-        self.browser, self.path = browser, path
-        context = browser.send('Target.createBrowserContext')['browserContextId']
-        target = browser.send('Target.createTarget', url='about:blank',
-                              browserContextId=context)['targetId']
+    def __init__(self, browser):
+        self.browser = browser
+        target = browser.send('Target.createTarget', url='about:blank')['targetId']
         self.session = browser.send('Target.attachToTarget', targetId=target,
                                     flatten=True)['sessionId']
         for domain in ('Page', 'Runtime', 'Log', 'Network'):
             self.send(f'{domain}.enable')
+
+    def open(self, path, width=1280, height=900, scheme='light', script=True):
+        self.visit('about:blank')
+        self.send('Storage.clearDataForOrigin', origin='file://', storageTypes='local_storage')
         self.send('Emulation.setDeviceMetricsOverride', width=width, height=height,
                   deviceScaleFactor=1, mobile=width < 600)
-        self.send('Emulation.setEmulatedMedia',
+        self.send('Emulation.setEmulatedMedia', media='',
                   features=[dict(name='prefers-color-scheme', value=scheme)])
         self.send('Emulation.setScriptExecutionDisabled', value=not script)
-        self.send('Page.navigate', url=path.as_uri())
+        self.visit(path.as_uri())
+
+    def visit(self, address):
+        self.browser.events.clear()
+        self.send('Page.navigate', url=address)
         until = time.monotonic() + 30
         while not self.events('Page.loadEventFired') and time.monotonic() < until:
-            browser.events.append(browser.message() or {})
+            self.browser.events.append(self.browser.message() or {})
 
     def send(self, method, **params):
         return self.browser.send(method, self.session, **params)
@@ -168,33 +177,26 @@ def browser(tmp_path_factory):
     browser.close()
 
 
-def a_record(row='linprobe/mae_p16', **changes):
-    protocol = changes.setdefault('protocol', {'input_size': 224, 'epochs': 90})
-    task, recipe = row.split('/', 1)
-    return {'row': row, 'method': 'MAE', 'recipe': recipe, 'task': task, 'dataset': 'imagenet',
-            'split': 'val', 'metric': 'accuracy/top1', 'value': 65.0, 'unit': '%', 'seed': 0,
-            'fingerprint': fingerprint(protocol), 'config': 'c.py', 'checkpoint': 'c.pth',
-            'checkpoint_sha256': 'a' * 64, 'reduced': True, 'reduced_why': 'few images',
-            'status': 'ok', 'time': '2025-01-01T00:00:00+00:00', **changes}
+@pytest.fixture(scope='module')
+def tab(browser):
+    return Tab(browser)
 
 
-RECORDS = [*(a_record(seed=seed, value=60. + seed) for seed in range(3)),
-           a_record('linprobe/semmae_p16', method='SemMAE', reduced=False, reduced_why=None)]
+REDUCED = dict(reduced=True, reduced_why='few images')
+RECORDS = [*(a_record(seed=seed, value=60. + seed, **REDUCED) for seed in range(3)),
+           a_record('linprobe/semmae_p16', method='SemMAE')]
 ROWS = (('b', '9.5 ± 2.0 (n=5)', '+1.30'), ('a', '42.7', '-'), ('B10', '', '-0.5'),
         ('B9', '100', ''), ('c', '-', '+0.2'))
 
 
 def page(folder, records=RECORDS, rows=ROWS, **more):
     """A report of one table of ``rows``, in which the second has a link, and of the real tables."""
-    link = f'<a href="#{anchor(records[0])}">42.7</a>' if records else '42.7'
-    html = '<h2>Order</h2><table><thead><tr><th>name</th><th>ours</th><th>difference</th></tr>' \
-        '</thead><tbody>' + ''.join('<tr>' + ''.join(f'<td>{cell}</td>' for cell in row) + '</tr>'
-                                    for row in rows).replace('42.7', link) + '</tbody></table>'
+    order = Section('Order', columns=('name', 'ours', 'difference'), rows=rows,
+                    links=['', anchor(records[0]), '', '', ''])
     picture = folder / 'picture.png'
     Image.fromarray(np.full((300, 900, 3), 200, np.uint8)).save(picture)
-    real = render(build_tables(records), 'html')
     return write_report(folder / 'report.html', more.pop('title', 'A report'), records,
-                        html + real[real.index('<body>') + 6:real.index('</body>')],
+                        [order, *sections(build_tables(records))],
                         more.pop('pictures', [('Grey', 'Nothing else.', picture, 'A grey field')]),
                         **more)
 
@@ -204,8 +206,8 @@ def path(tmp_path_factory):
     return page(tmp_path_factory.mktemp('report'), notes=['A note.'])
 
 
-def test_nothing_is_complained_about_and_nothing_is_asked_for(browser, path):
-    tab = Tab(browser, path)
+def test_the_page_causes_no_error_and_requests_no_other_file(tab, path):
+    tab.open(path)
     for element in ('document.querySelector("th button")', 'document.querySelector("#theme")',
                     'document.querySelector("figure button")'):
         tab.click(element)
@@ -214,17 +216,18 @@ def test_nothing_is_complained_about_and_nothing_is_asked_for(browser, path):
     assert [url for url in tab.requests() if url.startswith('file://')] == [path.as_uri()]
 
 
-def test_the_policy_refuses_a_script_that_is_not_the_report_s(browser, path, tmp_path):
+def test_the_policy_blocks_other_scripts(tab, path, tmp_path):
     changed = tmp_path / 'changed.html'
     changed.write_text(path.read_text().replace("'use strict';\n(", "'use strict'; (")
                        .replace('</body>', '<script>document.title = "run"</script></body>'))
-    tab = Tab(browser, changed)
+    tab.open(changed)
     assert tab.js('document.title') == 'A report' and not tab.js('!!document.querySelector(".js")')
     assert len(tab.complaints()) == 2
 
 
-def test_a_head_sorts_by_number_with_empty_cells_last_and_the_third_click_restores(browser, path):
-    tab, head = Tab(browser, path), 'document.querySelectorAll("th button")[1]'
+def test_a_column_sorts_by_number_with_empty_cells_last_and_the_third_click_restores(tab, path):
+    tab.open(path)
+    head = 'document.querySelectorAll("th button")[1]'
     before = tab.column(1)
     tab.click(head)
     assert tab.column(1) == ['9.5 ± 2.0 (n=5)', '42.7', '100', '', '-']
@@ -236,8 +239,8 @@ def test_a_head_sorts_by_number_with_empty_cells_last_and_the_third_click_restor
     assert tab.column(1) == before and tab.js(f'{head}.parentElement.ariaSort') is None
 
 
-def test_signs_count_and_texts_are_sorted_as_texts(browser, path):
-    tab = Tab(browser, path)
+def test_signed_numbers_sort_by_value_and_texts_by_letters(tab, path):
+    tab.open(path)
     tab.click('document.querySelectorAll("th button")[2]')
     assert tab.column(2) == ['-0.5', '+0.2', '+1.30', '-', '']
     tab.click('document.querySelectorAll("th button")[0]')
@@ -245,15 +248,16 @@ def test_signs_count_and_texts_are_sorted_as_texts(browser, path):
     assert tab.js('document.querySelectorAll("th[aria-sort]").length') == 1
 
 
-def test_a_head_is_reached_and_used_with_the_keyboard(browser, path):
-    tab = Tab(browser, path)
+def test_the_keyboard_sorts_a_column(tab, path):
+    tab.open(path)
     tab.js('document.querySelectorAll("th button")[1].focus()')
     tab.press('Enter', 13)
     assert tab.column(1)[0] == '9.5 ± 2.0 (n=5)'
 
 
-def test_a_number_opens_its_protocol_which_leads_back_to_it(browser, path):
-    tab, entry = Tab(browser, path), f'document.getElementById("{anchor(RECORDS[0])}")'
+def test_a_number_opens_its_protocol_and_the_protocol_links_back(tab, path):
+    tab.open(path)
+    entry = f'document.getElementById("{anchor(RECORDS[0])}")'
     assert tab.js(OPEN) == 0
     tab.click('document.querySelector("td a")')
     assert tab.js(f'{entry}.open') and tab.js(OPEN) == 1
@@ -267,16 +271,17 @@ def test_a_number_opens_its_protocol_which_leads_back_to_it(browser, path):
     assert 0 <= tab.js('document.querySelector("td a").getBoundingClientRect().top') < 900
 
 
-def test_an_address_with_an_entry_opens_it(browser, path):
-    tab = Tab(browser, path)
+def test_an_address_that_names_an_entry_opens_it(tab, path):
+    tab.open(path)
     tab.js(f'location.hash = "{anchor(RECORDS[3])}"')
     tab.js('new Promise(done => setTimeout(done, 50))')
     assert tab.js('[...document.querySelectorAll("details[open] code")][0].textContent') == (
         'linprobe/semmae_p16')
 
 
-def test_a_picture_is_enlarged_and_put_back(browser, path):
-    tab, dialog = Tab(browser, path), 'document.querySelector("dialog")'
+def test_a_picture_opens_enlarged_and_closes(tab, path):
+    tab.open(path)
+    dialog = 'document.querySelector("dialog")'
     small = tab.js('document.querySelector("figure img").width')
     tab.click('document.querySelector("figure button")')
     large = f'{dialog}.querySelector("img")'
@@ -291,8 +296,8 @@ def test_a_picture_is_enlarged_and_put_back(browser, path):
     assert not tab.js(f'{dialog}.open')
 
 
-def test_without_scripts_everything_can_be_read_and_nothing_dead_is_shown(browser, path):
-    tab = Tab(browser, path, script=False)
+def test_without_scripts_all_content_is_visible_and_no_button_is(tab, path):
+    tab.open(path, script=False)
     tab.send('Emulation.setScriptExecutionDisabled', value=False)
     assert tab.js('document.querySelectorAll("th button, figure button").length') == 0
     assert tab.js('[...document.querySelectorAll("button, .with-script")]'
@@ -302,18 +307,20 @@ def test_without_scripts_everything_can_be_read_and_nothing_dead_is_shown(browse
                   '.every(e => e.checkVisibility())')
 
 
-@pytest.mark.parametrize('width', [320, 360, 768])
-def test_a_phone_needs_no_sideways_scrolling(browser, tmp_path, width):
-    long = a_record('linprobe/' + 'x' * 90, method='A' * 70, reduced_why='y' * 300)
-    tab = Tab(browser, page(tmp_path, [long, *RECORDS], notes=['z' * 400]), width, 800)
-    tab.js('document.querySelectorAll("details").forEach(e => { e.open = true; })')
-    assert tab.js('document.documentElement.scrollWidth') <= tab.js('innerWidth') == width
-    table = 'document.querySelector("#tables .scroll:has(.to-fill)")'
-    assert tab.js(f'{table}.scrollWidth') > width
+def test_a_phone_needs_no_sideways_scrolling(tab, tmp_path):
+    long = a_record('linprobe/' + 'x' * 90, method='A' * 70, reduced=True,
+                    reduced_why='y' * 300)
+    report = page(tmp_path, [long, *RECORDS], notes=['z' * 400])
+    for width in (320, 360, 768):
+        tab.open(report, width, 800)
+        tab.js('document.querySelectorAll("details").forEach(e => { e.open = true; })')
+        assert tab.js('document.documentElement.scrollWidth') <= tab.js('innerWidth') == width
+        table = 'document.querySelector("#tables .scroll:has(.to-fill)")'
+        assert tab.js(f'{table}.scrollWidth') > width
 
 
-def test_the_first_column_stays_in_sight(browser, path):
-    tab = Tab(browser, path, 360, 800)
+def test_the_first_column_stays_visible_when_a_table_scrolls(tab, path):
+    tab.open(path, 360, 800)
     box = 'document.querySelectorAll("#tables .scroll")[1]'
     tab.js(f'{box}.scrollLeft = 250')
     first, second = (tab.js(f'{box}.querySelector("td:nth-child({k})").getBoundingClientRect().x')
@@ -345,32 +352,33 @@ CONTRAST = '''(() => {
 
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
-def test_texts_have_contrast_in_light_and_in_dark(browser, path, scheme):
-    tab = Tab(browser, path, scheme=scheme)
+def test_texts_have_contrast_in_light_and_in_dark(tab, path, scheme):
+    tab.open(path, scheme=scheme)
     tab.click('document.querySelector("td a")')
     found = tab.js(CONTRAST)
     assert len(found) == 23 and min(found.values()) >= 4.5, found
     assert tab.js(GROUND) == (NIGHT if scheme == 'dark' else WHITE)
 
 
-def test_the_button_changes_the_scheme(browser, path):
-    tab, ground = Tab(browser, path), GROUND
-    assert tab.js(ground) == WHITE and tab.js('theme.textContent') == 'Dark'
+def test_the_button_changes_the_scheme(tab, path):
+    tab.open(path)
+    assert tab.js(GROUND) == WHITE and tab.js('theme.textContent') == 'Dark'
     tab.click('document.querySelector("#theme")')
-    assert tab.js(ground) == NIGHT and tab.js('theme.textContent') == 'Light'
+    assert tab.js(GROUND) == NIGHT and tab.js('theme.textContent') == 'Light'
     assert min(tab.js(CONTRAST).values()) >= 4.5
     tab.click('document.querySelector("#theme")')
-    assert tab.js(ground) == WHITE
+    assert tab.js(GROUND) == WHITE
 
 
-def test_hostile_names_are_texts_and_run_nothing(browser, tmp_path):
-    records = [a_record(f'linprobe/{name}', method=name, dataset=name, reduced_why=name,
-                        config=name, device=name, git_commit=name, versions={name: name},
-                        protocol={name: [name], 'lr': k}) for k, name in enumerate(HOSTILE)]
+def test_hostile_names_are_texts_and_run_nothing(tab, tmp_path):
+    records = [a_record(f'linprobe/{name}', method=name, dataset=name, reduced=True,
+                        reduced_why=name, config=name, device=name, git_commit=name,
+                        versions={name: name}, protocol={name: [name], 'lr': k})
+               for k, name in enumerate(HOSTILE)]
     picture = tmp_path / 'p.png'
     Image.new('RGB', (8, 8)).save(picture)
-    tab = Tab(browser, page(tmp_path, records, title=HOSTILE[1], notes=HOSTILE,
-                            pictures=[(name, name, picture, name) for name in HOSTILE]))
+    tab.open(page(tmp_path, records, title=HOSTILE[1], notes=HOSTILE,
+                  pictures=[(name, name, picture, name) for name in HOSTILE]))
     tab.js('document.querySelectorAll("details").forEach(e => { e.open = true; })')
     tab.click('document.querySelector("th button")')
     tab.click('document.querySelector("td a")')
@@ -384,8 +392,8 @@ def test_hostile_names_are_texts_and_run_nothing(browser, tmp_path):
     assert '\u202e' not in text and text.count('{{ 7*7 }}') >= 8
 
 
-def test_the_printed_page_is_light_and_has_no_buttons(browser, path):
-    tab = Tab(browser, path, scheme='dark')
+def test_the_printed_page_is_light_and_has_no_buttons(tab, path):
+    tab.open(path, scheme='dark')
     tab.send('Emulation.setEmulatedMedia', media='print')
     assert tab.js(GROUND) == WHITE
     assert not tab.js('document.querySelector("#theme").checkVisibility()')

@@ -1,4 +1,4 @@
-"""The LaTeX of all tables goes through a standard TeX installation, whatever names they hold."""
+"""A standard TeX installation compiles the LaTeX of all tables, with any name in them."""
 import re
 import shutil
 import subprocess
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from semmae.reporting.cells import DATASETS
 from semmae.reporting.elsewhere import elsewhere_table, errata_table
 from semmae.reporting.part_tables import part_tables, render_parts
 from semmae.reporting.render import render, visible
 from semmae.reporting.tables import build_tables
-from semmae.results.protocol import fingerprint
 from semmae.results.results import read_results
+
+from .records import a_record
 
 pytestmark = pytest.mark.skipif(
     shutil.which('pdflatex') is None or shutil.which('pdftotext') is None,
@@ -25,16 +25,6 @@ NAMES = [
     '<<x>>', ',,low', 'fi fl ffi', 'é', 'ß', 'Œuvre ñ', 'żółć', '½ °C', 'e\u0301', '“x” – y…',
     '± × →', 'γ = 1/2, α', '中', '🙂', 'ħ', 'x̂']
 OVERFULL = 20  # points that a line may stick out, a third of a margin
-
-
-def a_record(row, **changes):
-    protocol = changes.pop('protocol', {'input_size': 224})
-    task, recipe = row.split('/', 1)
-    return {'row': row, 'method': 'MAE', 'recipe': recipe, 'task': task, 'dataset': DATASETS[task],
-            'split': 'val', 'metric': 'accuracy/top1', 'value': 65.0, 'unit': '%', 'seed': 0,
-            'protocol': protocol, 'fingerprint': fingerprint(protocol), 'config': 'c.py',
-            'checkpoint': 'c.pth', 'checkpoint_sha256': 'aa', 'reduced': False,
-            'reduced_why': None, 'status': 'ok', 'time': '2025-01-01T00:00:00+00:00', **changes}
 
 
 def frames_of(names):
@@ -51,13 +41,14 @@ def frames_of(names):
 def article(latex):
     """A document around the tables, with the packages that their first line asks for.
 
-    cmap only lets pdftotext read bitmap fonts, which TeX takes where it has no others.
+    cmap only lets pdftotext read bitmap fonts, which TeX takes where it has no others. The
+    penalty keeps the lines of a paragraph on one page, or other text would stand between them.
     """
     first = latex.split('\n', 1)[0]
     packages = re.findall(r'\\usepackage(?:\[[^]]*\])?\{[^}]*\}', first)
     assert first.startswith('% needs') and r'\usepackage[T1]{fontenc}' in packages
     return '\n'.join([r'\documentclass{article}', r'\usepackage{cmap}', *packages,
-                      r'\begin{document}', latex, r'\end{document}', ''])
+                      r'\begin{document}\interlinepenalty=10000', latex, r'\end{document}', ''])
 
 
 @pytest.fixture(scope='module')

@@ -1,8 +1,5 @@
 """Part quality in tables: mean, spread and n; protocols apart; text escaped."""
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -11,8 +8,9 @@ from semmae.reporting.tables import build_tables
 from semmae.results.protocol import fingerprint
 from semmae.results.results import append_result
 
+from ..tiny import tool
+
 NOTE = '6 parts, 12x12 patches, val'
-REPO = Path(__file__).resolve().parents[2]
 
 
 def line(method, value, seed=0, metric='parts/ARI', fingerprint='a', grid=12, **more):
@@ -68,12 +66,11 @@ def test_make_tables_prints_them(tmp_path):
     append_result(tmp_path / 'results.jsonl', dict(
         line('a', 12.5), row='parts/a', recipe='a', unit='%', config='c', checkpoint=None,
         checkpoint_sha256=None, reduced=True, fingerprint=fingerprint(line('a', 1)['protocol'])))
-    out = subprocess.run([sys.executable, 'tools/make_tables.py', str(tmp_path), '--parts'],
-                         capture_output=True, text=True, check=True, cwd=REPO)
+    out = tool('make_tables', tmp_path, '--parts')
     assert '12.5' in out.stdout and 'Parts, all patches' in out.stdout
 
 
-def test_the_end_of_part_learning_is_said_in_a_sentence(tmp_path):
+def test_a_sentence_states_the_health_of_part_learning_at_its_end(tmp_path):
     path = tmp_path / 'part_health.jsonl'
     health = dict(epoch=1, coverage=[.7, .3], largest_share=.8, num_empty=.1, entropy=.5,
                   off_diagonal_cosine=.25, logit_std=1.5, explained=.9, collapsed=[])

@@ -1,4 +1,4 @@
-"""PATHs of tools/make_tables.py: what holds no result is a mistake, an empty folder is none."""
+"""PATHs of tools/make_tables.py: a file without results is an error, an empty folder is not."""
 import json
 import runpy
 from pathlib import Path
@@ -9,11 +9,10 @@ from PIL import Image
 
 from semmae.results.results import append_result
 
-REPO = Path(__file__).parents[2]
-RECORD = dict(row='linprobe/mae_p16', method='MAE', recipe='mae_p16', task='linprobe',
-              dataset='ImageNet-1k', split='val', metric='accuracy/top1', value=65.0, unit='%',
-              seed=0, protocol=dict(epochs=90), config='c.py', checkpoint='c.pth',
-              checkpoint_sha256='aa', reduced=False)
+from ..tiny import REPO
+from .records import a_record
+
+RECORD = a_record()
 
 
 @pytest.fixture(scope='module')
@@ -72,8 +71,8 @@ def test_a_file_with_some_damaged_lines_is_read_with_a_warning(make_tables, tmp_
 
 def test_a_file_whose_results_stand_in_another_file_too_is_no_mistake(
         make_tables, tmp_path, capsys):
-    append_result(tmp_path / 'old.jsonl', dict(RECORD, time='2025-01-01T00:00:00+00:00'))
-    append_result(tmp_path / 'new.jsonl', dict(RECORD, value=66.0))
+    append_result(tmp_path / 'old.jsonl', RECORD)
+    append_result(tmp_path / 'new.jsonl', dict(RECORD, value=66.0, time='2025-01-02T00:00:00Z'))
     assert make_tables([str(tmp_path / 'old.jsonl'), str(tmp_path / 'new.jsonl')]) == 0
     printed = capsys.readouterr()
     assert '66.00 (n=1)' in printed.out and printed.err == ''

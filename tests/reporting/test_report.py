@@ -1,62 +1,30 @@
 import base64
 import hashlib
 import io
-import re
-from html.parser import HTMLParser
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from semmae.reporting.figures import alpha_curves
-from semmae.reporting.render import render
+from semmae.reporting.page import Section
+from semmae.reporting.render import sections
 from semmae.reporting.report import figure, write_report
 from semmae.reporting.tables import build_tables
 from semmae.results.protocol import anchor, fingerprint
 
+from . import records
+from .records import Page
+
 SCRIPT = '<script>alert(1)</script>'
-VOID = {'meta', 'img', 'br', 'hr', 'link', 'input'}
+a_record = partial(records.a_record, dataset='imagenet')
 
 
-def a_record(row='linprobe/mae_p16', **changes):
-    protocol = changes.setdefault('protocol', {'input_size': 224, 'epochs': 90})
-    task, recipe = row.split('/', 1)
-    return {'row': row, 'method': 'MAE', 'recipe': recipe, 'task': task, 'dataset': 'imagenet',
-            'split': 'val', 'metric': 'accuracy/top1', 'value': 65.0, 'unit': '%', 'seed': 0,
-            'fingerprint': fingerprint(protocol), 'config': 'c.py', 'checkpoint': 'c.pth',
-            'checkpoint_sha256': 'aa', 'reduced': False, 'reduced_why': None, 'status': 'ok',
-            'time': '2025-01-01T00:00:00+00:00', **changes}
-
-
-class Page(HTMLParser):
-    """Tags with attributes, text by tag, and whether every element is closed in order."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.open, self.text, self.crossed = [], [], [], []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs), list(self.open)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.crossed.append(tag)
-
-    def handle_data(self, data):
-        if data.strip():
-            self.text.append((data.strip(), list(self.open)))
-
-    def texts(self, tag):
-        return [text for text, inside in self.text if tag in inside]
-
-
-def report(tmp_path, records=None, title='A report', pictures=(), notes=()):
-    records = [a_record()] if records is None else records
-    path = write_report(tmp_path / 'out' / 'report.html', title, records,
-                        render(build_tables(records), 'html'), pictures, notes)
+def report(tmp_path, found=None, title='A report', pictures=(), notes=()):
+    found = [a_record()] if found is None else found
+    path = write_report(tmp_path / 'out' / 'report.html', title, found,
+                        sections(build_tables(found)), pictures, notes)
     return path.read_text(encoding='utf-8')
 
 
@@ -78,11 +46,11 @@ def test_nothing_is_fetched_from_anywhere(tmp_path, picture):
 
 def test_the_policy_allows_the_one_script_inside_and_no_other(tmp_path):
     html = report(tmp_path, title=SCRIPT, notes=[SCRIPT])
-    scripts = re.findall(r'<script>(.*?)</script>', html, re.DOTALL)
+    (script,) = html.split('<script>')[1:]
     policy = next(attrs['content'] for tag, attrs, _ in Page(html).tags
                   if attrs.get('http-equiv') == 'Content-Security-Policy')
-    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
-    assert len(scripts) == 1 and f"script-src 'sha256-{digest}';" in policy
+    digest = hashlib.sha256(script.split('</script>')[0].encode()).digest()
+    assert f"script-src 'sha256-{base64.b64encode(digest).decode()}';" in policy
     assert not any(name.startswith('on') for _, attrs, _ in Page(html).tags for name in attrs)
 
 
@@ -212,9 +180,8 @@ def test_headings_of_tables_are_linked_from_the_head_of_the_page(tmp_path):
 
 def test_an_empty_last_column_is_left_out_and_an_empty_cell_is_not(tmp_path):
     def rows(*last):
-        body = ''.join(f'<tr><td>1</td><td>{cell}</td></tr>' for cell in last)
-        html = f'<table><thead><tr><th>a</th><th>b</th></tr></thead><tbody>{body}</tbody></table>'
-        page = Page(write_report(tmp_path / 'r.html', 'T', [], html).read_text())
+        table = Section('Table', columns=('a', 'b'), rows=[('1', cell) for cell in last])
+        page = Page(write_report(tmp_path / 'r.html', 'T', [], [table]).read_text())
         return page.texts('th'), [tag for tag, *_ in page.tags].count('td')
 
     assert rows('', '') == (['a'], 2)
@@ -234,10 +201,5 @@ def test_a_failed_run_is_named_and_has_no_value(tmp_path):
 
 
 def test_without_results_and_pictures_there_are_only_tables(tmp_path):
-    page = Page(report(tmp_path, records=[]))
+    page = Page(report(tmp_path, []))
     assert page.texts('h2') == ['Tables'] and '0 results' in page.texts('dd')
-
-
-def test_tables_without_a_page_around_them_are_taken_as_they_are(tmp_path):
-    path = write_report(tmp_path / 'r.html', 'T', [], '<table><tr><td>1</td></tr></table>')
-    assert '<table><tr><td>1</td></tr></table></div>' in path.read_text()

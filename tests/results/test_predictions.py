@@ -29,5 +29,5 @@ def test_a_member_that_is_no_array_is_refused(tmp_path):
     np.savez(path, images=['a', 'b'], labels=[1, 2], predicted=[1, 1])
     with zipfile.ZipFile(path, 'a') as archive:
         archive.writestr('score.npy', b'')
-    with pytest.raises(ValueError, match='x.npz holds no predictions: score is no array'):
+    with pytest.raises(ValueError, match='x.npz holds no predictions: score is not an array'):
         read_predictions(path)

@@ -1,8 +1,6 @@
 import json
 import re
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,8 +9,7 @@ from hypothesis import strategies as st
 
 from semmae.results.protocol import DOCUMENTED, fingerprint, protocol_difference
 from semmae.results.results import append_result, read_results
-
-REPO = Path(__file__).parents[2]
+from tests.tiny import fork, wait
 
 
 def a_record(**changes):
@@ -89,7 +86,7 @@ def test_a_fingerprint_that_is_not_that_of_the_protocol_is_refused_and_reported(
     assert 'fingerprint' in problems[0]
 
 
-def test_a_number_that_was_changed_in_its_line_is_skipped_and_told(tmp_path):
+def test_a_value_that_was_changed_in_its_line_is_skipped_and_reported(tmp_path):
     file = file_with(tmp_path, a_record(), a_record(seed=1, checkpoint_sha256='bb', value=65.5))
     file.write_text(file.read_text().replace('65.0', '66.0'))
     records, (problem,) = read_results([file])
@@ -97,7 +94,7 @@ def test_a_number_that_was_changed_in_its_line_is_skipped_and_told(tmp_path):
     assert f'{file}: 1 of 2 lines changed since they were written (crc)' in problem
 
 
-def test_a_line_written_again_with_other_spaces_and_order_is_the_same_line(tmp_path):
+def test_other_spaces_and_another_order_of_keys_leave_a_line_valid(tmp_path):
     file = file_with(tmp_path, a_record(why='\ud800 \u202e é'))
     before = read_results([file])
     file.write_text(json.dumps(dict(sorted(json.loads(file.read_text()).items())),
@@ -148,7 +145,7 @@ def test_a_file_reached_twice_is_read_once_and_links_are_followed(tmp_path):
     assert len(records) == 1 and not problems
 
 
-def test_a_repeated_evaluation_replaces_the_earlier_one_wherever_its_line_stands(tmp_path):
+def test_a_repeated_evaluation_replaces_the_earlier_one_in_any_order_of_lines(tmp_path):
     file = file_with(tmp_path, a_record(value=70.0, time='2025-02-01T12:00:00+00:00'),
                      a_record(value=60.0, time='2025-02-01T13:00:00+03:00'))
     assert [record['value'] for record in read_results([file])[0]] == [70.0]
@@ -169,33 +166,30 @@ def test_a_probe_trained_again_from_the_same_weights_and_seed_is_no_second_sampl
     assert [record['checkpoint_sha256'] for record in read_results([file])[0]] == ['bb', 'cc']
 
 
-def test_a_test_of_a_checkpoint_is_no_second_run_whatever_its_seed(tmp_path):
+def test_a_test_of_a_checkpoint_is_no_second_run_even_with_another_seed(tmp_path):
     trained = a_record(seed=1, time='2025-01-01T00:00:00Z')
     tested = a_record(seed=0, time='2025-01-02T00:00:00Z', value=65.1)
     (found,), _ = read_results([file_with(tmp_path, tested, trained)])
     assert (found['seed'], found['value']) == (1, 65.1)
 
 
-@pytest.mark.parametrize('value', [-5.0, 100.1, 1e308])
-def test_a_percentage_beyond_its_range_is_kept_as_impossible(tmp_path, value):
-    (found,), _ = read_results([file_with(tmp_path, a_record(value=value))])
-    assert found['status'] == 'impossible' and f'{value:g}' in found['why']
-    (found,), _ = read_results([file_with(tmp_path / 'b', a_record(value=value, unit=''))])
-    assert found['status'] == 'ok'
-
-
-@pytest.mark.parametrize('metric, value, status', [
-    ('parts/ARI', -5., 'ok'), ('parts/pooled_ARI', -100., 'ok'), ('parts/ARI', -101., 'impossible'),
-    ('parts/NMI', -5., 'impossible')])
-def test_of_percentages_the_adjusted_rand_index_may_be_negative(tmp_path, metric, value, status):
-    (found,), _ = read_results([file_with(tmp_path, a_record(metric=metric, value=value))])
+@pytest.mark.parametrize('metric, unit, value, status', [
+    ('top1', '%', -5., 'impossible'), ('top1', '%', 100.1, 'impossible'),
+    ('top1', '%', 1e308, 'impossible'), ('top1', '', -5., 'ok'), ('top1', '', 1e308, 'ok'),
+    ('parts/NMI', '%', -5., 'impossible'), ('parts/ARI', '%', -101., 'impossible'),
+    ('parts/ARI', '%', -5., 'ok'), ('parts/pooled_ARI', '%', -100., 'ok')])
+def test_a_percentage_outside_0_to_100_is_impossible_except_a_negative_rand_index(
+        tmp_path, metric, unit, value, status):
+    (found,), _ = read_results([file_with(tmp_path, a_record(
+        metric=metric, unit=unit, value=value))])
     assert found['status'] == status
+    assert (f'{value:g}' in found.get('why', '')) == (status == 'impossible')
 
 
 @pytest.mark.parametrize('field, value', [
     ('tables', 5), ('tables', [[1]]), ('versions', '2.1'), ('predictions', ['a']),
     ('reduced_why', ['x']), ('load_report', 'x')])
-def test_a_field_of_a_wrong_kind_is_left_out_and_told(tmp_path, field, value):
+def test_a_field_of_a_wrong_type_is_left_out_and_reported(tmp_path, field, value):
     file = tmp_path / 'results.jsonl'
     file_with(tmp_path, a_record())
     record = json.loads(foreign_text(file))
@@ -215,18 +209,14 @@ def test_a_failed_repetition_does_not_replace_a_good_number(tmp_path):
 
 
 def test_processes_that_append_at_once_never_mix_their_lines(tmp_path):
-    code = ('import sys; sys.path[:0] = sys.argv[1:3]\n'
-            'from semmae.results.results import append_result\n'
-            'import json\n'
-            'for i in range(100):\n'
-            '    record = json.loads(sys.argv[4]); record["seed"] = int(sys.argv[5]) * 1000 + i\n'
-            '    record["checkpoint_sha256"] = str(record["seed"])\n'
-            '    append_result(sys.argv[3], record)\n')
     file = tmp_path / 'results.jsonl'
-    record = json.dumps(a_record(reduced_why='x' * 20_000))
-    command = [sys.executable, '-c', code, str(REPO), '.', str(file), record]
-    writers = [subprocess.Popen([*command, str(number)]) for number in range(2)]
-    assert [writer.wait() for writer in writers] == [0, 0]
+
+    def append(first):
+        for seed in range(first, first + 100):
+            append_result(file, a_record(
+                reduced_why='x' * 20_000, seed=seed, checkpoint_sha256=str(seed)))
+    writers = [fork(partial(append, first), tmp_path / f'{first}.txt') for first in (0, 1000)]
+    assert [wait(writer) for writer in writers] == [0, 0]
     records, problems = read_results([file])
     assert len(records) == 200 and not problems
 
@@ -238,7 +228,7 @@ def test_fields_that_only_document_do_not_change_the_fingerprint():
     assert protocol_difference(noted, protocol) == {}
 
 
-def test_protocols_are_equal_whatever_the_order_of_fields_and_the_type_of_sequence_or_number():
+def test_the_order_of_fields_and_the_type_of_sequences_and_numbers_change_no_protocol():
     a = {'epochs': 100, 'betas': (0.9, 0.95), 'test': {'mode': 'slide', 'crop': [512, 512]}}
     b = {'test': {'crop': (512, 512), 'mode': 'slide'}, 'betas': [0.9, 0.95], 'epochs': 100.0}
     assert fingerprint(a) == fingerprint(b)

@@ -51,7 +51,7 @@ def test_a_known_difference_and_spread_are_recovered(difference, spread, seed):
 @pytest.mark.parametrize('num', [3, 5])
 def test_the_interval_over_seeds_covers_at_the_nominal_rate(spreads, num):
     rng = np.random.default_rng(0)
-    runs = 1500
+    runs = 400
     covered = sum(low <= 1 <= high for _, low, high in (
         welch(rng.normal(1, spreads[0], num), rng.normal(0, spreads[1], num))
         for _ in range(runs))) / runs
