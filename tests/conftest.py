@@ -1,4 +1,5 @@
 """Small data in the real layouts, made once."""
+import gc
 from pathlib import Path
 
 import mat4py
@@ -6,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner import runner as mmengine_runner
+from yapf.yapflib import yapf_api
 
 from semmae.datasets.part_store import PartStoreWriter, list_images
 from semmae.datasets.toy import write_toy
 from semmae.mmengine_patches import install
 from semmae.registry import MODELS
 
+from .skips import Skips
 from .tiny import config, trained
 
 REPO = Path(__file__).resolve().parents[1]
@@ -21,6 +25,19 @@ REPO = Path(__file__).resolve().parents[1]
 torch.zeros(1, requires_grad=True).sum().backward()
 
 install()
+
+# mmengine lays out each config three times and describes the machine before it trains, which takes
+# longer than the trainings of these tests.
+yapf_api.FormatCode = lambda text, **_: (text, True)
+mmengine_runner.collect_env = dict
+# mmengine collects garbage for each data set, which visits the objects of all imports.
+gc.collect()
+gc.freeze()
+
+
+def pytest_configure(config):
+    if not hasattr(config, 'workerinput'):  # the process that reports
+        config.pluginmanager.register(Skips())
 
 
 def pytest_collection_modifyitems(items):

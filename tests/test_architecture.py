@@ -1,4 +1,4 @@
-"""The rooms of the package and the one direction in which they import (README, docs/extending)."""
+"""The rooms of the package and the one direction in which they import (docs/architecture.md)."""
 import ast
 from pathlib import Path
 

@@ -1,6 +1,7 @@
-"""Runs as a user starts them: resumed, on two processes, through mim."""
+"""Runs as users start them, from pre-training to tables: resumed, on two processes, through mim."""
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,17 +14,34 @@ import torch
 
 from semmae.checkpoints.read import read_checkpoint
 
-pytestmark = pytest.mark.slow  # starts processes: two minutes in all
-REPO = Path(__file__).resolve().parents[1]
+from .conftest import random_store
+from .tiny import REPO, tool
+
+pytestmark = pytest.mark.slow  # starts processes
 ENV = dict(os.environ, PYTHON=sys.executable, PYTHONWARNINGS='ignore', OMP_NUM_THREADS='1',
            PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
 PRETRAIN = 'mm_configs/mini/semmae_p16_mini.py'
+PARTS = 'mm_configs/mini/parts_painted_mini.py'
+PROBE = 'mm_configs/mini/linprobe_p16_mini.py'
+UPERNET = 'mm_configs/mini/semmae_upernet_ade20k_mini.py'
 DATA = 'train_dataloader.dataset.dataset'
+START = 'model.backbone.init_cfg.checkpoint'
+CLASSES = ('train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'train_dataloader.batch_size=8')
 
 
-def run(*command, **kwargs):
-    return subprocess.run(list(map(str, command)), cwd=REPO, env=ENV, text=True,
-                          capture_output=True, timeout=300, **kwargs)
+def run(*command):
+    """The output of a command in processes of its own, as a launcher starts them."""
+    done = subprocess.run(list(map(str, command)), cwd=REPO, env=ENV, text=True,
+                          capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-2000:]
+    return done.stdout + done.stderr
+
+
+def succeed(name, *arguments, processes=1):
+    """The output of ``tools/<name>.py``, which ends with exit status 0."""
+    done = tool(name, *arguments, processes=processes)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
 
 
 def options(toy, *more, store=None, batch_size=8):
@@ -38,17 +56,21 @@ def weights(path):
     return read_checkpoint(path)['state_dict']
 
 
+def are_identical(work, reference):
+    """Whether the last checkpoints of two runs hold bit-identical weights."""
+    ours, theirs = weights(work / 'epoch_3.pth'), weights(reference / 'epoch_3.pth')
+    return all(ours[k].equal(v) for k, v in theirs.items())
+
+
 @pytest.fixture(scope='module')
 def pretrained(toy, tmp_path_factory):
     """Three epochs of mini SemMAE on 16 images, uninterrupted, in one process."""
     work = tmp_path_factory.mktemp('one')
-    done = run(sys.executable, 'tools/train.py', PRETRAIN, '--work-dir', work,
-               *options(toy))
-    assert done.returncode == 0, done.stderr[-3000:]
+    succeed('train', PRETRAIN, '--work-dir', work, *options(toy))
     return work
 
 
-def test_a_run_killed_and_resumed_ends_in_the_same_bits(pretrained, toy, tmp_path):
+def test_a_run_killed_and_resumed_ends_bit_identical(pretrained, toy, tmp_path):
     command = [sys.executable, 'tools/train.py', PRETRAIN, '--work-dir', str(tmp_path), '--resume',
                *options(toy, 'train_dataloader.num_workers=1')]
     process = subprocess.Popen(command, cwd=REPO, env=ENV, stdout=subprocess.DEVNULL,
@@ -59,18 +81,14 @@ def test_a_run_killed_and_resumed_ends_in_the_same_bits(pretrained, toy, tmp_pat
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert (tmp_path / 'epoch_1.pth').exists() and not (tmp_path / 'epoch_3.pth').exists()
-    done = run(*command)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert 'resumed epoch: ' in done.stdout + done.stderr
-    ours, reference = weights(tmp_path / 'epoch_3.pth'), weights(pretrained / 'epoch_3.pth')
-    assert all(ours[k].equal(v) for k, v in reference.items())
+    assert 'resumed epoch: ' in succeed('train', *command[2:])
+    assert are_identical(tmp_path, pretrained)
 
 
 def test_two_processes_reach_the_weights_of_one_with_the_same_global_batch(
         pretrained, toy, tmp_path):
-    done = run('bash', 'tools/dist_train.sh', PRETRAIN, 2, '--work-dir', tmp_path,
-               *options(toy, batch_size=4))
-    assert done.returncode == 0, done.stderr[-3000:]
+    run('bash', 'tools/dist_train.sh', PRETRAIN, 2, '--work-dir', tmp_path,
+        *options(toy, batch_size=4))
     one, two = weights(pretrained / 'epoch_3.pth'), weights(tmp_path / 'epoch_3.pth')
     for name, value in one.items():
         ours = two[name]
@@ -81,18 +99,12 @@ def test_two_processes_reach_the_weights_of_one_with_the_same_global_batch(
         torch.testing.assert_close(ours, value, rtol=1e-5, atol=1e-7, msg=name)
 
 
-def test_the_part_store_decides_the_masks(pretrained, toy, tmp_path):
-    """The negative control of the two tests above: other parts end in other weights."""
-    from tests.conftest import random_store
+def test_another_part_store_ends_in_other_weights(pretrained, toy, tmp_path):
+    """The negative control of the two tests above."""
     random_store(toy / 'imagenet/train', tmp_path / 'store', 8, seed=1)
-    done = run(sys.executable, 'tools/train.py', PRETRAIN, '--work-dir', tmp_path / 'run',
-               *options(toy, store=tmp_path / 'store'))
-    assert done.returncode == 0, done.stderr[-3000:]
-    ours, one = weights(tmp_path / 'run/epoch_3.pth'), weights(pretrained / 'epoch_3.pth')
-    assert not all(ours[k].equal(v) for k, v in one.items())
-
-
-PARTS = 'mm_configs/mini/parts_painted_mini.py'
+    succeed('train', PRETRAIN, '--work-dir', tmp_path / 'run',
+            *options(toy, store=tmp_path / 'store'))
+    assert not are_identical(tmp_path / 'run', pretrained)
 
 
 def part_options(toy, encoder, batch_size=8):
@@ -105,17 +117,14 @@ def part_options(toy, encoder, batch_size=8):
 def learned(pretrained, toy, tmp_path_factory):
     """Three epochs of mini part learning on 16 images."""
     work = tmp_path_factory.mktemp('parts')
-    done = run(sys.executable, 'tools/train.py', PARTS, '--work-dir', work,
-               *part_options(toy, pretrained / 'epoch_3.pth'))
-    assert done.returncode == 0, done.stderr[-3000:]
+    succeed('train', PARTS, '--work-dir', work, *part_options(toy, pretrained / 'epoch_3.pth'))
     return work
 
 
 def test_part_learning_on_two_processes_reaches_the_parts_and_health_of_one(
         learned, pretrained, toy, tmp_path):
-    done = run('bash', 'tools/dist_train.sh', PARTS, 2, '--work-dir', tmp_path,
-               *part_options(toy, pretrained / 'epoch_3.pth', batch_size=4))
-    assert done.returncode == 0, done.stderr[-3000:]
+    succeed('train', PARTS, '--work-dir', tmp_path,
+            *part_options(toy, pretrained / 'epoch_3.pth', batch_size=4), processes=2)
     one, two = weights(learned / 'epoch_3.pth'), weights(tmp_path / 'epoch_3.pth')
     for name, value in one.items():  # sums over two processes round otherwise
         assert (two[name] - value).norm() <= 1e-5 * value.norm(), name
@@ -125,43 +134,37 @@ def test_part_learning_on_two_processes_reaches_the_parts_and_health_of_one(
     assert mine['entropy'] == pytest.approx(theirs['entropy'], abs=1e-5)
 
 
-def test_part_learning_stopped_after_an_epoch_and_resumed_ends_in_the_same_bits(
+def test_part_learning_stopped_after_an_epoch_and_resumed_ends_bit_identical(
         learned, pretrained, toy, tmp_path):
     shutil.copy(learned / 'epoch_2.pth', tmp_path)
-    done = run(sys.executable, 'tools/train.py', PARTS, '--work-dir', tmp_path, '--resume',
-               *part_options(toy, pretrained / 'epoch_3.pth'))
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert 'resumed epoch: 2' in done.stdout + done.stderr
-    ours, reference = weights(tmp_path / 'epoch_3.pth'), weights(learned / 'epoch_3.pth')
-    assert all(ours[k].equal(v) for k, v in reference.items())
+    assert 'resumed epoch: 2' in succeed(
+        'train', PARTS, '--work-dir', tmp_path, '--resume',
+        *part_options(toy, pretrained / 'epoch_3.pth'))
+    assert are_identical(tmp_path, learned)
 
 
 def test_part_quality_on_two_processes_is_that_of_one(learned, toy, tmp_path):
-    command = ['tools/part_quality.py', PARTS, learned / 'epoch_3.pth', '--masks',
-               toy / 'imagenet/val', toy / 'imagenet/part_labels/val', '--name', 'toy',
-               '--rows', 'learned', 'kmeans-pooled', '--work-dir']
-    values = []
-    for name, start in (('one', [sys.executable]), ('two', [
-            sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone'])):
-        done = run(*start, *command, tmp_path / name, *(
-            ['--launcher', 'pytorch'] if name == 'two' else []))
-        assert done.returncode == 0, done.stderr[-3000:]
-        values.append({(x['row'], x['metric']): x['value'] for x in lines(tmp_path / name)})
-    assert values[0] == values[1] and len(values[0]) > 20
-
-
-CLASSES = ('train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'train_dataloader.batch_size=8')
+    command = [PARTS, learned / 'epoch_3.pth', '--masks', toy / 'imagenet/val',
+               toy / 'imagenet/part_labels/val', '--name', 'toy', '--rows', 'learned',
+               'kmeans-pooled', '--work-dir']
+    succeed('part_quality', *command, tmp_path / 'one')
+    succeed('part_quality', *command, tmp_path / 'two', processes=2)
+    one, two = ({(x['row'], x['metric']): x['value'] for x in lines(tmp_path / name)}
+                for name in ('one', 'two'))
+    assert one == two and len(one) > 20
 
 
 @pytest.fixture(scope='module')
 def probed(pretrained, toy, tmp_path_factory):
     """A linear probe of the pre-trained weights, one epoch."""
     work = tmp_path_factory.mktemp('probe')
-    done = run(sys.executable, 'tools/train.py', 'mm_configs/mini/linprobe_p16_mini.py',
-               '--work-dir', work, '--cfg-options', *CLASSES, *labelled(toy),
-               f'model.backbone.init_cfg.checkpoint={pretrained / "epoch_3.pth"}')
-    assert done.returncode == 0, done.stderr[-3000:]
+    probe(toy, work, pretrained / 'epoch_3.pth')
     return work
+
+
+def probe(toy, work, checkpoint, *more):
+    return succeed('train', PROBE, '--work-dir', work, *more, '--cfg-options', *CLASSES,
+                   *labelled(toy), f'{START}={checkpoint}')
 
 
 def labelled(toy):
@@ -190,98 +193,80 @@ def test_a_result_names_its_pretraining_and_everything_behind_it(probed, pretrai
 
 
 def test_testing_the_checkpoint_again_gives_the_same_number_and_row(probed, toy, tmp_path):
-    done = run(sys.executable, 'tools/test.py', 'mm_configs/mini/linprobe_p16_mini.py',
-               probed / 'epoch_1.pth', '--work-dir', tmp_path, '--cfg-options', *labelled(toy))
-    assert done.returncode == 0, done.stderr[-3000:]
+    succeed('test', PROBE, probed / 'epoch_1.pth', '--work-dir', tmp_path, '--cfg-options',
+            *labelled(toy))
     (line,), (first,) = lines(tmp_path), lines(probed)
     for key in ('row', 'value', 'fingerprint', 'epochs', 'reduced_why', 'checkpoint_sha256'):
         assert line[key] == first[key], key
 
 
 def test_a_checkpoint_from_half_way_counts_the_epochs_that_were_done(pretrained):
-    assert read_checkpoint(pretrained / 'epoch_2.pth')['meta']['semmae']['epochs'] == 2
-    assert '2 of 800 epochs' in read_checkpoint(
-        pretrained / 'epoch_2.pth')['meta']['semmae']['reduced_why']
+    facts = read_checkpoint(pretrained / 'epoch_2.pth')['meta']['semmae']
+    assert facts['epochs'] == 2 and '2 of 800 epochs' in facts['reduced_why']
 
 
-def test_weights_that_were_fine_tuned_in_between_are_not_credited_to_the_pretraining(
-        probed, toy, tmp_path):
-    done = run(sys.executable, 'tools/train.py', 'mm_configs/mini/linprobe_p16_mini.py',
-               '--work-dir', tmp_path, '--cfg-options', *CLASSES, *labelled(toy),
-               f'model.backbone.init_cfg.checkpoint={probed / "epoch_1.pth"}')
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_weights_fine_tuned_in_between_are_not_credited_to_the_pretraining(probed, toy, tmp_path):
+    probe(toy, tmp_path, probed / 'epoch_1.pth')
     assert lines(tmp_path)[0]['row'] == 'linprobe/semmae_p16+linprobe'
 
 
 def test_a_run_stopped_before_its_evaluation_is_evaluated_when_it_is_resumed(
         probed, pretrained, toy, tmp_path):
     shutil.copy(probed / 'epoch_1.pth', tmp_path)
-    done = run(sys.executable, 'tools/train.py', 'mm_configs/mini/linprobe_p16_mini.py',
-               '--work-dir', tmp_path, '--resume', '--cfg-options', *CLASSES, *labelled(toy),
-               f'model.backbone.init_cfg.checkpoint={pretrained / "epoch_3.pth"}')
-    assert done.returncode == 0, done.stderr[-3000:]
+    probe(toy, tmp_path, pretrained / 'epoch_3.pth', '--resume')
     assert lines(tmp_path)[0]['value'] == lines(probed)[0]['value']
 
 
 def test_a_run_is_not_resumed_with_another_seed_or_batch(pretrained, toy, tmp_path):
     shutil.copy(pretrained / 'epoch_2.pth', tmp_path)
-    done = run(sys.executable, 'tools/train.py', PRETRAIN, '--work-dir', tmp_path, '--resume',
-               '--seed', 1, *options(toy, batch_size=4))
+    done = tool('train', PRETRAIN, '--work-dir', tmp_path, '--resume', '--seed', 1,
+                *options(toy, batch_size=4))
     assert done.returncode == 2
     assert 'seed 0, now 1; batch_size 8, now 4' in done.stderr
 
 
 def test_the_tables_show_it_as_reduced_apart_from_the_papers_numbers(probed):
-    done = run(sys.executable, 'tools/make_tables.py', probed, '--measured')
-    row = next(r for r in done.stdout.splitlines() if 'linprobe/semmae_p16' in r)
+    said = succeed('make_tables', probed, '--measured')
+    row = next(r for r in said.splitlines() if 'linprobe/semmae_p16' in r)
     assert f'{lines(probed)[0]["value"]:.2f} (n=1)' in row and 'reduced' in row
-    assert '65.0 ' not in row and 'not comparable with the paper' in done.stdout
+    assert '65.0 ' not in row and 'not comparable with the paper' in said
 
 
-def test_mim_test_runs_classification_through_semmae_and_segmentation_through_both(
+def test_mim_test_runs_classification_through_semmae_and_segmentation_through_mmseg(
         probed, pretrained, toy, tmp_path):
-    pytest.importorskip('mim')
     ade = toy / 'ADEChallengeData2016'
-    config = 'mm_configs/mini/semmae_upernet_ade20k_mini.py'
     sets = [f'{key}.data_root={ade}' for key in (
         DATA, 'val_dataloader.dataset', 'test_dataloader.dataset')]
-    done = run(sys.executable, 'tools/train.py', config, '--work-dir', tmp_path / 'seg',
-               '--cfg-options', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
-               'default_hooks.checkpoint.interval=2', 'train_dataloader.batch_size=2', *sets,
-               f'model.backbone.init_cfg.checkpoint={pretrained / "epoch_3.pth"}')
-    assert done.returncode == 0, done.stderr[-3000:]
-    (trained,) = lines(tmp_path / 'seg')
+    succeed('train', UPERNET, '--work-dir', tmp_path / 'seg', '--cfg-options',
+            'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
+            'default_hooks.checkpoint.interval=2', 'train_dataloader.batch_size=2', *sets,
+            f'{START}={pretrained / "epoch_3.pth"}')
     mim = Path(sys.executable).parent / 'mim'
-    for i, package in enumerate(('mmsegmentation', 'semmae')):
-        work = tmp_path / f'{i}'
-        done = run(mim, 'test', package, config, '--checkpoint', tmp_path / 'seg/iter_2.pth',
-                   '--work-dir', work, '--cfg-options', *sets)
-        assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-2000:]
-        (line,) = lines(work)
-        assert line['row'] == 'ade20k/semmae_p16' and line['value'] == trained['value']
-    done = run(mim, 'test', 'semmae', 'mm_configs/mini/linprobe_p16_mini.py', '--checkpoint',
-               probed / 'epoch_1.pth', '--work-dir', tmp_path / 'cls', '--cfg-options',
-               *labelled(toy))
-    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-2000:]
-    assert lines(tmp_path / 'cls')[0]['value'] == lines(probed)[0]['value']
+    for package, config, trained, name, data in (
+            ('mmsegmentation', UPERNET, tmp_path / 'seg', 'iter_2.pth', sets),
+            ('semmae', PROBE, probed, 'epoch_1.pth', labelled(toy))):
+        run(mim, 'test', package, config, '--checkpoint', trained / name, '--work-dir',
+            tmp_path / package, '--cfg-options', *data)
+        (line,), (first,) = lines(tmp_path / package), lines(trained)
+        assert (line['row'], line['value']) == (first['row'], first['value'])
 
 
 @pytest.mark.parametrize('command, complaint', [
-    (['tools/train.py', 'mm_configs/nothing.py'], 'no config at mm_configs/nothing.py'),
-    (['tools/train.py', PRETRAIN, '--cfg-options', 'model.backbon.depth=3'],
+    (['train', 'mm_configs/nothing.py'], 'no config at mm_configs/nothing.py'),
+    (['train', PRETRAIN, '--cfg-options', 'model.backbon.depth=3'],
      'model.backbon.depth.* has no such key'),
-    (['tools/test.py', PRETRAIN, 'nothing.pth'], 'no checkpoint at nothing.pth'),
-    (['tools/make_tables.py', 'nothing'], 'no such file or folder: nothing')])
+    (['test', PRETRAIN, 'nothing.pth'], 'no checkpoint at nothing.pth'),
+    (['make_tables', 'nothing'], 'no such file or folder: nothing')])
 def test_a_mistake_ends_in_one_line_and_status_2(command, complaint):
-    import re
-    done = run(sys.executable, *command)
+    done = tool(*command)
     assert done.returncode == 2
     assert re.search(complaint, done.stderr), done.stderr[-1500:]
     assert 'Traceback' not in done.stderr
 
 
 def test_launchers_take_paths_with_spaces_and_refuse_a_wrong_number():
-    done = run('bash', 'tools/dist_train.sh', PRETRAIN, 'two')
-    assert done.returncode == 2 and "found 'two'" in done.stderr
-    done = run('bash', 'tools/dist_train.sh', 'my configs/a b.py', 1)
-    assert 'no config at my configs/a b.py' in done.stderr
+    for arguments, complaint in (((PRETRAIN, 'two'), "'two'"),
+                                 (('my configs/a b.py', 1), 'no config at my configs/a b.py')):
+        done = subprocess.run(['bash', 'tools/dist_train.sh', *map(str, arguments)], cwd=REPO,
+                              env=ENV, capture_output=True, text=True)
+        assert done.returncode == 2 and complaint in done.stderr

@@ -1,7 +1,11 @@
 """A training of a few numbers, in children of this process, so that nothing is imported again."""
 import contextlib
 import os
+import runpy
+import socket
+import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -14,7 +18,8 @@ from mmengine.runner import runner as mmengine_runner
 from torch.utils.data import Dataset
 
 from semmae.registry import DATA_SAMPLERS, DATASETS, HOOKS, LOOPS, METRICS, MODELS
-from semmae.training.run import fail_clearly, train
+from semmae.training.errors import fail_clearly
+from semmae.training.run import train
 
 REPO = Path(__file__).resolve().parents[1]
 LENGTH = 6  # iterations of an epoch
@@ -146,6 +151,58 @@ def fork(action, said):
 def wait(child):
     """The exit code, negative for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def start_tool(name, arguments, out, error, cwd=REPO, env=None):
+    """The pid of a child that runs ``tools/<name>.py``; out, error: files for what it prints."""
+    if child := os.fork():
+        return child
+    code = 1
+    try:
+        torch.set_num_threads(1)
+        for file, number in ((out, 1), (error, 2)):
+            os.dup2(os.open(file, os.O_CREAT | os.O_WRONLY), number)
+        sys.stdout, sys.stderr = (open(n, 'w', buffering=1, closefd=False) for n in (1, 2))
+        os.chdir(cwd)
+        os.environ.update(env or {})
+        sys.argv = [f'tools/{name}.py', *map(str, arguments)]
+        runpy.run_path(str(REPO / 'tools' / f'{name}.py'), run_name='__main__')
+        code = 0
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        code = 0 if end.code is None else end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def tool(name, *arguments, cwd=REPO, env=None, processes=1):
+    """A finished ``python tools/<name>.py`` in a child of this process; mm libraries are loaded.
+
+    Returns a `subprocess.CompletedProcess` with text in stdout and stderr. For what only a new
+    interpreter shows (its import time, sys.path, threads) start one. processes: of one launch, as
+    torchrun starts them; then the highest exit status, the stdout of the first, the stderr of all.
+    """
+    env = dict(env or {})
+    if processes > 1:
+        with socket.socket() as s:
+            s.bind(('127.0.0.1', 0))
+            env |= dict(WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes),
+                        MASTER_ADDR='127.0.0.1', MASTER_PORT=str(s.getsockname()[1]))
+        arguments = [*arguments, '--launcher', 'pytorch']
+    with tempfile.TemporaryDirectory() as folder:
+        children = [start_tool(
+            name, arguments, Path(folder, f'out{rank}'), Path(folder, f'error{rank}'), cwd,
+            env | (dict(RANK=str(rank), LOCAL_RANK=str(rank)) if processes > 1 else {}))
+            for rank in range(processes)]
+        return subprocess.CompletedProcess(
+            [name, *arguments], max(wait(child) for child in children),
+            Path(folder, 'out0').read_text(),
+            ''.join(Path(folder, f'error{rank}').read_text() for rank in range(processes)))
 
 
 def start(folder, path, before=lambda: None, said='said.txt', **kwargs):

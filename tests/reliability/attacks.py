@@ -1,6 +1,6 @@
 """Files, archives, names and settings that are wrong or malicious, beside what stock makes of them.
 
-    python -m tests.reliability.table --rows R8 R9 R14 R16 R17 R18 R19
+    python -m tests.reliability.table --rows unwritable other-run malicious torn names archives
 
 Everything is made in a temporary folder; a file that runs code can only create the canary.
 """
@@ -196,7 +196,7 @@ def checkpoints(root, canary):
                     and unchanged(partial(load_whole, model, path), model, canary)
                     and (path.stem.startswith('another')  # a whole network, if another one
                          or refuses(partial(convert, path, root / 'out.pth', 'timm'), canary)))
-        yield Case('R14', name, ours, partial(stock, partial(stock_load, path), canary))
+        yield Case('malicious', name, ours, partial(stock, partial(stock_load, path), canary))
     yield whole_file(root)
 
 
@@ -205,7 +205,7 @@ def whole_file(root):
 
     def loads():
         return load_backbone(vit(), path)['matched'] == len(vit().state_dict())
-    return Case('R14', 'a file that is whole, which loads', loads)
+    return Case('malicious', 'a file that is whole, which loads', loads)
 
 
 def poisoned_meta(root, canary):
@@ -221,11 +221,11 @@ def poisoned_meta(root, canary):
     def ours():
         resumed(CheckpointLoader.load_checkpoint(str(path)))
         return not canary.exists()
-    yield Case('R14', 'a config in meta, resumed', ours, partial(
+    yield Case('malicious', 'a config in meta, resumed', ours, partial(
         stock, lambda: resumed(load_from_local(str(path), map_location='cpu')), canary))
     for scheme in ('open-mmlab://resnet50', 'torchvision://resnet50', 'modelzoo://resnet50',
                    'mmcls://x', 's3://bucket/x.pth', 'petrel://x.pth', 'pavi://x'):
-        yield Case('R14', f'{scheme}, never checked', partial(
+        yield Case('malicious', f'{scheme}, never checked', partial(
             refuses, partial(CheckpointLoader.load_checkpoint, scheme), canary))
 
 
@@ -242,17 +242,18 @@ def annotations(root, canary):
                 mmengine_load(str(path))
             return not canary.exists()
         handler = YamlHandler() if path.suffix == '.yaml' else PickleHandler()
-        yield Case('R14', f'annotations in {name}', ours, partial(
+        yield Case('malicious', f'annotations in {name}', ours, partial(
             stock, partial(handler.load_from_path, str(path)), canary))
-    yield Case('R14', 'a config in YAML', partial(refuses, partial(read_config, path), canary),
-               partial(stock, lambda: YamlHandler().load_from_path(str(path)), canary))
+    yield Case('malicious', 'a config in YAML',
+               partial(refuses, partial(read_config, path), canary), partial(
+                   stock, lambda: YamlHandler().load_from_path(str(path)), canary))
     dumped = Path(root) / 'config.py'
     dumped.write_text(poison(canary))
 
     def tables():
         read_dumped(dumped, [])
         return not canary.exists()
-    yield Case('R14', 'a dumped config, for tables', tables,
+    yield Case('malicious', 'a dumped config, for tables', tables,
                partial(stock, partial(Config.fromfile, str(dumped)), canary))
 
 
@@ -304,14 +305,14 @@ def archives(root):
             return 'writes outside'
         return said
     for name, path in made.items():
-        yield Case('R18', name, partial(ours, path), partial(by_stock, path))
+        yield Case('archives', name, partial(ours, path), partial(by_stock, path))
     good = tar('good.tar', member('a/b.txt'), member('c'))
 
     def unpacks():
         out = root / 'good'
         return unpack(good, out) == 2 and (out / 'a/b.txt').read_bytes() == b'x'
-    yield Case('R18', 'an archive that is right', unpacks)
-    yield Case('R18', 'another sha256', partial(
+    yield Case('archives', 'an archive that is right', unpacks)
+    yield Case('archives', 'another sha256', partial(
         refuses, partial(unpack, good, root / 'other', '0' * 64)))
 
 
@@ -337,7 +338,7 @@ def places(root):
             '--out that is a folder': partial(writable_file, root),
             '--out below a file': partial(writable_file, file / 'x.png', ('.png',)),
             'a full disk': partial(limited, partial(writable_folder, Path(root) / 'full'))}.items():
-        yield Case('R8', name, partial(refuses, call))
+        yield Case('unwritable', name, partial(refuses, call))
 
 
 def limited(call):
@@ -355,7 +356,7 @@ def limited(call):
 
 
 def resumed_otherwise(root):
-    """R9: a run of three epochs that is resumed from the first with something changed."""
+    """A run of three epochs that is resumed from the first with something changed."""
     one, stocks = Run(root, 'finetune'), Run(root, 'finetune', stock=True)
     changed = {
         'seed': lambda c: c.randomness.update(seed=7),
@@ -369,10 +370,10 @@ def resumed_otherwise(root):
         'crops': lambda c: c.train_dataloader.dataset.get(
             'dataset', c.train_dataloader.dataset).pipeline[1].update(crop_ratio_range=(0.9, 1.0))}
     for name, edit in changed.items():
-        yield Case('R9', f'resumed with another {name}',
+        yield Case('other-run', f'resumed with another {name}',
                    partial(refuses, partial(one.resumed, 5, edit=edit), said=SAID),
                    partial(stock, partial(stocks.resumed, 5, edit=edit)))
-    yield Case('R9', 'resumed with nothing changed', partial(one.survives, 5))
+    yield Case('other-run', 'resumed with nothing changed', partial(one.survives, 5))
 
 
 def logs(root):
@@ -394,7 +395,7 @@ def logs(root):
             import pandas as pd
             said = stock(lambda: pd.read_json(folder / 'results.jsonl', lines=True))
             return 'ok, read' if said == 'takes it' else 'no line is read'
-        yield Case('R16', f'results.jsonl with {name}', ours, by_stock)
+        yield Case('torn', f'results.jsonl with {name}', ours, by_stock)
 
 
 HOSTILE = ('a_b|c', r'\input{/etc/passwd}', '<script>alert(1)</script>', '=HYPERLINK("x")',
@@ -429,7 +430,7 @@ def names(root):
                 csv=name.startswith('=') and name[:5] in frame.to_csv(),
                 markdown='|' in name or '\n' in name).items() if is_taken]
             return f'taken for a command: {" ".join(taken)}' if taken else 'ok, printed'
-        yield Case('R17', f'a method called {name!r}', ours, by_stock)
+        yield Case('names', f'a method called {name!r}', ours, by_stock)
 
 
 @contextlib.contextmanager
@@ -445,7 +446,7 @@ def missing(package):
 
 
 def packages(root):
-    """R19: what is not installed is a feature that is off, or a hint."""
+    """What is not installed is a feature that is off, or a hint."""
     def logs_without_tensorboard():
         cfg = Config(dict(visualizer=dict(vis_backends=[dict(type='LocalVisBackend')])))
         was, training.find_spec = training.find_spec, lambda name: None
@@ -454,14 +455,14 @@ def packages(root):
         finally:
             training.find_spec = was
         return len(cfg.visualizer.vis_backends) == 1
-    yield Case('R19', 'no tensorboard: no log for it', logs_without_tensorboard)
+    yield Case('optional', 'no tensorboard: no log for it', logs_without_tensorboard)
 
     def asked_for():
         path = config('pretrain', root, edit=lambda cfg: cfg.visualizer.update(
             vis_backends=[dict(type='TensorboardVisBackend')]))
         with missing('torch.utils.tensorboard'), missing('tensorboardX'):
             return refuses(partial(run, path, Path(root) / 'work'), said='[Tt]ensorboard')
-    yield Case('R19', 'tensorboard asked for and not there', asked_for)
+    yield Case('optional', 'tensorboard asked for and not there', asked_for)
 
 
 def cases(root=None, quick=False):
@@ -485,17 +486,17 @@ def controls(root, quick=False):
     made = damaged_files(folder, canary)
     for name in ('os.system in a zip', 'exec in the old format', 'another width',
                  'a flipped byte'):
-        yield Case('R14', f"{name}, mmengine's loader", partial(
+        yield Case('malicious', f"{name}, mmengine's loader", partial(
             unchanged, partial(stock_load, made[name]), vit(), canary))
     archive = root / 'up.tar'
     with tarfile.open(archive, 'w') as f:
         f.addfile(tarfile.TarInfo('../escaped'))
-    yield Case('R18', "../ in a tar, Python's extractall", partial(
+    yield Case('archives', "../ in a tar, Python's extractall", partial(
         refuses, partial(extracted, archive, root)))
     one = Run(root, 'finetune')
 
     def edit(cfg):
         without('semmae.ResultRecorder')(cfg)
         cfg.randomness.update(seed=7)
-    yield Case('R9', 'another seed, no ResultRecorder', partial(
+    yield Case('other-run', 'another seed, no ResultRecorder', partial(
         refuses, partial(one.resumed, 5, edit=edit), said=SAID))

@@ -1,6 +1,6 @@
 """Images, label maps, part stores and masks as found in the wild: ours beside the stock steps.
 
-    python -m tests.reliability.table --rows R10 R11 R12 R13
+    python -m tests.reliability.table --rows images parts ratio labels
 """
 import io
 import struct
@@ -12,7 +12,8 @@ import torch
 from mmcv.transforms import LoadImageFromFile
 from PIL import Image
 
-from semmae.datasets.image_reading import DamagedImage, LoadAnnotations, LoadImage
+from semmae.datasets.image_files import DamagedImage
+from semmae.datasets.image_reading import LoadAnnotations, LoadImage
 from semmae.datasets.part_dataset import PartDataset
 from semmae.datasets.part_store import PartStoreWriter
 from semmae.evaluation.segmentation import IoUMetric, MMSegIoUMetric, require_classes
@@ -134,12 +135,12 @@ def image_cases(folder):
     for name, content in good_images().items():
         path = place(folder, name, content)
         for backend in ('cv2', 'pillow'):
-            yield ('R10', f'{name}, {backend}', lambda p=path, b=backend: reads(p, b),
+            yield ('images', f'{name}, {backend}', lambda p=path, b=backend: reads(p, b),
                    lambda p=path, b=backend: 'ok' if reads(p, b, LoadImageFromFile)
                    else 'other pixels')
     for name, content in bad_images().items():
         path = place(folder, name, content)
-        yield ('R10', name, lambda p=path: refuses(p),
+        yield ('images', name, lambda p=path: refuses(p),
                None if name == 'huge.png' else lambda p=path: said(load, LoadImageFromFile(), p))
 
 
@@ -193,25 +194,25 @@ def label_cases(folder):
             def ours(p=path, c=complaint):
                 return refused(lambda: load_labels(LoadAnnotations(), p), p, c)
         expected = None if complaint else np.asarray(Image.open(path))
-        yield ('R13', name, ours,
+        yield ('labels', name, ours,
                lambda p=path, e=expected: said(load_labels, Stock(), p, e))
     good = str(Path(folder, 'label_good.png'))
-    yield ('R13', 'image turned by EXIF',
+    yield ('labels', 'image turned by EXIF',
            lambda: refused(lambda: load_labels(LoadAnnotations(), good, is_turned=True),
                            'EXIF', good), lambda: said(load_labels, Stock(), good))
-    yield ('R13', 'label 7 of 3 classes, training',
+    yield ('labels', 'label 7 of 3 classes, training',
            lambda: refused(
                lambda: require_classes(torch.tensor([0, 255, 7]), 3, 'label', good, 255),
                good, 'label 7'), None)
 
     for name, labels, found in (('label', [[0, 1, 2, 7]], [[0, 1, 2, 2]]),
                                 ('prediction', [[0, 1, 2, 2]], [[0, 1, 2, 7]])):
-        yield ('R13', f'{name} 7 of 3 classes, evaluation',
+        yield ('labels', f'{name} 7 of 3 classes, evaluation',
                lambda labels=labels, found=found, name=name: refused(
                    lambda: measured(IoUMetric, good, labels, found), good, f'{name} 7'),
                lambda labels=labels, found=found:
                    f"aAcc {measured(MMSegIoUMetric, good, labels, found)['aAcc']}")
-    yield ('R13', 'ignored pixels and absent classes are reported', lambda: {
+    yield ('labels', 'ignored pixels and absent classes are reported', lambda: {
         key: measured(IoUMetric, good, [[0, 0, 1, 255]], [[0, 0, 1, 1]])[key]
         for key in ('ignored_pixels', 'absent_classes')} == dict(
             ignored_pixels=1, absent_classes=1),
@@ -243,7 +244,7 @@ def store_cases(folder):
                          ('name of an image', dict(names=['a.png', *names[1:]])),
                          ('number of images', dict(names=names[1:]))):
         root = store(f'store {name}', **change)
-        yield 'R11', f'store with another {name}', lambda r=root: ours(r, str(r)), None
+        yield 'parts', f'store with another {name}', lambda r=root: ours(r, str(r)), None
     missing = Path(folder, 'no store')
 
     def tells_missing():
@@ -252,9 +253,9 @@ def store_cases(folder):
         except (ValueError, FileNotFoundError) as error:
             return str(missing) in str(error)
         return False
-    yield 'R11', 'store missing', tells_missing, None
+    yield 'parts', 'store missing', tells_missing, None
     for alpha in (0., .5, 1.):
-        yield ('R11', f'one part for all patches, alpha {alpha}',
+        yield ('parts', f'one part for all patches, alpha {alpha}',
                lambda a=alpha: bool((part_guided_mask(
                    torch.zeros(64, 196, dtype=torch.long), 6, .75, a).sum(1) == 147).all()), None)
 
@@ -282,23 +283,24 @@ def cases(root, quick=False):
             yield Case(*case)
     masks = mask_cases(1_000 if quick else 10_000)
     for i, exact in enumerate(mask for batch in masks for mask in batch):
-        yield Case('R12', f'mask {i}', lambda exact=exact: exact)
+        yield Case('ratio', f'mask {i}', lambda exact=exact: exact)
 
 
 def controls(root, quick=False):
     """The same demands on stock steps, and on masks whose parts are rounded alone: each fails."""
     root = Path(root)
     half = place(root, 'changed.jpg', encoded(photo(256), 'JPEG').replace(b'\x55', b'\x5a'))
-    yield Case('R10', "a changed JPEG, mmcv's loader",
+    yield Case('images', "a changed JPEG, mmcv's loader",
                lambda: said(load, LoadImageFromFile(), half))
     for name, labels, found in (('label', [[0, 1, 2, 7]], [[0, 1, 2, 2]]),
                                 ('prediction', [[0, 1, 2, 2]], [[0, 1, 2, 7]])):
-        yield Case('R13', f"{name} 7 of 3 classes, mmseg's metric", lambda labels=labels, f=found:
-                   refused(lambda: measured(MMSegIoUMetric, half, labels, f), half))
+        yield Case('labels', f"{name} 7 of 3 classes, mmseg's metric",
+                   lambda labels=labels, f=found: refused(
+                       lambda: measured(MMSegIoUMetric, half, labels, f), half))
 
     def rounded_alone():
         sizes = torch.randint(1, 60, (100, 6), generator=torch.Generator().manual_seed(0)).float()
         found = patches_to_mask_per_part(sizes, .75, .5, torch.arange(6).expand(100, 6)).round()
         wanted = [num_masked(int(length), .75) for length in sizes.sum(1)]
         return found.sum(1).tolist() == wanted
-    yield Case('R12', 'each part rounded by itself', rounded_alone)
+    yield Case('ratio', 'each part rounded by itself', rounded_alone)

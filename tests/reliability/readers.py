@@ -26,7 +26,7 @@ from semmae.datasets.part_store import PartStore, PartStoreWriter
 from semmae.datasets.transforms import read_labels
 from semmae.reporting.figures import read_scalars
 from semmae.reporting.part_tables import health_of, part_tables, render_parts
-from semmae.reporting.render import FORMATS, render
+from semmae.reporting.render import FORMATS, render, sections
 from semmae.reporting.report import figure, write_report
 from semmae.reporting.tables import build_tables
 from semmae.results.mmengine_logs import read_everything
@@ -157,9 +157,10 @@ def read_tables(folder):
     """Records and every table in every format, as tools/make_tables.py and the report make them."""
     records, problems = read_everything([folder])
     frames = build_tables(records)
-    texts = {name: render(frames, name) for name in FORMATS}
+    for name in FORMATS:
+        render(frames, name)
     render_parts(part_tables(records))
-    write_report(folder / 'report.html', 'Report', records, texts['html'])
+    write_report(folder / 'report.html', 'Report', records, sections(frames))
     used = [{name: record.get(name) for name in (*REQUIRED, *DOCUMENTARY, 'why')}
             for record in records]
     return used, problems

@@ -1,6 +1,6 @@
-"""Runs that are killed and resumed, beside the same runs on stock mmengine (R1 to R3).
+"""Runs that are killed and resumed, beside the same runs on stock mmengine.
 
-    python -m tests.reliability.table --rows R1 R2 R3
+    python -m tests.reliability.table --rows resume repeat order
 
 Each task is one of the mini configs at its smallest: 20 drawn images, batches of 4 (5 iterations an
 epoch), 15 iterations, a network of one layer (UPerNet: four), a checkpoint after each iteration. A
@@ -275,7 +275,7 @@ class Run:
         return work, fingerprint(work / f'iter_{ITERS}.pth')
 
     def repeats(self):
-        """Whether a second run that is not stopped either ends in the same bits."""
+        """Whether a second run that is not stopped either ends bit-identical."""
         work = self.folder()
         self.start(self.config(), work)
         return fingerprint(work / f'iter_{ITERS}.pth') == self.straight[1]
@@ -333,7 +333,7 @@ class Run:
 
 def tried_on(stock, iteration, **how):
     """`Run.survives`, in words."""
-    return lambda: 'ok' if stock.survives(iteration, **how) else 'ends in other bits'
+    return lambda: 'ok' if stock.survives(iteration, **how) else 'not bit-identical'
 
 
 def cases(root=None, quick=False):
@@ -343,19 +343,19 @@ def cases(root=None, quick=False):
     """
     root = Path(root or tempfile.mkdtemp(prefix='resume_'))
     points = range(1, ITERS)
-    # Stock, which ends in other bits wherever it stops, is stopped less often.
+    # Stock, which not bit-identical wherever it stops, is stopped less often.
     few = () if quick else (3, LENGTH, 7, 14)
     for n, task in enumerate(TASKS):
         ours, stock = Run(root, task), Run(root, task, stock=True)
         # Quick: one inside the first epoch, one at the end of one, one inside the last, of each.
         for k in ((1 + n % 4, LENGTH, 11 + n % 4) if quick else points):
-            yield Case('R1', f'{task}, stopped after {k} of {ITERS}',
+            yield Case('resume', f'{task}, stopped after {k} of {ITERS}',
                        partial(ours.survives, k),
                        tried_on(stock, k) if not quick or k == LENGTH else None)
         if not quick:
-            yield Case('R2', f'{task}, never stopped, twice', ours.repeats, stock.repeats)
+            yield Case('repeat', f'{task}, never stopped, twice', ours.repeats, stock.repeats)
         for k in (7,) if quick else (3, LENGTH, 7, 14):
-            yield Case('R3', f'{task}, every image once in each epoch, stopped after {k}',
+            yield Case('order', f'{task}, every image once in each epoch, stopped after {k}',
                        partial(ours.reads_each_once, k))
         for k, before, after in [
                 (6, dict(workers=2, persistent=True), dict()),
@@ -366,26 +366,27 @@ def cases(root=None, quick=False):
             names = [' '.join(f'{k}={v}' for k, v in how.items()) or 'no workers'
                      for how in (before, after)]
             kwargs = dict(is_killed=True, before=before, after=after)
-            yield Case('R1', f'{task}, kill -9 after {k}; {names[0]}, then {names[1]}',
+            yield Case('resume', f'{task}, kill -9 after {k}; {names[0]}, then {names[1]}',
                        partial(ours.survives, k, **kwargs),
                        None if quick else tried_on(stock, k, **kwargs))
     for task in ('pretrain', 'finetune', 'upernet') if not quick else ('finetune', 'upernet'):
         for accumulate in (2,) if quick else (2, 3, 4):
             run, stock = (Run(root, task, accumulate=accumulate, stock=s) for s in (False, True))
             for k in (7,) if quick else points:
-                yield Case('R1', f'{task}, {accumulate} accumulated, stopped after {k}',
+                yield Case('resume', f'{task}, {accumulate} accumulated, stopped after {k}',
                            partial(run.survives, k), tried_on(stock, k) if k in few else None)
     run, stock = (Run(root, 'finetune', ema=True, stock=s) for s in (False, True))
     for k in (8,) if quick else points:
-        yield Case('R1', f'finetune, moving average of weights, stopped after {k}',
+        yield Case('resume', f'finetune, moving average of weights, stopped after {k}',
                    partial(run.survives, k), tried_on(stock, k) if k in few else None)
     for task, accumulate in ([('finetune', 2), ('linprobe', 1)] if quick else [
             (task, a) for task in TASKS if task != 'upernet' for a in (1, 2)]):  # SyncBN: a GPU
         run, stock = (Run(root, task, world=2, accumulate=accumulate, stock=s)
                       for s in (False, True))
         for k in (7,) if quick else points:
-            yield Case('R1', f'{task}, 2 processes, {accumulate} accumulated, stopped after {k}',
-                       partial(run.survives, k), tried_on(stock, k) if k in few else None)
+            name = f'{task}, 2 processes, {accumulate} accumulated, stopped after {k}'
+            yield Case('resume', name, partial(run.survives, k),
+                       tried_on(stock, k) if k in few else None)
 
 
 def without(hook):
@@ -407,7 +408,7 @@ def controls(root=None, quick=False):
                       ('RankStateHook', dict(task='finetune', accumulate=2)),
                       ('RankStateHook', dict(task='linprobe', world=2))):
         run = Run(root, edit=without(f'semmae.{hook}'), **how)
-        yield Case('R2', f'{how["task"]} without {hook}', partial(run.survives, 7))
+        yield Case('repeat', f'{how["task"]} without {hook}', partial(run.survives, 7))
     for task in ('finetune', 'upernet'):
-        yield Case('R2', f'{task} without the start of the sampler',
+        yield Case('repeat', f'{task} without the start of the sampler',
                    partial(without_a_start, Run(root, task)))

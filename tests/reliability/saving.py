@@ -1,6 +1,6 @@
-"""Runs that crash while they save, are told to stop, share a folder or meet NaN (R4 to R7, R15).
+"""Runs that crash while they save, are told to stop, share a folder or meet NaN.
 
-    python -m tests.reliability.table --rows R4 R5 R6 R7 R15
+    python -m tests.reliability.table --rows save newest signal one-run nan
 
 Each case is a training of a few numbers (`tests.tiny`), six iterations an epoch, in a child
 of this process. The same function tries ours and stock mmengine: its writer, reader, loop, sampler
@@ -41,7 +41,8 @@ from tests.training.test_checkpointing import (
     limit,
     look_at_every_instant,
 )
-from tests.training.test_stopping import SLOW_DATA, forbid_steps, scaled, told
+from tests.training.test_finite import forbid_steps, scaled
+from tests.training.test_stopping import SLOW_DATA, told
 
 from .case import Case
 
@@ -119,8 +120,8 @@ class Trial(NamedTuple):
         if self.stock or self.off:
             return 'ok, goes on'
         if not equal(folder / 'work' / LAST, straight(self.root) / LAST):
-            return 'ends in other bits'
-        return 'ok, the same bits'
+            return 'not bit-identical'
+        return 'ok, bit-identical'
 
 
 def as_it_is_installed():
@@ -160,7 +161,7 @@ def straight(root):
     return folder / 'work'
 
 
-# ------------------------------------------------------------------ R4: in a save
+# ------------------------------------------------------------------ in a save
 def in_our_save(act, share, save):
     """Calls ``act`` in that save, after that share of its bytes."""
     save_checkpoint, write, count, left = (
@@ -256,7 +257,7 @@ def crashes(quick):
                f'{", save_best" * best}', in_a_save, (act, share, save, number, best))
 
 
-# ------------------------------------------------------------------ R5: what is resumed from
+# ------------------------------------------------------------------ what is resumed from
 def change_weight(path):
     """Flip one bit of a weight."""
     content = path.read_bytes()
@@ -310,7 +311,7 @@ def after_damage(trial, name):
     return said
 
 
-# ------------------------------------------------------------------ R6: signals
+# ------------------------------------------------------------------ signals
 def tell_in_a_save(number, stock):
     """The second save gets the signal, once."""
     owner, name = (LocalBackend, 'put') if stock else (Digesting, 'write')
@@ -359,7 +360,7 @@ def signalled_twice(trial, is_later):
     return 'ok' if code == 130 and kept == wanted else f'exit {code} with {kept}'
 
 
-# ------------------------------------------------------------------ R7: one folder
+# ------------------------------------------------------------------ one folder
 SLOW = 'model.update(pause=.8)', 'train_cfg.update(max_epochs=1)'
 
 
@@ -421,7 +422,7 @@ def begun_anew(trial):
         code == 2 and 'has checkpoints of a run' in said) else f'exit {code}'
 
 
-# ------------------------------------------------------------------ R15: numbers that are none
+# ------------------------------------------------------------------ NaN and infinity
 def breaks(what, value, iteration):
     """The loss, or only its gradient, is ``value`` in that iteration."""
     forward, count = TinyModel.forward, 0
@@ -462,32 +463,32 @@ CLIP = 'optim_wrapper.update(clip_grad=dict(max_norm=1.))'
 def tries(quick):
     """(row, name, function, arguments) of everything that is tried on ours and on stock."""
     for name, function, arguments in crashes(quick):
-        yield 'R4', name, function, arguments
+        yield 'save', name, function, arguments
     for name in DAMAGE:
-        yield 'R5', name, after_damage, (name,)
+        yield 'newest', name, after_damage, (name,)
     signals = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
     for i, place in enumerate(('step', 'save', 'validation')):
         for number in signals[i:i + 1] if quick else signals:
             for after in (9,) if quick or place != 'step' else (1, 6, 9, 12, 17):
                 where = f'{place} {after}' if place == 'step' else place
-                yield ('R6', f'{number.name} in {where}', signalled,
+                yield ('signal', f'{number.name} in {where}', signalled,
                        (number, place, after))
-    yield 'R6', 'SIGHUP in step 9', signalled, (signal.SIGHUP, 'step')
-    yield ('R6', 'SIGTERM while it waits for a batch, workers too', signalled,
+    yield 'signal', 'SIGHUP in step 9', signalled, (signal.SIGHUP, 'step')
+    yield ('signal', 'SIGTERM while it waits for a batch, workers too', signalled,
            (signal.SIGTERM, 'wait'))
-    yield 'R6', 'SIGINT and SIGTERM together', signalled_twice, (False,)
-    yield 'R6', 'a second signal, later', signalled_twice, (True,)
-    yield 'R7', 'a second run', told_in_time, ()
-    yield 'R7', 'two runs at the same time', two_at_once, ()
-    yield 'R7', 'what a killed run leaves', after_a_killed_holder, ()
-    yield 'R7', 'a new start where a run has saved', begun_anew, ()
+    yield 'signal', 'SIGINT and SIGTERM together', signalled_twice, (False,)
+    yield 'signal', 'a second signal, later', signalled_twice, (True,)
+    yield 'one-run', 'a second run', told_in_time, ()
+    yield 'one-run', 'two runs at the same time', two_at_once, ()
+    yield 'one-run', 'what a killed run leaves', after_a_killed_holder, ()
+    yield 'one-run', 'a new start where a run has saved', begun_anew, ()
     for what in ('loss', 'gradient'):
         for value in (float('nan'), float('inf')):
             for more in ((),) if quick else ((), (CLIP,)):
-                yield ('R15', f'{value} in the {what} of iteration 5{", clipped" * bool(more)}',
+                yield ('nan', f'{value} in the {what} of iteration 5{", clipped" * bool(more)}',
                        broken, (what, value, *more))
     for fused in (False, True):
-        yield ('R15', f'nan in the gradient of iteration 5, bfloat16 with loss scaling'
+        yield ('nan', f'nan in the gradient of iteration 5, bfloat16 with loss scaling'
                f'{", fused" * fused}', broken, ('gradient', float('nan'), scaled(
                    'bfloat16', fused)))
 
@@ -520,18 +521,19 @@ def controls(root, quick=False):
     """The same with the mechanism switched off: each has to fail."""
     root = Path(root)
     with_hook_of_mmengine = Trial(root, more=(STOCK, keep(1)))
-    yield Case('R4', "every instant, mmengine's CheckpointHook",
+    yield Case('save', "every instant, mmengine's CheckpointHook",
                partial(at_every_instant, with_hook_of_mmengine, 1, False))
-    yield Case('R4', 'killed in a save, written in place', partial(
+    yield Case('save', 'killed in a save, written in place', partial(
         killed_in_place, Trial(root, more=(STOCK, keep(1)))))
-    yield Case('R5', 'one bit flipped, no digest and no CRC',
+    yield Case('newest', 'one bit flipped, no digest and no CRC',
                partial(after_damage, Trial(root, off=take_unseen), 'newest file, one bit flipped'))
     without = Trial(root, more=(WITHOUT_HOOKS,))
-    yield Case('R6', 'SIGTERM, no StopHook', partial(signalled, without, signal.SIGTERM, 'step'))
-    yield Case('R7', 'a second run, no lock', partial(
+    yield Case('signal', 'SIGTERM, no StopHook',
+               partial(signalled, without, signal.SIGTERM, 'step'))
+    yield Case('one-run', 'a second run, no lock', partial(
         told_in_time, Trial(root, off=share_folders)))
     for what in ('loss', 'gradient'):
-        yield Case('R15', f'NaN in the {what}, no FiniteHook',
+        yield Case('nan', f'NaN in the {what}, no FiniteHook',
                    partial(broken, without, what, float('nan')))
 
 

@@ -1,7 +1,7 @@
-"""Every failure case of this folder, tried on ours and on stock code: one table.
+"""Every failure case of this folder, tried on ours and on stock code, as one table.
 
     python -m tests.reliability.table --out benchmarks/results/reliability.md
-    python -m tests.reliability.table --quick --rows R4 R5 --verbose
+    python -m tests.reliability.table --quick --rows save newest --verbose
 
 A row survives if all its cases reach the required outcome; a case that raises has not. Controls
 are cases with the mechanism switched off: a table whose cases cannot fail says nothing. The last
@@ -30,28 +30,28 @@ from .case import outcome
 
 MODULES = resume, saving, attacks, images
 ROWS = {
-    'R1': 'killed after any iteration, resumed: weights, optimiser, schedules to the bit',
-    'R2': 'the same bits without being killed; and other bits without the mechanism',
-    'R3': 'every image once in each epoch, wherever it stops',
-    'R4': 'crash, full disk or file size limit in a save: a whole checkpoint at every instant',
-    'R5': 'last_checkpoint wrong, newest file damaged, folder moved: the newest whole one is taken',
-    'R6': 'SIGTERM, SIGUSR1, SIGINT, SIGHUP in step, save, validation: saved, exit 143, 130, 129',
-    'R7': 'two runs in one work directory; what a killed one leaves',
-    'R8': 'a place that cannot be written: refused at the start',
-    'R9': 'resumed with another seed, batch, model or schedule: refused, naming it',
-    'R10': 'odd images read right, damaged ones refused by name',
-    'R11': 'part store that does not fit; one part for all patches',
-    'R12': 'exactly the ratio is masked, for any parts',
-    'R13': 'labels out of range, of another size or format: refused by name',
-    'R14': 'damaged and malicious checkpoints and annotations: refused, nothing runs',
-    'R15': 'NaN or infinite loss or gradient: stops before the step, nothing spoilt is saved',
-    'R16': 'torn result files: whole lines are read, the others told',
-    'R17': 'hostile names in tables: text in every format',
-    'R18': 'archives that write outside or grow without end: refused',
-    'R19': 'a missing optional package: off, or a line that says so',
-    'R20': 'installed from nothing, and mim test'}
+    'resume': 'killed after any iteration, resumed: weights, optimiser, schedules bit-identical',
+    'repeat': 'bit-identical without a kill; different without the mechanism',
+    'order': 'every image once in each epoch, wherever it stops',
+    'save': 'crash, full disk or file size limit in a save: a whole checkpoint at every instant',
+    'newest': 'last_checkpoint wrong, newest file damaged, folder moved: the newest whole one',
+    'signal': 'SIGTERM, SIGUSR1, SIGINT, SIGHUP in step, save, validation: saved, exit status',
+    'one-run': 'two runs in one work directory; what a killed run leaves',
+    'unwritable': 'a place that cannot be written: refused at the start',
+    'other-run': 'resumed with another seed, batch, model or schedule: refused, naming it',
+    'images': 'unusual images read correctly, damaged ones refused by name',
+    'parts': 'part store that does not fit; one part for all patches',
+    'ratio': 'exactly the ratio is masked, for any parts',
+    'labels': 'labels out of range, of another size or format: refused by name',
+    'malicious': 'damaged and malicious checkpoints and annotations: refused, nothing is executed',
+    'nan': 'NaN or infinite loss or gradient: stops before the step, saves nothing from it',
+    'torn': 'torn result files: whole lines are read, the others reported',
+    'names': 'hostile names in tables: text in every format',
+    'archives': 'archives that write outside or grow without end: refused',
+    'optional': 'a missing optional package: off, or a line that says so',
+    'install': 'installed from nothing, and mim test'}
 # What a training cannot try on itself.
-ELSEWHERE = {'R20': '`bash tools/run_tests.sh` in a fresh clone'}
+ELSEWHERE = {'install': '`bash tools/run_tests.sh` in a fresh clone'}
 FUZZ = 'fuzz'
 
 
@@ -70,7 +70,7 @@ def entries(root, quick):
 def tasks(found, rows=None):
     """Lists of numbers of entries; the thousands of masks are one."""
     wanted = [i for i, (_, case) in enumerate(found) if not rows or case.row in rows]
-    masks = [i for i in wanted if found[i][1].row == 'R12' and not found[i][0]]
+    masks = [i for i in wanted if found[i][1].row == 'ratio' and not found[i][0]]
     return [[i] for i in wanted if i not in set(masks)] + [masks] * bool(masks)
 
 
@@ -181,7 +181,7 @@ def cell(text):
 
 
 def table(record):
-    """Markdown: a row for each of R1 to R20, what went wrong, and the fuzz run by kind."""
+    """Markdown: a row for each of resume to install, what went wrong, and the fuzz run by kind."""
     def of(part, whole):
         return f'{part:,} of {whole:,}' if whole else '-'
     text = ['| | what | survived | controls that failed | stock | what stock does instead |',

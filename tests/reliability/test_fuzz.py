@@ -19,13 +19,13 @@ def fuzz():
 
 
 def test_damage_is_refused_told_or_without_effect(fuzz):
-    cases = [fuzz.case(number) for number in range(25 * len(KINDS))]
+    cases = [fuzz.case(number) for number in range(12 * len(KINDS))]
     assert failed(cases) == []
     assert {case['verdict'] for case in cases} >= {'refused', 'detected', 'same', 'undetectable'}
 
 
 def test_generated_lines_are_records_or_told_and_never_stop_the_tables():
-    cases = generated(seed=1, cases=40)
+    cases = generated(seed=1, cases=25)
     assert failed(cases) == []
     assert {case['verdict'] for case in cases} >= {'detected', 'undetectable'}
     assert {case['kind'] for case in cases} == {GENERATED}
@@ -40,13 +40,13 @@ def test_a_case_is_the_same_damage_every_time(fuzz):
 def test_without_the_hash_damage_of_a_part_store_is_found_silent(monkeypatch):
     monkeypatch.setattr(PartStore, 'verify', lambda self: None)
     fuzz = Fuzz(seed=1, kinds=('part store',))
-    assert 'silent' in {fuzz.case(number)['verdict'] for number in range(40)}
+    assert any(fuzz.case(number)['verdict'] == 'silent' for number in range(40))
 
 
 def test_without_its_checksum_another_number_in_a_line_is_found_silent(monkeypatch):
     fuzz = Fuzz(seed=1, kinds=('results.jsonl',))
     monkeypatch.setattr(results, 'checksum', lambda record: Anything())
-    assert 'silent' in {fuzz.case(number)['verdict'] for number in range(40)}
+    assert any(fuzz.case(number)['verdict'] == 'silent' for number in range(40))
 
 
 class Anything:
