@@ -2,7 +2,7 @@
 # SemMAE from images to tables on a small machine:   bash tools/quickstart.sh [--data DIR]
 # Makes .venv, learns parts, pre-trains MAE and SemMAE, evaluates both, prints the tables and writes
 # an HTML report. --data DIR: part learning and pre-training on the images below DIR (any depth);
-# the labelled tasks stay those of the toy set. Stopped and started again, it goes on where it was.
+# the labelled tasks use the toy set. Started again after a stop, it continues.
 set -euo pipefail
 data=""
 while [ $# -gt 0 ]; do

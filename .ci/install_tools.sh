@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# A browser, LaTeX and a C++ compiler, which some tests need. Exit status 1 if one is still missing.
+set -uo pipefail
+missing() {
+  local packages=()
+  command -v chromium > /dev/null || packages+=(chromium)
+  command -v pdflatex > /dev/null || packages+=(texlive-latex-base texlive-latex-recommended texlive-latex-extra)
+  command -v pdftotext > /dev/null || packages+=(poppler-utils)
+  command -v g++ > /dev/null || packages+=(g++)
+  echo "${packages[@]}"
+}
+packages="$(missing)"
+if [ -n "$packages" ]; then
+  echo "== Installing $packages"
+  { timeout 120 apt-get update -qq &&
+    DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install -y -qq --no-install-recommends $packages
+  } > /dev/null || true
+fi
+packages="$(missing)"
+[ -z "$packages" ] || { echo "not installed: $packages" >&2; exit 1; }
