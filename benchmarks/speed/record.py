@@ -61,10 +61,12 @@ def where(record):
 def write(out, script, arguments, table, **content):
     """Write a record as ``out`` (JSON) and ``table(record)`` beside it (.md), and print the table.
 
-    arguments: of the script; None for those of this process.
+    script: a file of this folder, or '-m MODULE'. arguments: of the script; None for those of this
+    process.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    command = ['python', f'benchmarks/speed/{Path(script).name}', *map(str, given)]
+    started = script if script.startswith('-m ') else f'benchmarks/speed/{Path(script).name}'
+    command = ['python', started, *map(str, given)]
     record = dict(command=' '.join(command),
                   date=datetime.now(timezone.utc).isoformat(timespec='seconds'), machine=machine(),
                   versions=versions(), git_commit=git_commit(), **content)

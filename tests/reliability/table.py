@@ -226,8 +226,8 @@ def main():
     content = summary(*collect(args.quick, args.rows, args.fuzz, args.jobs, args.verbose),
                       args.rows and [row for row in args.rows if row != FUZZ])
     if args.out:
-        write(args.out.with_suffix('.json'), ['-m', 'tests.reliability.table', *sys.argv[1:]],
-              table, quick=args.quick, **content)
+        write(args.out.with_suffix('.json'), '-m tests.reliability.table', None, table,
+              quick=args.quick, **content)
     else:
         print(table(content))
     return int(failed(content))
