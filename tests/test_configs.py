@@ -48,6 +48,7 @@ class InitialWeights(Hook):
         self.weights.update({k: v.clone() for k, v in runner.model.named_parameters()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('leaf', LEAVES)
 def test_config_builds_and_takes_one_step(leaf, toy, cars, inat, tmp_path, monkeypatch):
     cfg = Config.fromfile(REPO / leaf)

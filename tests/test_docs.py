@@ -297,6 +297,7 @@ def test_the_citation_names_the_version_of_the_package_and_the_paper():
         'Li', 'Zheng', 'Liu', 'Wang', 'Su', 'Zheng']
 
 
+@pytest.mark.slow
 def test_the_website_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path):
     built = subprocess.run(
         [sys.executable, '-m', 'mkdocs', 'build', '--strict', '--quiet', '-d', str(tmp_path)],

@@ -13,6 +13,8 @@ from mmengine.runner import runner as mmengine_runner
 from semmae.checkpoints.write import write_checkpoint
 from semmae.mmengine_patches import AtomicBackend, NoPickle, PlainYaml, install
 
+pytestmark = pytest.mark.slow
+
 # Everything that the libraries offer under a name, and their tables, before and after.
 SNAPSHOT = textwrap.dedent('''
     import importlib, json, os, pkgutil, signal, sys, warnings

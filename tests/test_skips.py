@@ -9,6 +9,8 @@ import pytest
 
 from .skips import name_of
 
+pytestmark = pytest.mark.slow
+
 CONFTEST = '''
 from skips import Skips
 

@@ -21,6 +21,7 @@ def record_of(script, tmp_path, *arguments):
     return record
 
 
+@pytest.mark.slow
 def test_the_lower_bound_of_a_stage_follows_from_the_device_and_its_operations(
         tmp_path, monkeypatch):
     stages = floor.STAGES['mini']
@@ -47,6 +48,7 @@ def test_the_lower_bound_for_another_device_needs_no_run(tmp_path, monkeypatch):
     assert row['bound'] == 'memory' and row['floor_s'] == pytest.approx(row['bytes'] / 1e9)
 
 
+@pytest.mark.slow
 def test_backbones_are_compared_at_equal_operations_and_sizes(tmp_path):
     rows = record_of(backbones, tmp_path, '--size', 'mini', '--repeats', 1)['rows']
     assert [row['backbone'] for row in rows] == [
@@ -59,6 +61,7 @@ def test_backbones_are_compared_at_equal_operations_and_sizes(tmp_path):
         assert theirs['times_ours_lowest'] <= theirs['times_ours'] <= theirs['times_ours_highest']
 
 
+@pytest.mark.slow
 def test_growth_stands_beside_the_expected_growth(tmp_path, monkeypatch):
     monkeypatch.setitem(growth.SIZES['mini'], 'patches', (16, 4))
     monkeypatch.setattr(gc, 'collect', lambda: 0)  # by mmengine in each dataset; slow in a test run

@@ -319,6 +319,7 @@ def test_every_tensor_loads_and_the_features_are_those_of_the_official_code(
     assert off < TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_a_change_of_any_tensor_changes_the_features(layout, models, tmp_path):
     model = models[layout]
@@ -492,6 +493,7 @@ def test_a_part_encoder_shows_the_attention_of_a_beit_with_its_positions(tmp_pat
     torch.testing.assert_close(heads, wanted)
 
 
+@pytest.mark.slow
 def test_a_suite_on_a_beit_sets_the_options_and_every_backbone_loads(tmp_path):
     """At ViT-Ti: at 224 pixels as it is, for ADE20K at 512 with its positions resized."""
     shapes = {f'blocks.{i}.{k.split(".", 2)[2]}': tuple(192 if n == WIDTH else n // WIDTH * 192
@@ -531,6 +533,7 @@ class Attack:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_without_any_one_tensor_of_the_network_nothing_loads_and_nothing_is_converted(
         layout, models, tmp_path):

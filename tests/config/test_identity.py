@@ -135,6 +135,7 @@ def is_let_through(key):
 AUDITED = [(name, name in PRETRAINING) for name in PRETRAINING + DOWNSTREAM]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name, is_pretraining', AUDITED)
 def test_every_leaf_that_can_change_a_number_keeps_results_apart_and_is_named(
         name, is_pretraining):

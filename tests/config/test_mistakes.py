@@ -152,6 +152,7 @@ def root(tmp_path_factory):
     return tmp_path_factory.mktemp('mistakes')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('task, options, said', [
     (task, *case) for task, some in MISTAKES.items() for case in some])
 def test_a_mistake_is_refused_before_the_first_step(task, options, said, root, tmp_path):

@@ -172,6 +172,7 @@ def die_while_making(moment, photos, out):
     return code != 0
 
 
+@pytest.mark.slow
 def test_killed_at_any_change_on_disk_and_started_again_it_ends_in_the_same_bytes(
         photos, tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'fsync', lambda descriptor: None)  # it is slow, and no power is lost

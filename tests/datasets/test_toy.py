@@ -66,6 +66,7 @@ def test_class_is_the_relation_of_parts(drawn):
     assert rise[is_low == 0].mean() > 10 and rise[is_low == 1].mean() < 0
 
 
+@pytest.mark.slow
 def test_colours_are_independent_of_the_class():
     """Nearest centroid and ridge regression on colour histograms: chance is 0.125, s.e. 0.013."""
     def histograms(split, count):

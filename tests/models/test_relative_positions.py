@@ -52,6 +52,7 @@ def test_the_patches_of_a_smaller_window_have_the_biases_of_their_offsets():
     assert len(table) == 5 * 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('height, width', [(64, 64), (48, 60)])
 def test_a_compiled_backbone_has_the_features_of_the_eager_one(height, width):
     model = vit(out_type='featmap', arch=dict(ARCH, num_layers=1))

@@ -266,6 +266,7 @@ def test_of_two_commands_one_is_killed_and_the_other_makes_the_whole_store(
     assert contents(out) == contents(tmp_path / 'whole')
 
 
+@pytest.mark.slow
 def test_the_speed_benchmark_measures_every_stage(tmp_path, capsys):
     speed.main(['--out', str(tmp_path / 'new/speed.json'), '--sizes', 'mini', '--repeats', '2',
                 '--seconds', '0.01'])

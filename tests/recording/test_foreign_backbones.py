@@ -8,6 +8,8 @@ from semmae.training.run import train
 
 from ..tiny import REPO, fork, wait
 
+pytestmark = pytest.mark.slow
+
 CONFIG = '''
 _base_ = [{base!r}]
 model = dict(

@@ -13,6 +13,8 @@ from semmae.training.run import train
 
 from ..tiny import REPO, fork, tool, wait
 
+pytestmark = pytest.mark.slow
+
 DATA = 'train_dataloader.dataset.dataset'
 MINI = f'{REPO}/mm_configs/mini'
 

@@ -26,6 +26,7 @@ def made(tmp_path_factory):
     return {(case.row, case.name): case for case in attacks.cases(root)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('row, at_least', [
     ('malicious', 35), ('archives', 15), ('unwritable', 7), ('torn', 7), ('names', 8),
     ('optional', 2)])

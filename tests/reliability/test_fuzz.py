@@ -5,6 +5,8 @@ from semmae.datasets.part_store import PartStore
 from semmae.results import results
 from tests.reliability.fuzz import FAILURES, GENERATED, Fuzz, generated
 
+pytestmark = pytest.mark.slow
+
 KINDS = ('part store', 'results.jsonl', 'results.jsonl, other writers', 'predictions',
          'logs of a run', 'scalars.json', 'part_health.jsonl', 'picture of a report')
 

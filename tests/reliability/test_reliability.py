@@ -13,6 +13,8 @@ import pytest
 from tests.reliability import saving, table
 from tests.reliability.case import Case, outcome
 
+pytestmark = pytest.mark.slow
+
 NEW = [(row, name) for row, name, *_ in saving.tries(quick=True)
        if row in ('save', 'newest', 'nan') or name == 'two runs at the same time']
 CONTROLS = ('newest', 'one-run', 'other-run', 'images', 'ratio', 'labels', 'malicious', 'archives')

@@ -35,6 +35,7 @@ def run_of(tmp_path, config, **options):
     return plan(little(Train('row', 'product', config, options)), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_the_weights_and_two_moments_in_float32_and_so_is_its_file(toy, tmp_path):
     (run,) = run_of(tmp_path, MAE, **mae_on(toy))
     (cost,) = costs([run])

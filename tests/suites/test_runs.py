@@ -149,6 +149,7 @@ def with_batch(tmp_path, batch):
     return path
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_row_and_the_plan_says_so(
         toy, tmp_path, capsys, monkeypatch, forked):
     row = pretraining('mae', toy, 1, with_batch(tmp_path, 16))

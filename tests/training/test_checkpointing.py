@@ -82,6 +82,7 @@ def look_at_every_instant(work):
         setattr(place, name, watched(getattr(place, name)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('number, best', [(1, True), (2, True), (3, False)])
 def test_at_every_instant_the_newest_work_is_whole(tmp_path, number, best):
     path = config(tmp_path, *([VALIDATION, BEST] if best else []), keep(number),
@@ -122,6 +123,7 @@ def at_byte(act, share, save=2):
     Digesting.write = counting
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('share', [0, .9])
 def test_a_run_killed_in_a_save_and_resumed_is_bit_identical(tmp_path, whole, share):
     path = config(tmp_path, keep(1))

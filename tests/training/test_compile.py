@@ -10,6 +10,8 @@ from semmae.config.options import read_config
 from semmae.registry import MODELS
 from semmae.training.compile import compile_parts, take_compile
 
+pytestmark = pytest.mark.slow
+
 ARCH = dict(embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=48)
 
 

@@ -95,6 +95,7 @@ def test_validations_and_a_test_of_the_file_measure_the_averaged_weights(average
     assert means(tmp_path / 'work') == means(averaged)[-1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('number, code, where', [
     (signal.SIGTERM, 143, dict(after=9)), (signal.SIGTERM, 143, dict(after=2, mode='predict')),
     (signal.SIGKILL, -signal.SIGKILL, dict(after=15))])

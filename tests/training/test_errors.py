@@ -193,6 +193,7 @@ def stores(node):
         yield from stores(inner)
 
 
+@pytest.mark.slow
 def test_every_config_that_reads_a_part_store_names_the_command_that_makes_it():
     for path in (REPO / 'mm_configs').rglob('*.py'):
         assert '...' not in needs.needs_of(path), path

@@ -107,6 +107,7 @@ def test_on_a_gpu_losses_are_checked_at_the_interval_across_epochs(tmp_path):
     assert code == 2 and 'is NaN or infinite in iteration 8, epoch 2 or before' in said, said
 
 
+@pytest.mark.slow
 def test_every_shipped_training_has_both_hooks():
     for path in (REPO / 'mm_configs').rglob('*.py'):
         cfg = Config.fromfile(path) if '_base_' not in path.parts else {}

@@ -49,6 +49,7 @@ def runs(toy, weights, tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_all_training_images_are_remembered_with_length_one(runs):
     head = runs[16][0]
     assert head.bank.shape == (16, 96) and sorted(set(head.labels.tolist())) == list(range(8))
@@ -62,6 +63,7 @@ def test_batches_change_neither_the_bank_nor_the_result_nor_its_protocol(runs):
     assert (line['value'], line['fingerprint']) == (again['value'], again['fingerprint'])
 
 
+@pytest.mark.slow
 def test_three_processes_on_sixteen_images_give_the_result_of_one(runs, toy, weights, tmp_path):
     given = [f'{k}={str(v).replace(" ", "")}' for k, v in options(toy, weights, 3).items()]
     done = tool('train', CONFIG, '--work-dir', tmp_path, '--cfg-options', *given, processes=3)

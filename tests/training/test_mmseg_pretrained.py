@@ -11,6 +11,8 @@ from semmae.training.run import train
 
 from ..tiny import fork, wait
 
+pytestmark = pytest.mark.slow
+
 ARCH = dict(embed_dims=24, num_layers=4, num_heads=2, feedforward_channels=48)
 SIZE = dict(arch=ARCH, img_size=64, patch_size=8)
 BASE = 'mmseg::vit/vit_vit-b16-ln_mln_upernet_8xb2-160k_ade20k-512x512.py'

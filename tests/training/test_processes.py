@@ -202,6 +202,7 @@ def test_a_process_that_fails_alone_ends_the_others_and_its_status_is_returned(
                                     '(SEMMAE_TRACEBACK=1 shows where)']
 
 
+@pytest.mark.slow
 def test_the_end_of_one_node_ends_the_other(monkeypatch, tmp_path):
     port = str(free_port())
     (first, said_first), (second, said_second) = launched(monkeypatch, tmp_path, '1', *(

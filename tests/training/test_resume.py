@@ -13,6 +13,8 @@ from semmae.training.compile import missing_of_compiler
 from semmae.training.loops import ResumableEpochLoop
 from tests.reliability.resume import ITERS, Run, cases, forked, run
 
+pytestmark = pytest.mark.slow
+
 # Of the points within an epoch one for each task, of those at the end of an epoch the longest loop
 # of each kind, of the orders one for each kind of sampler.
 LEFT_OUT = ('stopped after 11', 'stopped after 12', 'stopped after 13', 'stopped after 14',

@@ -84,6 +84,7 @@ def together(folder, path, *befores, **kwargs):
 
 
 # ------------------------------------------------------------------ signals
+@pytest.mark.slow
 @pytest.mark.parametrize('number, code', [
     (signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143), (signal.SIGHUP, 129)])
 def test_a_signal_saves_after_the_step_and_the_resumed_run_is_bit_identical(
@@ -158,6 +159,7 @@ def test_a_signal_in_a_validation_of_unsaved_weights_saves_them(tmp_path):
     assert names(tmp_path / 'work') == with_digests('iter_6')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
 def test_workers_that_get_the_signal_too_keep_reading(tmp_path, whole, number):
     path = config(tmp_path, 'train_dataloader.update(num_workers=1)')
@@ -186,6 +188,7 @@ def test_workers_end_with_their_process(tmp_path):
     assert code == 0 and 'it ended with 0' in said, said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('processes', [1, 2])
 def test_a_signal_to_the_whole_group_does_not_lose_the_next_batch(tmp_path, processes):
     """torchrun and scancel signal the whole group."""
