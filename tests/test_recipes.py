@@ -154,6 +154,7 @@ def test_sizes_of_a_pretraining_agree_with_each_other(name):
     assert parts in (0, data.num_parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('config, patches', [('semmae_linprobe', 196), ('semmae_finetune', 784)])
 def test_probing_at_8x8_looks_at_196_patches_and_fine_tuning_at_784(config, patches):
     cfg, seen = Config.fromfile(REPO / 'mm_configs' / f'{config}.py').model, []

@@ -36,6 +36,7 @@ def test_the_lower_bound_of_a_stage_follows_from_the_device_and_its_operations(
         assert row['times_floor'] == pytest.approx(row['image_s'] / row['floor_s'])
 
 
+@pytest.mark.slow
 def test_the_lower_bound_for_another_device_needs_no_run(tmp_path, monkeypatch):
     stages = floor.STAGES['paper']
     monkeypatch.setitem(floor.STAGES, 'paper', {'part learning': stages['part learning']})
@@ -80,6 +81,7 @@ def test_growth_stands_beside_the_expected_growth(tmp_path, monkeypatch):
     assert rows['images', 'list a folder'][1]['expected'] == 4
 
 
+@pytest.mark.slow
 def test_two_ranks_are_timed_against_one(monkeypatch):
     fork = functools.partial(torch.multiprocessing.start_processes, start_method='fork')
     monkeypatch.setattr(torch.multiprocessing, 'spawn', fork)  # new interpreters import for long

@@ -135,6 +135,7 @@ def test_complete_set_is_left_alone(made):
     assert before == {p: p.stat().st_mtime_ns for p in made.rglob('*')}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('lost', ['toy.json', 'CUB_200_2011/classes.txt',
                                   f'imagenet/val/{toy.CLASSES[0]}/toy_val_000000.JPEG'])
 def test_half_written_set_is_written_again(made, tmp_path, lost):

@@ -112,6 +112,7 @@ def summary(cls_token, patches, heads):
                 heads_sum=heads[0].sum(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name, side', REFERENCE)
 def test_tokens_and_head_attention_equal_those_of_ibots_code(name, side, tmp_path):
     found = summary(*ibot(name, side // 16, tmp_path)(image(side), return_heads=True))

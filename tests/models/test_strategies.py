@@ -96,6 +96,7 @@ def test_no_step_waits_for_the_device(on_meta, strategy):
         losses['loss'].item()
 
 
+@pytest.mark.slow
 def test_pre_training_at_8x8_costs_what_it_costs_at_16x16():
     flops = []
     for config in ('semmae_pretrain.py', 'ablations/semmae_vit-base-p16.py'):

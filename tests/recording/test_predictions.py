@@ -51,6 +51,7 @@ def test_miou_is_that_of_the_stored_label_maps_and_the_annotations(segmented, to
     assert recount(read_predictions(work / line['predictions']))['mIoU'] == pytest.approx(miou)
 
 
+@pytest.mark.slow
 def test_three_processes_on_two_images_store_the_predictions_of_one(segmented, tmp_path):
     work, options = segmented
     done = tool('test', MINI / 'semmae_upernet_ade20k_mini.py', work / 'iter_2.pth',

@@ -636,6 +636,7 @@ def test_a_mistake_ends_with_status_2_and_says_what_was_wrong(tmp_path, flags, c
     assert ('--out' in told.splitlines()[-1]) == ('--out' in flags)  # before anything is read
 
 
+@pytest.mark.slow
 def test_the_command_in_the_docstring_works_and_no_reporting_imports_torch_or_openmmlab(tmp_path):
     command = (REPO / 'tools' / 'make_tables.py').read_text().split('\n')[0].removeprefix('"""')
     words = shlex.split(command)

@@ -248,6 +248,7 @@ VALUES = st.recursive(
 PROTOCOLS = st.dictionaries(st.sampled_from(['lr', 'epochs', 'test', 'device']), VALUES, max_size=3)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(PROTOCOLS, PROTOCOLS)
 def test_fingerprints_are_equal_exactly_when_no_field_differs(a, b):

@@ -47,6 +47,7 @@ def test_a_known_difference_and_spread_are_recovered(difference, spread, seed):
     assert abs(interval.difference - difference) < 2.6 * half
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('spreads', [(1, 1), (1, 4)])
 @pytest.mark.parametrize('num', [3, 5])
 def test_the_interval_over_seeds_covers_at_the_nominal_rate(spreads, num):

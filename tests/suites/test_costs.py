@@ -86,6 +86,7 @@ def test_memory_is_what_is_alive_at_a_time():
     assert alive.now == 0
 
 
+@pytest.mark.slow
 def test_memory_of_a_row_grows_with_its_batch_from_what_the_weights_take(toy, tmp_path):
     small, large = (costs(run_of(tmp_path, MAE, **mae_on(toy) | {
         'train_dataloader.batch_size': batch}))[0].memory for batch in (8, 16))
@@ -134,6 +135,7 @@ def test_features_double_with_the_batch_and_weights_do_not():
     assert large.parameters == small.parameters and large.flops == 2 * small.flops
 
 
+@pytest.mark.slow
 def test_mixed_precision_halves_what_is_alive_and_keeps_no_attention_matrix():
     """784 patches: in bfloat16 each matrix would be 12 x 785 x 785 x 2 bytes, 15 MB an image."""
     cfg, batch = Config.fromfile('mm_configs/semmae_finetune.py'), 8
@@ -230,6 +232,7 @@ def test_no_mini_config_states_how_many_images_it_trains_on():
         assert stated_images(read_config(config), config) is None, config
 
 
+@pytest.mark.slow
 def test_configs_of_the_papers_size_state_how_many_images_they_train_on():
     configs = {row.config for row in PAPER.rows if isinstance(row, Train)}
     assert len(configs) > 40
@@ -240,6 +243,7 @@ def test_configs_of_the_papers_size_state_how_many_images_they_train_on():
         assert stated_images(cfg, config) is None, config
 
 
+@pytest.mark.slow
 def test_several_processes_share_the_images_and_hold_buckets_each():
     one, eight = (costs(plan(PAPER, 'w', ['mae_p16'], gpus=gpus), Device(1e14))[-1]
                   for gpus in (1, 8))

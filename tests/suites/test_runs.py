@@ -192,6 +192,7 @@ def test_slurm_starts_each_row_through_srun_and_waits_for_it(toy, tmp_path, monk
     assert (tmp_path / 'seed0/after/out').exists()
 
 
+@pytest.mark.slow
 def test_a_training_runs_as_a_task_of_slurm(toy, tmp_path):
     (run,) = plan(little(pretraining('mae', toy, 1, with_batch(tmp_path, 8))), tmp_path)
     with socket.socket() as free:

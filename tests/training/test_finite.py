@@ -72,6 +72,7 @@ def scaled(dtype, fused):
             f"optim_wrapper['optimizer'].update(fused={fused})")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('fused', [False, True])
 @pytest.mark.parametrize('dtype, ends', [('float16', 0), ('bfloat16', 2)])
 def test_only_loss_scaling_of_float16_may_skip_a_step(tmp_path, dtype, ends, fused):

@@ -85,6 +85,7 @@ def test_mini_configs_have_batches_of_their_own():
         assert {require_batch(cfg, n, path) for n in (1, 3)} == {''}, path
 
 
+@pytest.mark.slow
 def test_each_full_size_recipe_starts_at_the_processes_of_its_docstring():
     checked = 0
     for path in [*(REPO / 'mm_configs').glob('*.py'), *(REPO / 'mm_configs/ablations').glob('*')]:

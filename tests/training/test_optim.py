@@ -102,6 +102,7 @@ def reference(block, top):
             for name, (layer, decays) in names.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('config, block, top', [
     ('semmae_finetune', BLOCK, ('ln2.weight', 'ln2.bias')),
     ('semmae_upernet_ade20k', BLOCK | TABLE, ()),

@@ -25,6 +25,8 @@ from semmae.visualization.mask_monitor import MaskMonitorHook, PretrainPicturesH
 
 from ..tiny import REPO
 
+pytestmark = pytest.mark.slow  # real trainings
+
 MINI = REPO / 'mm_configs' / 'mini'
 DATA = 'train_dataloader.dataset.dataset'
 BASE = [dict(type='semmae.StepSeedHook'), dict(type='semmae.ProgressHook', by_epoch=True),

@@ -369,6 +369,7 @@ def test_a_folder_of_results_only_has_tables_and_protocols(tmp_path):
     assert len(links) >= 7 and all(f'<details id="{link}">' in html for link in links)
 
 
+@pytest.mark.slow
 def test_the_tool_writes_a_png_and_says_where(photos, weights, store, tmp_path):
     common = ['--images', photos, '--num', 1]
     for name, *words in (
