@@ -1,4 +1,4 @@
-"""Files that are complete or absent, writable places, and archives that stay in their folder."""
+"""Atomic writes, checks that a path is writable, and safe unpacking of archives."""
 import contextlib
 import functools
 import hashlib
@@ -19,7 +19,7 @@ def write_atomically(path, write, writer=''):
     """``write(file)`` into a temporary file beside ``path``, synced, then renamed to ``path``.
 
     If writing fails, ``path`` is unchanged and the temporary file is removed.
-    writer: a name for each of several writers of the same file, which replaces its own leftovers.
+    writer: a name for each of several writers of one file; each replaces its own temporary file.
     """
     path = Path(path)
     partial = path.with_name(f'{path.name}.partial{writer}')
@@ -32,7 +32,7 @@ def write_atomically(path, write, writer=''):
     except Exception:
         partial.unlink(missing_ok=True)
         raise
-    descriptor = os.open(path.parent, os.O_RDONLY)  # so that the renaming survives a loss of power
+    descriptor = os.open(path.parent, os.O_RDONLY)  # so that the rename survives a power failure
     try:
         os.fsync(descriptor)
     finally:
@@ -45,7 +45,7 @@ def digest_file(path) -> Path:
 
 
 def check_digest(path) -> bool:
-    """Whether ``path`` has a digest file; ValueError if the digest in it is another one."""
+    """Whether ``path`` has a digest file; ValueError if the digest in it differs."""
     stated = digest_file(path)
     if not stated.is_file():
         return False
@@ -87,8 +87,8 @@ def writable_folder(path, flag='--work-dir') -> Path:
                 raise OSError(None, 'the disk is full, or a limit on the size of files is reached')
             os.fsync(f.fileno())
     except OSError as error:
-        raise ValueError(f'{flag} {path} cannot be written: {error.strerror}. Expected a folder '
-                         'with space that you may write; give another one') from error
+        raise ValueError(f'{flag} {path} cannot be written: {error.strerror}. Expected a '
+                         'writable folder with free space; give another one') from error
     return path
 
 
@@ -107,13 +107,13 @@ def writable_file(path, suffixes=(), flag='--out') -> Path:
 
 
 MOST_MEMBERS, MOST_BYTES = 5_000_000, 1 << 40  # ImageNet has 1.4 million files, 150 GB
-MOST_GROWTH = 200  # times the size of the archive; images hardly shrink, texts tenfold
+MOST_GROWTH = 200  # times the size of the archive; texts compress about tenfold, images hardly
 ARCHIVE_ERRORS = (ValueError, OSError, EOFError, RuntimeError, tarfile.TarError,
                   zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 def unpack(archive, folder, sha256_wanted=None) -> int:
-    """Unpack a .tar (.gz, .bz2, .xz) or .zip into ``folder``, new or not; returns how many files.
+    """Unpack a .tar (.gz, .bz2, .xz) or .zip into ``folder``; returns the number of files.
 
     The top of the archive is moved into the folder when everything is unpacked. ValueError, and
     nothing new in the folder, for another hash, for a member that exists already, that would lie
@@ -162,7 +162,7 @@ def tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
 
 
 def unpack_into(partial: Path, archive: Path, folder: Path) -> int:
-    """Unpacks into ``partial`` what will move to ``folder``; returns how many files."""
+    """Unpacks into ``partial`` what will move to ``folder``; returns the number of files."""
     count, done = 0, 0
     taken = {entry.name for entry in folder.iterdir()}
     most_bytes = min(MOST_BYTES, max(MOST_GROWTH * archive.stat().st_size, 1 << 20))

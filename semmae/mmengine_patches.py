@@ -27,7 +27,7 @@ ELSEWHERE = ('open-mmlab://', 'openmmlab://', 'torchvision://', 'modelzoo://', '
 def load_from_checked_file(filename, map_location=None, logger=None):
     """The content of a checkpoint, read without unpickling code, for mmengine's table of loaders.
 
-    Without ``meta['config']``, which mmengine would execute when it resumes.
+    The result lacks ``meta['config']``, which mmengine would execute when it resumes.
     """
     content = read_checkpoint(filename, map_location or 'cpu')
     if isinstance(content.get('meta'), dict):
@@ -54,7 +54,7 @@ class NoPickle(PickleHandler):
 
 
 class PlainYaml(YamlHandler):
-    """Reads YAML of plain values; mmengine's handler would call functions that tags name."""
+    """Reads YAML of plain values; mmengine's handler would call functions named in tags."""
 
     def load_from_fileobj(self, file, **kwargs):
         return yaml.load(file, Loader=yaml.SafeLoader)
@@ -94,7 +94,7 @@ def install():
     register_handler(['pkl', 'pickle'])(NoPickle)
     register_handler(['yaml', 'yml'])(PlainYaml)
     register_backend('local', AtomicBackend, force=True, prefixes='')
-    io.backend_instances.clear()  # of the backends before
+    io.backend_instances.clear()  # instances of the replaced backends
 
 
 @HOOKS.register_module()

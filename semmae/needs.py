@@ -9,7 +9,7 @@ running: list = []  # paths of the configs that are run, the innermost last
 
 @contextlib.contextmanager
 def run_of(config):
-    """Errors that are raised inside can name what ``config`` needs."""
+    """Errors raised in this context can name what ``config`` needs."""
     running.append(config)
     try:
         yield
@@ -58,10 +58,10 @@ def bases_of(config) -> list:
 
 
 def cure(template, tool, out):
-    """What to run for the missing folder ``out`` that ``tool`` makes.
+    """The command for the missing folder ``out`` that ``tool`` makes.
 
-    The needs of the running config or a base of it whose command of ``tool`` names ``out``. Else
-    those of the running config itself, if they have a command of ``tool``. Else ``template``.
+    Returns the first of: the needs of the running config, or of a base, whose command of ``tool``
+    names ``out``; the needs of the running config, if they have such a command; ``template``.
     """
     stated = [(path, needs_of(path)) for path in (with_bases(running[-1]) if running else ())]
     exact = [(path, needs) for path, needs in stated

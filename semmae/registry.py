@@ -1,7 +1,7 @@
 """Registries of scope ``semmae``, children of mmengine's roots.
 
-mmengine imports this module for ``type='semmae.PartGuidedMasking'`` in any config, also if another
-library's runner reads it; no ``custom_imports`` is needed.
+mmengine imports this module for ``type='semmae.PartGuidedMasking'`` in any config, also in
+another library's runner; no ``custom_imports`` is needed.
 """
 import contextlib
 import io
@@ -39,8 +39,8 @@ def check_openmmlab(find_version=version):
 
 check_openmmlab()
 
-# What the forks print and warn of when they are imported, although nothing is wrong: an optional
-# package, CUDA operators that nothing here uses, calls that a later torch will not have.
+# Harmless output and warnings of the forks on import: an optional package, unused CUDA operators,
+# calls that a later torch will not have.
 PRINTED = ('Could not import OneDL',)
 WARNED = {r'Fail to import ``MultiScaleDeformableAttention``': UserWarning,
           r'`torch\.jit\.(script|interface)` is deprecated': DeprecationWarning}

@@ -214,7 +214,7 @@ def test_every_flag_of_a_shown_command_is_known_to_its_tool(path):
     assert [(words[0], unknown) for words in shown if (unknown := unknown_flags(words))] == []
 
 
-def test_commands_are_found_and_an_unknown_flag_is_told():
+def test_commands_are_found_and_an_unknown_flag_is_reported():
     text = ('```bash\nA=1 python tools/train.py C --amp \\\n    --none 1   # --not\n```\n'
             '`bash tools/a.sh`')
     train, other = commands(text)

@@ -36,7 +36,7 @@ def test_the_top_of_an_archive_stands_in_the_folder_beside_what_was_there(tmp_pa
     assert {path.name for path in data.iterdir()} == {'CUB', 'attributes', 'other'}
 
 
-def test_nothing_is_written_over_and_a_refused_archive_leaves_the_folder_as_it_was(tmp_path):
+def test_nothing_is_overwritten_and_a_refused_archive_leaves_the_folder_unchanged(tmp_path):
     (tmp_path / 'data/CUB').mkdir(parents=True)
     (tmp_path / 'data/CUB/images').write_text('mine')
     before = files(tmp_path / 'data')

@@ -15,7 +15,7 @@ def checkpoints(work_dir):
                     if p.stem.split('_')[1].isdigit()] for kind in ('epoch', 'iter')}
 
     def place(path):
-        # With both kinds, the files say how many iterations; unreadable files come last.
+        # Folders with epoch_ and iter_ files: read the iteration; unreadable files come last.
         return iterations(path) if all(found.values()) else int(path.stem.split('_')[1])
     return sorted(sum(found.values(), []), key=place)
 

@@ -74,7 +74,7 @@ def renamed(state, names, source='the state dict') -> dict:
 
 
 def duplicate(source, names):
-    """The ValueError for tensors that a file has twice."""
+    """The ValueError for tensors that a file contains twice."""
     return ValueError(f"{source} holds tensors under another project's and under mmpretrain's "
                       f'names: {", ".join(names[:8])}. Expected each once.')
 
@@ -87,7 +87,7 @@ def to_mmpretrain(state, source='the state dict') -> tuple[dict, list]:
     with BEiT's biases and relative positions but no position embedding gets one of zeros, which the
     second value names.
 
-    Raises ValueError for a tensor that is there twice, and for a q, k or v without the other two.
+    Raises ValueError for a duplicate tensor, and for a q, k or v without the other two.
     """
     if any(k.startswith(('embeddings.', 'encoder.layer.')) for k in state):
         state = renamed(state, HUGGING_FACE_NAMES, source)
@@ -133,7 +133,7 @@ def with_one_qkv(state, source) -> dict:
                 or not parts['q'].ndim:
             shapes = ', '.join(f'{n} {tuple(state[n].shape)}' for n in sorted(names.values()))
             raise ValueError(
-                f'{source}: of q, k and v of {attn}.qkv.{kind} it holds {shapes}; expected all of '
+                f'{source}: got {shapes} for q, k and v of {attn}.qkv.{kind}; expected all of '
                 'them (in BEiT q_bias and v_bias), of one shape and type. A tensor is missing or '
                 'damaged. Get the file again.')
         if f'{attn}.qkv.{kind}' in out:
@@ -174,7 +174,7 @@ def anatomy(state) -> dict:
 
 
 def options_of(state) -> dict:
-    """Arguments beside arch and sizes that make a `semmae.ViT` the network of ``state``.
+    """Arguments besides arch and sizes that make a `semmae.ViT` the network of ``state``.
 
     The file replaces the value of the layer scale. A position embedding of zeros, which relative
     positions replace, is not trained.
@@ -189,7 +189,7 @@ def options_of(state) -> dict:
 
 
 def advice(found, ours) -> str:
-    """What to set if the ViT ``found`` in a file is not the network ``ours``, in words."""
+    """Text: the options to set if the ViT ``found`` in a file is not the network ``ours``."""
     wanted, theirs, mine = options_of(found), anatomy(found), anatomy(ours)
     parts = ('layer scale', 'relative position bias')
     if any(theirs[part] and not mine[part] for part in parts):

@@ -1,8 +1,8 @@
-"""Loads weights strictly: each tensor loads or is an error.
+"""Loads weights strictly: a tensor that does not load is an error.
 
 The loader of all stages. It reads tensors only (`read`), finds the backbone under any prefix,
 translates the names of other projects (`layouts`), interpolates positions to another grid, and
-refuses all else that does not fit.
+refuses all other misfits.
 """
 import math
 import re
@@ -34,7 +34,7 @@ STATE_DICTS = ('state_dict', 'model', 'teacher')  # mmengine, lightning; MAE, De
 
 LISTED = 8  # tensors that an error names
 
-# Tensors that fine-tuning does not want.
+# Tensors that fine-tuning does not use.
 MAY_BE_LEFT = re.compile(
     rf'^{WRAPPERS}(?:(ln1|ln2|norm|fc_norm|head|fc|neck|lm_head|pooler|classifier)\.|decoder|mask)'
     r'|relative_position_index$')
@@ -47,19 +47,19 @@ def backbone_state(content: dict, checkpoint_key=None, source='the checkpoint') 
 
 
 def find_backbone(content: dict, checkpoint_key=None, source='the checkpoint'):
-    """(the ViT's tensors in a checkpoint under mmpretrain's names, those that are added as zeros).
+    """(the ViT's tensors in a checkpoint under mmpretrain's names, names of those added as zeros).
 
     Reads mmengine (``state_dict``), MAE, SemMAE and BEiT (``model``), DINO and iBOT (full, or
     the extracted backbone), timm and Hugging Face files and bare state dicts, with ``module.``,
-    ``backbone.``, ``encoder.`` and ``vit.`` in front in any order, or not. Tensors beside the ViT
-    (a head, a mask token) may be among them. Zeros: the position embedding that BEiT does not have
+    ``backbone.``, ``encoder.`` and ``vit.`` in front in any order, or not. Tensors besides the
+    ViT's (head, mask token) may be there too. Zeros: the position embedding that BEiT does not have
     (`layouts.to_mmpretrain`).
     checkpoint_key: which state dict of the file, for example 'student'. None takes the only one
-        of `STATE_DICTS` that is there, so the teacher of DINO and iBOT; or the file itself.
+        of `STATE_DICTS` in the file (for DINO and iBOT the teacher), else the file itself.
     source: what the messages call the file.
 
-    Raises ValueError for no ViT, for more than one, for a tensor that is there twice, and for a
-    query, key or value without the others.
+    Raises ValueError for no ViT, for more than one, for a duplicate tensor, and for a query, key or
+    value without the others.
     """
     inside = [k for k, v in content.items()
               if isinstance(v, dict) and any(torch.is_tensor(x) for x in v.values())]
@@ -125,13 +125,13 @@ def misfits(state, own, may_be_new=None, may_be_left=None) -> list:
 
 
 def listed(lines) -> str:
-    """One line for each of the first `LISTED`, and how many more there are."""
+    """One line for each of the first `LISTED`, and the number of the others."""
     more = [f'and {len(lines) - LISTED} more'] if len(lines) > LISTED else []
     return ''.join(f'\n  {line}' for line in lines[:LISTED] + more)
 
 
 def may_be_new(state) -> re.Pattern:
-    """Names of tensors that fine-tuning may add to ``state``, if it has none of the kind.
+    """Names of tensors that fine-tuning may add to ``state``, if it has none of that kind.
 
     The kinds: pooled norm; relative positions, if the file has absolute ones.
     """
@@ -179,7 +179,7 @@ def load_backbone(model, path, names=(), checkpoint_key=None) -> dict:
     Raises ValueError that lists the tensors, and loads nothing, if a tensor of the model is not in
     the file (except `may_be_new`), if a shape other than that of positions differs, if a value is
     NaN or infinite, or if the file holds layers that the model does not have.
-    Report: path, sha256, matched, new (not in the file), zeros (those of them that are set to 0:
+    Report: path, sha256, matched, new (not in the file), zeros (new ones that are set to 0:
     the position embedding for BEiT), left, resized, recipe (of our own pre-training, else None).
     """
     content, own = read_checkpoint(path), model.state_dict()
@@ -248,7 +248,7 @@ def convert(src, dst, to) -> int:
         raise ValueError(f'{src} holds no ViT: no patch embedding among {sorted(state)[:3]} ...')
     expected = whole(state)
     if wrong := misfits(state, expected):
-        raise ValueError(f'{src} holds no whole ViT: {len(wrong)} tensors differ from the '
+        raise ValueError(f'{src} holds an incomplete ViT: {len(wrong)} tensors differ from the '
                          f'{len(expected)} of one {len(weight)} wide:{listed(wrong)}\n'
                          'Get the file again, or give another one.')
     state = CONVERTERS[to](state, str(src))

@@ -23,7 +23,7 @@ def _statistics_of_history(owner, name):
     return getattr(owner, name)
 
 
-# Containers of numbers that a file may hold beside the weights: mmengine's log, options (MAE,
+# Containers of numbers that a file may hold besides the weights: mmengine's log, options (MAE,
 # DINO, iBOT) and learning rates of numpy. A file has the module names of the numpy that wrote it:
 # numpy.core in version 1, numpy._core in version 2. Pickles of arrays call private _reconstruct.
 _numpy = np._core if hasattr(np, '_core') else np.core
@@ -86,7 +86,7 @@ def check_records(path):
 
 
 def reason(error) -> str:
-    """What is wrong with a file, from torch's error without its advice to trust the file."""
+    """The fault of a file, from torch's error without its advice to trust the file."""
     lines = (str(error).rpartition('WeightsUnpickler error:')[2].strip().splitlines()
              or [type(error).__name__])
     said = next((line for line in lines if 'GLOBAL' in line), lines[0])
@@ -96,8 +96,8 @@ def reason(error) -> str:
 def local_file(path) -> Path:
     """The path of a file, or of the copy of an http(s) address in torch's cache (downloaded once).
 
-    The sha256 of a download is checked if the address ends in ``#sha256=<hex>``, or its name in
-    the first digits as torch's do: ``name-<digits>.pth``. ValueError if it differs, or if the
+    The sha256 of a download is checked if the address ends in ``#sha256=<hex>``, or the name ends
+    in its first digits as in torch: ``name-<digits>.pth``. ValueError if it differs, or if the
     address cannot be read.
     """
     if not URL.match(str(path)):

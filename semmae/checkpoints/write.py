@@ -38,8 +38,8 @@ class Digesting:
 def write_checkpoint(checkpoint, filename, file_client_args=None, backend_args=None):
     """Write ``checkpoint`` and its digest, each completely or not at all.
 
-    At every instant ``filename`` is the old or the new file, with its own digest or none. mmengine
-    writes to other backends. ValueError if the file cannot be written; the old one stays.
+    At any time ``filename`` is the old or the new file, with its own digest or none. mmengine
+    writes to other backends. ValueError if the file cannot be written; the old file stays.
     """
     if file_client_args or backend_args or '://' in str(filename):
         return save_with_mmengine(checkpoint, filename, file_client_args, backend_args)
@@ -56,7 +56,7 @@ def write_checkpoint(checkpoint, filename, file_client_args=None, backend_args=N
         digest = stream.digest.hexdigest()
         file.flush()
         os.fsync(file.fileno())
-        digest_file(path).unlink(missing_ok=True)  # of the old file, which is replaced next
+        digest_file(path).unlink(missing_ok=True)  # of the old file, replaced next
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, write)
@@ -66,7 +66,7 @@ def write_checkpoint(checkpoint, filename, file_client_args=None, backend_args=N
 
 
 def cannot_save(path, checkpoint, error):
-    """The message for a checkpoint that could not be written: needed and free space, the cure."""
+    """The message for a checkpoint that could not be written: needed and free space, the fix."""
     needed = sum(t.numel() * t.element_size() for t in tensors(checkpoint))
     folder = next(p for p in path.absolute().parents if p.is_dir())
     cure = {errno.EFBIG: 'Raise the limit of file sizes (ulimit -f)',

@@ -1,4 +1,4 @@
-"""Labels, classes and damaged images are checked before they can change a number."""
+"""Checks labels, classes and damaged images before they can change a result."""
 from itertools import zip_longest
 
 import torch
@@ -15,14 +15,14 @@ from .lookup import Fields, Node
 
 @HOOKS.register_module()
 class DataCheckHook(Hook):
-    """Refuses labels that are no class of the head, and counts damaged images of all processes.
+    """Refuses labels that are not classes of the head; counts damaged images of all processes.
 
-    Before training, each validation and each test: data set and heads have the same number of
-    classes, and a validation has the class names of the training in the same order. Data sets
-    without class names are not compared. Before each step: labels are classes or the head's
+    Before training, each validation and each test, data set and heads must have the same number of
+    classes, and a validation must have the class names of the training in the same order. Data sets
+    without class names are not compared. Before each step, labels must be classes or the head's
     ``ignore_index``; `IoUMetric` checks label maps of an evaluation. After each epoch, before each
-    checkpoint and at the end the processes share the indices of damaged images; more than allowed
-    are an error. Checkpoints hold these indices in ``meta['damaged_images']``.
+    checkpoint and at the end, the processes share the indices of damaged images; too many damaged
+    images are an error. Checkpoints hold these indices in ``meta['damaged_images']``.
     """
 
     priority = 'VERY_HIGH'
@@ -51,7 +51,7 @@ class DataCheckHook(Hook):
             return
         for head in heads_of(runner).values():
             labels = [sample.gt_label for sample in samples if 'gt_label' in sample]
-            # All labels at once; one by one only to name a wrong one.
+            # Check all labels at once, and one by one only to name a wrong one.
             if labels and not is_within(torch.cat(labels), head.num_classes):
                 for sample in samples:
                     require_classes(sample.gt_label, head.num_classes, 'label',

@@ -13,7 +13,7 @@ from pathlib import Path
 from . import lookup
 from .lookup import Fields, Node, at
 
-# A limit, because names that repeat other names can grow without end.
+# A limit, because variables that repeat other variables can give values of any size.
 MOST_CONFIG_NODES = 1_000_000
 
 
@@ -52,7 +52,7 @@ class _Literals:
                         self.names[target.id] = value
                         self.sizes[target.id] = self.nodes - before
             elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Dict):
-                value = self.value(statement.value)  # the form of a dump if a name is no identifier
+                value = self.value(statement.value)  # for names that are not identifiers
                 self.names |= value if isinstance(value, dict) else {}
         return self.names
 
@@ -142,12 +142,12 @@ def int_or_none(value: Node) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-# Keys for places of data and for metadata, which change no number.
+# Keys for paths of data and for metadata, which change no result.
 NO_CONDITION = frozenset({'type', 'backend_args', 'file_client_args', 'meta_keys', 'init_cfg'})
 
 
 def dumped_protocol(config: Fields, dataset: str, split: str, is_test: bool = False) -> Fields:
-    """What decides whether two runs may be compared, as far as the config shows.
+    """The part of a config that decides whether two runs may be compared.
 
     'recorded_by' makes it differ from every protocol that this project recorded.
     """

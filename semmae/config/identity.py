@@ -26,11 +26,11 @@ TRAINING = ('model', 'data_preprocessor', 'train_dataloader', 'train_cfg', 'opti
             'param_scheduler', 'auto_scale_lr', 'custom_hooks', 'default_hooks', 'default_scope',
             'env_cfg', 'randomness', 'sync_bn', 'activation_checkpointing',
             'efficient_conv_bn_eval')
-# Those of an evaluation. A test is recorded under the names of a validation.
+# Keys of an evaluation. A test is recorded under the names of a validation.
 EVALUATION = {'val_dataloader': 'test_dataloader', 'val_evaluator': 'test_evaluator',
               'val_cfg': 'test_cfg'}
 
-# Hooks that only look at a training, save it or refuse it.
+# Hooks that only observe, save or refuse a training.
 OBSERVERS = frozenset({
     'IterTimerHook', 'LoggerHook', 'CheckpointHook', 'RuntimeInfoHook', 'RankStateHook',
     'FiniteHook', 'StopHook', 'PatchHook', 'DataCheckHook', 'ResultRecorder', 'MaskMonitorHook',
@@ -66,13 +66,13 @@ LET_THROUGH = tuple((re.compile(pattern), reason) for pattern, reason in (
 
 @functools.cache
 def reason_to_let_through(key: str) -> str:
-    """Why a key of a config can change neither a weight nor a metric, or ''."""
+    """The reason why a key of a config changes neither weights nor metrics, or ''."""
     return next((reason for pattern, reason in LET_THROUGH if pattern.match(key)), '')
 
 
 # ------------------------------------------------------------------ a config as fields
 def as_field(value: Node) -> Node:
-    """A config value as JSON has it; the name of an absolute path, and of a class."""
+    """A config value as in JSON; absolute paths and classes become their names."""
     if isinstance(value, dict):
         return {str(k): as_field(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -108,8 +108,8 @@ def per_update(node: Node, steps: int) -> Fields:
 def compile_of(cfg: Node) -> Node:
     """How a training compiles its model: False, True or a dict of options of torch.compile.
 
-    A run names it ``compiled`` in its own copy of the config, because mmengine would compile the
-    whole step for ``compile``.
+    A run renames the key to ``compiled`` in its own copy of the config: with ``compile`` mmengine
+    would compile the whole step.
     """
     return cfg.get('compile') or cfg.get('compiled') or False
 
@@ -127,7 +127,7 @@ def precision_of_training(cfg: Node) -> str:
 
 
 def training_fields(cfg: Node) -> Fields:
-    """{field: value} of all in a config that decides what a training does to weights."""
+    """{field: value} of everything in a config that decides the weights of a training."""
     steps, groups = accumulated_steps(cfg), {k: cfg.get(k) for k in TRAINING if cfg.get(k)}
     if how := compile_of(cfg):
         groups['compile'] = how
@@ -158,14 +158,14 @@ def by_type(hooks: Iterable[Node]) -> Fields:
 
 
 def evaluation_fields(cfg: Node, is_test: bool = False) -> Fields:
-    """{field: value} of all in a config that decides what an evaluation does with weights."""
+    """{field: value} of everything in a config that decides the metrics of given weights."""
     other = {name: test for name, test in EVALUATION.items() if is_test and cfg.get(test)}
     return fields_of({name: cfg.get(other.get(name, name)) for name in EVALUATION
                       if cfg.get(other.get(name, name))})
 
 
 def fields_of(groups: Fields) -> Fields:
-    """{dotted key: value} of all in these parts of a config that counts."""
+    """{dotted key: value} of these parts of a config, without keys of `LET_THROUGH`."""
     return {key: value for key, leaf in leaves(groups)
             if (value := as_field(leaf)) not in ({}, []) and not reason_to_let_through(key)}
 
@@ -182,8 +182,8 @@ def images_fingerprint(data: Node, with_sizes: bool = False) -> str | None:
     """A short hash of the folder, name and label of 1000 images, evenly spaced, or None.
 
     Only 1000, because it is computed at each checkpoint; one image more or less shifts the rest.
-    with_sizes: the hash includes the file sizes of images and label maps, which differ between
-        copies of another resolution or quality; computed once for a data set.
+    with_sizes: the hash includes the file sizes of images and label maps, to distinguish copies
+        of another resolution or quality; computed once for a data set.
     """
     if not hasattr(data, 'get_data_info'):
         return None
@@ -211,7 +211,7 @@ def size_of(path: str | None) -> int | None:
 
 
 def versions_that_matter() -> Fields:
-    """Releases of what computes weights; a change of theirs may change what a training does."""
+    """Versions of the packages that compute weights; another version may change the weights."""
     def find(name: str, parts: int) -> str | None:
         try:
             return '.'.join(version(name).split('+')[0].split('.')[:parts])
@@ -254,7 +254,7 @@ def parts_fields(runner: Runner) -> Fields:
 
 
 def parts_behind(runner: Runner) -> Fields | None:
-    """Where the parts of a pre-training come from, in short, or None."""
+    """A summary of the source of a pre-training's parts, or None."""
     made = manifest_of_parts(runner)
     if made is None:
         return None
@@ -265,9 +265,9 @@ def parts_behind(runner: Runner) -> Fields | None:
 
 
 def store_fields(made: Fields) -> Fields:
-    """What decides the parts of a store, of its manifest.
+    """The fields of a store's manifest that decide its parts.
 
-    A learner that was trained with another seed is the same learner.
+    The seed with which a learner was trained does not count.
     """
     known = ('source', 'grid', 'num_parts', 'softmax_over', 'view', 'precision', 'parts')
     fields = {key: as_field(leaf) for key, leaf in leaves(

@@ -1,4 +1,4 @@
-"""The length of a training: learning-rate schedules follow it, or the run is refused.
+"""Fits learning-rate schedules to the length of a training, or refuses the run.
 
 Alpha (`ProgressHook`) and the last evaluation follow the length by themselves.
 """
@@ -72,7 +72,7 @@ def stretched(schedule: Node, before: float, now: int) -> Fields:
 
 
 def require_schedules(cfg: Node) -> None:
-    """Raises ValueError for schedules that end before or after the training, with the cure."""
+    """Raises ValueError for schedules that end before or after the training; it names the fix."""
     key, length = length_of(cfg)
     schedules = in_unit_of(cfg)
     if not length or not schedules:
@@ -80,7 +80,7 @@ def require_schedules(cfg: Node) -> None:
     last = max(schedule.get('end', math.inf) for _, schedule in schedules)
     wrong = [text for name, schedule in schedules for text in misfits(name, schedule, length)]
     if last < length:
-        wrong.append(f'the last schedule ends at {last:g}, and its rate would be kept after it')
+        wrong.append(f'the last schedule ends at {last:g}; afterwards the rate stays constant')
     if not wrong:
         return
     fits = math.isfinite(last) and last != length and not any(
@@ -95,7 +95,7 @@ def require_schedules(cfg: Node) -> None:
 
 
 def misfits(name: str, schedule: Node, length: float) -> list[str]:
-    """What of a schedule does not fit a training of this length, a text each."""
+    """A text for each value of a schedule that does not fit a training of this length."""
     begin, end = schedule.get('begin', 0), schedule.get('end', math.inf)
     texts = []
     if length < end < math.inf:
@@ -112,7 +112,7 @@ def misfits(name: str, schedule: Node, length: float) -> list[str]:
 
 
 def fitted(schedule: Node, length: int, last: float) -> Fields:
-    """The counts with which a schedule ends with the training, if it is the last or ends late."""
+    """Counts that make a schedule end with the training, if it is the last or ends late."""
     begin, end = schedule.get('begin', 0), schedule.get('end', math.inf)
     counts: Fields = {}
     if length < end < math.inf or end == last != math.inf:

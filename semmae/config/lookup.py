@@ -1,4 +1,4 @@
-"""Values inside of nested configs, by dotted keys as ``--cfg-options`` takes them."""
+"""Values in nested configs, by dotted keys as in ``--cfg-options``."""
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -39,7 +39,7 @@ def walk(node: Node, is_whole: Callable[[Node], bool] = lambda value: False, pre
          ) -> Iterator[tuple[str, Node]]:
     """(dotted key, value) of everything below a node, outer values first.
 
-    is_whole: tells values that are not entered.
+    is_whole: returns True for values that are not entered.
     """
     pairs = node.items() if isinstance(node, dict) else (
         enumerate(node) if isinstance(node, (list, tuple)) else ())
@@ -84,7 +84,7 @@ def short(step: Node) -> str:
 
 
 def stated(cfg: Node) -> Fields:
-    """What a config says of itself: ``recipe`` of a pre-training, else ``result``, else {}."""
+    """What a config says about itself: ``recipe`` of a pre-training, else ``result``, else {}."""
     return cfg.get('recipe') or cfg.get('result') or {}
 
 

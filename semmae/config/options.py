@@ -1,4 +1,4 @@
-"""Configs and their overrides; a mistake in either is found before anything is built."""
+"""Reads configs and overrides, and finds mistakes in them before anything is built."""
 import contextlib
 import difflib
 import functools
@@ -42,8 +42,8 @@ class Options(DictAction):
     """argparse's action for ``--cfg-options KEY=VALUE ...``: numbers, True, False, None, text,
     ``[a,b]`` and ``(a,b)`` and ``a,b``.
 
-    Unlike mmengine's action, it keeps spaces inside of a value (a path), and text in quotes stays
-    text, commas and digits included.
+    Unlike mmengine's action, it keeps spaces in a value (a path), and text in quotes stays text,
+    with commas and digits.
     """
 
     @staticmethod
@@ -99,7 +99,7 @@ def read_config(path: str | Path, options: Fields | None = None) -> Config:
     try:
         with names_of_the_forks():
             cfg = Config.fromfile(path)
-    except Exception as error:  # it is a program, of the user
+    except Exception as error:  # a config is a program of the user
         raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: '
                          f'{error}') from error
     follow_length_of_file(cfg, path)
@@ -127,7 +127,7 @@ def config_of(path: str | Path) -> Config:
 def names_of_the_forks() -> Iterator[None]:
     """Inside, ``_base_ = 'mmseg::...'`` finds the fork.
 
-    Its import package has the name that mmengine expects, its distribution another.
+    The name of its distribution differs from that of its import package.
     """
     before = MODULE2PACKAGE['mmseg']
     MODULE2PACKAGE['mmseg'] = 'mmseg'
@@ -183,7 +183,7 @@ def check_option(cfg: Config, path: str | Path, key: str, value: Node) -> None:
 
 
 def resolved_already(values: Fields, path: str | Path, key: str) -> str:
-    """Why a variable of a config file cannot be set, and the keys that have its value."""
+    """The message that a variable of a config file cannot be set; names keys with its value."""
     value = values.get(key)
     same = [k for k, v in walk({k: v for k, v in values.items() if k in READ})
             if type(v) is type(value) and v == value and not isinstance(v, (dict, list, bool))]

@@ -56,7 +56,7 @@ def require_consistent(runner: Runner) -> None:
 def require_evaluation(runner: Runner, metrics: list[str]) -> None:
     """Raises ValueError where the first validation sample cannot be evaluated.
 
-    metrics: names of which the evaluator has to give one. Model, metrics and random state are
+    metrics: names; the evaluator must give one of them. Model, metrics and random state are
     unchanged afterwards. k-NN, which first stores the training features, is not tried.
     """
     if not isinstance(runner.train_loop, (EpochBasedTrainLoop, IterBasedTrainLoop)):
@@ -133,7 +133,7 @@ def undrawn() -> Iterator[None]:
 def require_numbers(cfg: Config) -> None:
     """Raises ValueError for lengths and intervals that are not positive whole numbers.
 
-    Also for learning-rate schedules that end before or after the training.
+    Raises it also for learning-rate schedules that end before or after the training.
     """
     for key in ('train_cfg.max_epochs', 'train_cfg.max_iters', 'train_cfg.val_interval',
                 'train_dataloader.batch_size', 'optim_wrapper.accumulative_counts',
@@ -149,7 +149,7 @@ def require_numbers(cfg: Config) -> None:
 def built_from(cfg: Config, is_built: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Turns errors of mmengine about a config that it cannot build into a ValueError.
 
-    is_built: whether everything is built; later errors are no mistakes of the config.
+    is_built: whether everything is built; later errors are not mistakes of the config.
     """
     try:
         yield
@@ -194,7 +194,7 @@ def require_shapes(model: Node, sample: Node) -> None:
         patch = getattr(model.backbone, 'patch_size', 1)
         if isinstance(patch, int) and any(side % patch for side in size):
             raise ValueError(f'model.backbone.img_size is {size} and patch_size {patch}, which '
-                             'leaves pixels over; expected a multiple of it')
+                             'leaves pixels over; expected a multiple of patch_size')
         pixels = tuple(found['inputs'].shape[-2:])
         # mmseg pads a photo that is smaller than the crop to this size.
         if padded := getattr(getattr(model, 'data_preprocessor', None), 'size', None):

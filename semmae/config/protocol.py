@@ -79,7 +79,7 @@ def is_batch_norm(*types: Node) -> bool:
 
 
 def protocol_of_test(trained: Fields, tested: Fields) -> Fields:
-    """The protocol of a test: that of the training, with what the test itself decides.
+    """The protocol of a test: that of the training, with the fields that the test decides.
 
     Keys of the model that the test changed are under ``test.``.
     """

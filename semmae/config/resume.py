@@ -1,4 +1,4 @@
-"""What a resumed run must have in common with the one that was stopped."""
+"""The settings that must be the same in a stopped run and its resumption."""
 from mmengine.dist import get_world_size
 from mmengine.runner import Runner
 
@@ -16,7 +16,7 @@ from .size import run_size
 
 
 def run_identity(runner: Runner) -> Fields:
-    """What must be the same after a resume."""
+    """The fields that must be the same after a resume."""
     size = run_size(runner)
     shared = ('batch_size', 'norm_batch', 'num_train', 'epochs', 'iters')
     loader = getattr(getattr(runner, '_train_loop', None), 'dataloader', None)
@@ -30,10 +30,10 @@ def run_identity(runner: Runner) -> Fields:
 
 
 def changes(before: Fields, now: Fields, allow_elastic: bool = False) -> list[str]:
-    """Why a run cannot be resumed, a short text for each field; [] if it can.
+    """The reasons why a run cannot be resumed, a short text for each field; [] if it can.
 
     Fields that an older checkpoint does not have are not compared.
-    allow_elastic: accepts another number of processes. The global batch has to be the same, so
+    allow_elastic: accepts another number of processes. The global batch must be the same, so
     batches, samples and masks are unchanged. Random numbers of the model (drop path, mixup)
     change; the pre-training of MAE has none.
     """
@@ -47,8 +47,8 @@ def changes(before: Fields, now: Fields, allow_elastic: bool = False) -> list[st
 def config_changes(before: Fields | None, now: Fields) -> list[str]:
     """'key: old -> new' for what differs; [] if the checkpoint has no such dict.
 
-    Keys that only one of them has count too. Checkpoints without 'precision' recorded fewer keys;
-    of them only common keys are compared. Keys of `LET_THROUGH` do not count.
+    A key that only one config has counts. Checkpoints without 'precision' recorded fewer keys; for
+    these only common keys are compared. Keys of `LET_THROUGH` do not count.
     """
     known = {k: v for k, v in (before or {}).items() if not reason_to_let_through(k)}
     is_old = 'precision' not in known

@@ -1,4 +1,4 @@
-"""The size of a run beside that of the paper: epochs, images, batch, pixels."""
+"""The size of a run compared with the paper: epochs, images, batch, pixels."""
 from typing import Any
 
 from mmengine.dist import get_world_size

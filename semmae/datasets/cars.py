@@ -12,7 +12,7 @@ from .layouts import read_cars
 class StanfordCars(BaseDataset):
     """The 8,144 training or 8,041 test images with labels 0 to 195, in the order of the file.
 
-    mmpretrain's reader knows one of the layouts of `read_cars`. split: 'train' or 'test'.
+    mmpretrain's class reads only one of the layouts of `read_cars`. split: 'train' or 'test'.
     """
 
     METAINFO = mmpretrain.datasets.StanfordCars.METAINFO

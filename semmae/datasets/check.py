@@ -19,9 +19,9 @@ SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 
 class Report:
-    """What a check found, and the problems as (found, expected, how to fix it).
+    """The findings of a check, and its problems as (found, expected, how to fix it).
 
-    fix: how to fix the problems that are found next.
+    fix: the default fix of the next problems.
     """
 
     def __init__(self, reads_all=False):
@@ -30,13 +30,13 @@ class Report:
         self.reads_all, self.fix = reads_all, ''
 
     def need(self, is_right, found, expected, fix=None):
-        """``is_right``; notes a problem if it is false."""
+        """Returns ``is_right``; adds a problem if it is false."""
         if not is_right:
             self.problems.append((found, expected, fix or self.fix))
         return is_right
 
     def count(self, found, expected, what):
-        """Whether a number is the published one; notes it, and a problem if it is not."""
+        """Whether a number is the published one; records it, and a problem if it is not."""
         self.found.append(f'{found:,} {what}')
         return self.need(found == expected, f'{found:,} {what}', f'{expected:,} {what}')
 
@@ -93,8 +93,8 @@ def check_imagenet(folder, report):
         if report.count(len(names), 1000, f'classes in {split}'):
             strange = [n for n in names if not re.fullmatch(r'n\d{8}', n)]
             report.need(not strange and (names[0], names[-1]) == ('n01440764', 'n15075141'),
-                        f'classes {names[0]} .. {names[-1]} in {split}, {len(strange)} of them no '
-                        'wnid', 'n01440764 (label 0) .. n15075141 (label 999)',
+                        f'classes {names[0]} .. {names[-1]} in {split}, {len(strange)} are not '
+                        'wnids', 'n01440764 (label 0) .. n15075141 (label 999)',
                         'name the folders by WordNet id')
         images = sum(len(names_in(folder / split / n)) for n in names)
         report.count(images, number, f'{split} images')
@@ -201,7 +201,7 @@ def check_toy(folder, report):
 
 
 def unreadable(folder):
-    """Why images below ``folder`` cannot be read to the end, a text with the path for each."""
+    """A text with path and reason for each image below ``folder`` that cannot be fully read."""
     paths = [Path(at, n) for at, _, names in os.walk(folder) for n in names
              if n.lower().endswith(SUFFIXES)]
     with ProcessPoolExecutor() as pool:
@@ -212,7 +212,7 @@ def unreadable(folder):
 
 
 def unreadable_because(path):
-    """Why an image cannot be used, with its path, or None."""
+    """The reason why an image cannot be used, with its path, or None."""
     try:
         content = path.read_bytes()
         image = image_files.read_header(content, path)
@@ -257,13 +257,13 @@ def check(name, root, decode=False):
     if state == 'ok':
         return state, f"found: {', '.join(report.found)}"
     found, expected, fix = ('; '.join(dict.fromkeys(c)) for c in zip(*report.problems))
-    return state, f'found: {found} | expected: {expected} | mend: {fix}'
+    return state, f'found: {found} | expected: {expected} | fix: {fix}'
 
 
 def check_all(names, root, decode=False):
     """Prints a row for each data set, or for all of `CHECKS` without ``names``; returns 0 or 1.
 
-    1: something is wrong, or a named data set is missing, or all are.
+    1: a data set is wrong, a named one is missing, or all are missing.
     """
     states = set()
     for name in dict.fromkeys(names or CHECKS):

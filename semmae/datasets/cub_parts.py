@@ -17,7 +17,7 @@ class CUBParts(CUB):
     bbox: (4,) float32, x y width height in pixels of the file.
     landmarks: (number of parts, 3) float32, x y visible (0 or 1) in pixels of the file; 15 parts
         in the original. Row i is ``metainfo['parts'][i]``.
-    The classes are those of classes.txt, so a subset has its own and not the 200 of CUB.
+    The classes are those of classes.txt, so a subset may have fewer than the 200 of CUB.
     """
 
     def __init__(self, data_root, split='train', metainfo=None, **kwargs):
@@ -33,7 +33,7 @@ class CUBParts(CUB):
                 f'CUB_200_2011.tgz there, then run: {check(root)}')
         names = {key: tuple(name for _, name in sorted(read_list(root / path, int, str)))
                  for key, path in (('classes', 'classes.txt'), ('parts', 'parts/parts.txt'))}
-        # The parent accepts two splits only; `load_data_list` reads the one that is wanted.
+        # The parent class accepts two splits only; `load_data_list` reads ``split``.
         super().__init__(data_root=str(root), split='test' if split == 'all' else split,
                          metainfo={**names, **(metainfo or {})}, **kwargs)
 

@@ -1,12 +1,12 @@
-"""Steps that read, crop, resize and mirror an image in one.
+"""Transforms that read, crop, resize and mirror an image in one step.
 
-``results['img']`` is (size, size, 3) uint8 BGR, as after the steps of mmpretrain that they replace,
-but a view of planar RGB memory (3, size, size), so that packing copies nothing.
+``results['img']`` is (size, size, 3) uint8 BGR, as after the steps of mmpretrain that they replace.
+It is a view of planar RGB memory (3, size, size), so packing copies nothing.
 
 Pixels differ from those of the replaced steps by rounding only: torch's bicubic kernel for bytes is
 as far from exact arithmetic as Pillow's and several times as fast. simplejpeg decodes plain JPEGs
-to the bits of OpenCV, a little faster and not below a crop. The decoders of torchvision and Pillow,
-and shrinking in libjpeg, are not faster at ImageNet's sizes.
+bit-identically to OpenCV, a little faster, and stops below a crop. The decoders of torchvision and
+Pillow, and shrinking in libjpeg, are not faster at ImageNet's sizes.
 """
 import contextlib
 from types import SimpleNamespace
@@ -33,12 +33,12 @@ def content_of(path):
 
 
 def decode(content, path):
-    """(H, W, 3) uint8 BGR as mmcv decodes it: turned by EXIF, three channels of any colour mode.
+    """(H, W, 3) uint8 BGR as mmcv decodes it: turned by EXIF, three channels for any colour mode.
 
-    Raises DamagedImage for what `LoadImage` refuses.
+    Raises DamagedImage for files that `LoadImage` refuses.
     """
     header, flag = None, cv2.IMREAD_COLOR
-    if plain_frame(content):  # its size and mode are checked, and nothing turns it
+    if plain_frame(content):  # size and mode are checked; there is no EXIF to turn it
         image = decode_plain(content)
         if image is not None:
             return image
@@ -89,12 +89,12 @@ def plain_frame(content):
 
 
 def decode_above(content, path, bottom, frame):
-    """At least the rows above ``bottom`` of `decode`, of a JPEG with this `plain_frame`.
+    """The rows of `decode` above ``bottom``, or more, for a JPEG with this `plain_frame`.
 
     libjpeg stops at a smaller height in the header; without an end marker it ignores the rest.
     """
     at, height, width = frame
-    # libjpeg needs the colour of two more rows for the last one, and decodes 8 or 16 at a time.
+    # For the last row libjpeg needs the colour of two more; it decodes 8 or 16 rows at a time.
     rows = -(-(bottom + 2) // 16) * 16
     if rows < height:
         content[at:at + 2] = rows >> 8, rows & 255
@@ -125,8 +125,8 @@ def planar(image):
 class LoadRandomResizedCrop(RandomResizedCrop):
     """LoadImageFromFile, RandomResizedCrop (bicubic, pillow) and RandomFlip in one step.
 
-    Box and flip are drawn as by those, so the same seed gives the same crops. Part maps are refused
-    because they cover a view, not the full photo.
+    Box and flip are drawn as in those steps, so the same seed gives the same crops. Part maps raise
+    an error because they cover a view, not the full photo.
 
     ``results['crop_box']``: left, top, width and height in pixels of the photo.
     """

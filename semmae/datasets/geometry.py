@@ -1,7 +1,7 @@
-"""What transforms do to an image, and which pipelines keep it in line with its part map.
+"""What transforms do to an image, and which pipelines keep it aligned with its part map.
 
 A transform of ours states its ``role``; `OTHERS` states the roles of transforms of other libraries.
-The view is what a pipeline shows of an image without its random steps.
+The view is the part of an image that a pipeline shows without its random steps.
 """
 from enum import Enum
 
@@ -41,7 +41,7 @@ ORDER = ('With a part store or true parts, the steps are semmae.LoadCenterCrop (
 def role_of(step) -> Role | None:
     """The role of a step of a config, by its class; None if the class states none.
 
-    A name without a scope is looked up as a runner does it, in all libraries.
+    A name without a scope is looked up in all libraries, as a runner does.
     """
     kind = step['type']
     if not isinstance(kind, type):
@@ -58,8 +58,8 @@ def name_of(step) -> str:
 def view_of(pipeline) -> list:
     """Which part of an image a pipeline shows, independent of resolution, for part stores.
 
-    Random steps that move the part map too start from that view and do not count. Raises ValueError
-    for a step that would move the image and not its part map.
+    Random steps that also move the part map start from that view and do not count.
+    Raises ValueError for a step that would move the image and not its part map.
     """
     view: list[str] = []
     before: dict[Role | None, str] = {}
@@ -97,4 +97,4 @@ def check_truth_steps(pipeline):
         if flips or {*roles} & {*RANDOM} or {*after} - {Role.PACK}:
             raise ValueError(f"got the steps {', '.join(map(name_of, steps))}; expected no flip, "
                              'no random crop, and semmae.LoadPartTruth after all others but '
-                             'semmae.PackImage. flip_prob=0. is no flip')
+                             'semmae.PackImage. flip_prob=0. is allowed')

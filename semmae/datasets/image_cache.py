@@ -25,7 +25,7 @@ def pack_images(images, out, size=224, shard_size=256):
     """Write or continue a cache of all images below a folder; returns the complete cache.
 
     Shards are written in place into ``images.u8``, then their hashes into ``progress.json``. So a
-    build that is killed at any moment and started again ends in the same bytes, without more space.
+    build that is killed and started again is bit-identical and needs no more space.
     """
     root, out, names = Path(images), Path(out), list_images(images)
     load = LoadCenterCrop(size)
@@ -50,8 +50,8 @@ def _build(root, out, names, load, plan):
         found = stored.read_manifest(progress)
         wrong = stored.differences(found, plan)
         if wrong:
-            raise ValueError(f'{out} holds an unfinished image cache made otherwise: {wrong}. '
-                             'Remove the folder, or give another --out')
+            raise ValueError(f'{out} holds an unfinished image cache that differs: '
+                             f'{wrong}. Remove the folder, or give another --out')
         hashes = found['shards_sha256']
     bytes_of_one, step = 3 * plan['size'] ** 2, plan['shard_size']
     with (out / 'images.u8').open('r+b' if hashes else 'wb') as f:
@@ -137,8 +137,8 @@ class LoadPacked(BaseTransform):
         path = results['img_path']
         index = self.index.get(path[len(self.root):]) if path.startswith(self.root) else None
         if index is None:
-            raise ValueError(f'{path} is not among the {len(self.cache)} images of the cache '
-                             f'{self.cache.root}, which start at {self.root}. '
+            raise ValueError(f'{path} is not among the {len(self.cache)} images below {self.root} '
+                             f'of the cache {self.cache.root}. '
                              f'{self.cache.command()}')
         image = self.cache[index]
         results['img'] = planar(mirror(image, results, self.flip_prob))

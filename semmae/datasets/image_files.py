@@ -1,6 +1,6 @@
 """Headers of image files, checked before decoding, and the reasons why a file cannot be used.
 
-Imports neither torch nor OpenMMLab: `tools/check_data.py` refuses here what a training refuses.
+Imports neither torch nor OpenMMLab. `tools/check_data.py` and a training refuse the same files.
 """
 import contextlib
 import io
@@ -28,7 +28,7 @@ def not_decoded(path, reason):
 def decoding(path):
     """Turns errors of decoders into a DamagedImage of ``path``.
 
-    A lack of memory becomes a MemoryError. An OSError of the system, which has an errno, passes.
+    A lack of memory becomes a MemoryError. An OSError with an errno (system) is raised unchanged.
     """
     try:
         yield
@@ -49,7 +49,7 @@ def read_header(content, path):
         try:
             image = Image.open(io.BytesIO(content))
         except Image.UnidentifiedImageError:
-            raise not_decoded(path, f'{len(content)} bytes that are no image of a known format'
+            raise not_decoded(path, f'{len(content)} bytes that are not an image of a known format'
                               ) from None
     width, height = image.size
     if width * height > MAX_PIXELS:
@@ -112,7 +112,7 @@ def require_beside(size, path, photo_size, photo, is_turned):
     """
     if is_turned:
         raise ValueError(f'{photo} is turned by its EXIF tag, its label map {path} is not. '
-                         'Write the image again without the tag, as its labels show it')
+                         'Save the image again without the tag, oriented as its label map')
     if size != photo_size:
         raise ValueError('{} has {}x{} pixels, its image {} has {}x{}; expected the same'.format(
             path, *size, photo, *photo_size))

@@ -1,7 +1,7 @@
-"""Steps that read images and label maps from the wild: unusable files are refused by name.
+"""Transforms that read images and label maps; the error for an unusable file names it.
 
 Good files give the pixels of mmcv's and mmseg's own steps. 16-bit gray becomes 8 bits by dropping
-the low byte, with either decoder. Damaged EXIF turns nothing. An image with a label map must not be
+the low byte, with either decoder. Damaged EXIF is ignored. An image with a label map must not be
 turned by its EXIF tag, since the label map is not turned.
 """
 import time

@@ -34,7 +34,7 @@ class INaturalist2019(BaseDataset):
 def find_layout(folder, name):
     """The function that turns a file name of the annotations into its path below ``folder``.
 
-    name: that of an image.
+    name: of an image.
     """
     for path_in in (str, without_super):
         if (folder / path_in(name)).is_file():

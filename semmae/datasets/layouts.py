@@ -17,7 +17,7 @@ def read_cars(root, split) -> list:
 
     Layouts: ``cars_annos.mat`` (all images, those of the test marked) with ``car_ims/``; or
     ``devkit/cars_train_annos.mat`` with ``cars_train/`` and, for the test,
-    cars_test_annos_withlabels.mat with ``cars_test/``. The latter file is in ``devkit/``
+    cars_test_annos_withlabels.mat with ``cars_test/``. The test file is in ``devkit/``
     (mmpretrain) or beside it (the archive, torchvision). Raises FileNotFoundError, ValueError.
     """
     names = (['devkit/cars_train_annos.mat'] if split == 'train' else
@@ -58,7 +58,7 @@ def read_mat(path, fields) -> list:
 def read_inat(path) -> tuple[list, dict]:
     """([(file name, label) of each image], {category id: name}) of an iNaturalist 2019 file.
 
-    Labels number the category ids in their order. Raises FileNotFoundError, ValueError.
+    Labels number the category ids in ascending order. Raises FileNotFoundError, ValueError.
     """
     path = Path(path)
     if not path.is_file():
@@ -67,7 +67,7 @@ def read_inat(path) -> tuple[list, dict]:
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error:
-        raise ValueError(f'{path}: is no JSON ({error}), expected a COCO-style file. '
+        raise ValueError(f'{path}: is not JSON ({error}), expected a COCO-style file. '
                          f'{AGAIN}') from None
     if missing := [k for k in ('images', 'annotations', 'categories')
                    if not (isinstance(content, dict) and content.get(k))]:

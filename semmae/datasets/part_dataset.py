@@ -17,7 +17,7 @@ class PartDataset(BaseDataset):
         sample carries ``part_ids`` and ``foreground``, (grid, grid) uint8 arrays.
     grid, num_parts: those that the store must have, normally the model's. With
         `RandomResizedCropWithParts`, the store may have a finer grid than the model. With a grid, a
-        sample gets grid**2 + num_parts numbers for its mask, which uses the first that it needs.
+        sample gets grid**2 + num_parts numbers for its mask; the mask uses as many as it needs.
     label_root: folder of label maps, or None. With one, a sample carries ``label_path``, the file
         of the same relative path ending in .png; `semmae.LoadPartTruth` reads it.
     """

@@ -20,7 +20,7 @@ from . import stored
 
 MAX_PARTS = 256  # ids are uint8
 ARRAYS = ('part_ids', 'foreground')
-# Must agree while a store is made, and may differ afterwards: how it is made, not of what.
+# Must agree while a store is made, and may differ afterwards: they say how it is made.
 HOW = ('created_by', 'precision', 'batch_size', 'shard_size', 'learner')
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
 
@@ -65,9 +65,9 @@ class PartStoreWriter:
 
     A process claims a shard until it is written; starting, claiming, merging and cleaning up need
     one lock of the folder. The kernel frees these flock(2) locks when their process ends. So a
-    write that is killed at any moment and started again, by one process or many, ends in the same
-    bytes. The file system needs atomic renames and flocks that all processes see: local disks,
-    NFS 4, CephFS, GPFS, Lustre with ``flock``. With ``localflock`` all must be on one node.
+    store is bit-identical, even if writers are killed and started again. The file system needs
+    atomic renames and flocks that all processes see: local disks, NFS 4, CephFS, GPFS, Lustre with
+    ``flock``. With ``localflock`` all must be on one node.
     """
 
     def __init__(self, root, images, manifest, shard_size=1024):
@@ -78,7 +78,7 @@ class PartStoreWriter:
         manifest = dict(
             manifest, format=stored.FORMAT, count=len(self.images), shard_size=shard_size,
             images_sha256=stored.images_hash(self.images), created_by=f'semmae {__version__}')
-        self.manifest = json.loads(json.dumps(manifest))  # as a reader gets it
+        self.manifest = json.loads(json.dumps(manifest))  # as read from the file
         self.shards, self.claimed = self.root / 'shards', {}
         self.lock = FileLock(self.root / 'lock')
         if not self.is_complete():  # a complete store may be read-only: no lock
@@ -99,8 +99,8 @@ class PartStoreWriter:
     def _require_same(self, path, what, skip=()):
         wrong = stored.differences(stored.read_manifest(path), self.manifest, skip)
         if wrong:
-            raise ValueError(f'{self.root} holds {what} part store made otherwise: {wrong}. Remove '
-                             'the folder, or give another --out')
+            raise ValueError(f'{self.root} holds {what} part store that differs: '
+                             f'{wrong}. Remove the folder, or give another --out')
 
     def is_complete(self):
         return (self.root / 'manifest.json').exists()
@@ -162,14 +162,14 @@ class PartStoreWriter:
     def finish(self):
         """Join the shards, once for all processes; returns the complete store.
 
-        Leaves only the store in the folder, even if an earlier process was killed in here.
+        Leaves only the store in the folder, even if an earlier process was killed in this method.
         """
         left = (self.shards, self.root / 'lock')
         if not self.is_complete() or any(path.exists() for path in left):
             with self.lock:
                 if not self.is_complete():
                     self._merge()
-                shutil.rmtree(self.shards, ignore_errors=True)  # other processes may remove too
+                shutil.rmtree(self.shards, ignore_errors=True)  # other processes may remove it too
                 (self.root / 'lock').unlink(missing_ok=True)
         return PartStore(self.root)
 
@@ -199,7 +199,7 @@ class PartStoreWriter:
 
 
 def open_array(path):
-    """The memory-mapped array of a .npy file; ValueError with the path if it holds none."""
+    """The memory-mapped array of a .npy file; ValueError with the path if there is none in it."""
     try:
         return np.lib.format.open_memmap(path, mode='r')
     except Exception as error:  # numpy passes on errors of Python's parser
@@ -263,7 +263,7 @@ class PartStore(stored.Stored):
         self.images()
 
     def require(self, images=None, grid=None, num_parts=None, view=None, foreground=None):
-        """Raise ValueError if this store was made of something else, or is damaged.
+        """Raise ValueError if this store was made from other inputs, or is damaged.
 
         view: as `geometry.view_of` gives it. foreground: the kind of its scores, for example
         'attention'.

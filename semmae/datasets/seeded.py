@@ -1,8 +1,8 @@
 """Every random number of a training sample is a function of (seed, epoch, image index).
 
 The sampler yields (epoch, index) pairs. The data set seeds the generators from (seed, epoch, index)
-before it reads a sample. So workers, ranks and restarts do not change what is drawn, and
-``dataset[epoch, index]`` replays one sample by hand, mask noise included.
+before it reads a sample. So workers, ranks and restarts do not change the numbers, and
+``dataset[epoch, index]`` replays one sample, with its mask noise.
 """
 import random
 import sys
@@ -105,7 +105,7 @@ class SeededOrNext(Seeded):
             self.is_damaged[image] = True
             said = f'damaged image, the next one is taken: {error}'
             print_log(said, 'current', 30)
-            # The logger is silent on all but the first process.
+            # print, because the logger prints on the first process only.
             print(f'rank {self.rank}: {said}', file=sys.stderr, flush=True)
         self.require_few(f'the last: {error}')
 

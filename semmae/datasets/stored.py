@@ -1,4 +1,4 @@
-"""Folders of data about images, with a manifest: what part store and image cache share."""
+"""Folders of data about images, with a manifest: the base of part store and image cache."""
 import hashlib
 import json
 from pathlib import Path
@@ -19,10 +19,10 @@ def as_bytes(images) -> bytes:
 
 
 def differences(found, wanted, skip=()) -> str:
-    """'grid 14, wanted 28; ...' for the fields that differ from ``wanted``, or ''."""
+    """'grid 14, expected 28; ...' for the fields that differ from ``wanted``, or ''."""
     def short(key, value):
         return value[:12] if key.endswith('sha256') and value else value
-    return '; '.join(f'{k} {short(k, found.get(k))}, wanted {short(k, v)}'
+    return '; '.join(f'{k} {short(k, found.get(k))}, expected {short(k, v)}'
                      for k, v in wanted.items() if k not in skip and found.get(k) != v)
 
 
@@ -57,10 +57,10 @@ def manifest_hash(manifest) -> str:
 
 
 class Stored:
-    """A complete folder. Raises FileNotFoundError if it is not, ValueError if it was changed."""
+    """A complete folder. Raises FileNotFoundError if incomplete, ValueError if it was changed."""
 
     what = 'store'
-    unfinished = ''  # the name of what only an unfinished folder has
+    unfinished = ''  # the name of a file that only an unfinished folder has
     numbers: tuple[str, ...] = ('count',)  # fields of the manifest that must be integers
 
     def __init__(self, root):
@@ -84,7 +84,7 @@ class Stored:
 
     def changed(self, path, how='') -> ValueError:
         """The error for a file that was changed. how: more about it, after a colon."""
-        return ValueError(f'{path} is not as it was written{how}. Remove the {self.what}. '
+        return ValueError(f'{path} was changed after it was written{how}. Remove the {self.what}. '
                           f'{self.command()}')
 
     def require_hash(self, path, digest, wanted, of=''):

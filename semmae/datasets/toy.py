@@ -29,7 +29,7 @@ from rich.progress import track
 from ..files import write_atomically
 from .layouts import CUB_LISTS
 
-GENERATOR = 1  # raise it whenever the same arguments give other bytes
+GENERATOR = 1  # increase it when the same arguments give other bytes
 PARTS = ('background', 'body', 'head', 'limbs', 'tail or wing', 'saddle')
 ADE_CLASSES = ('background', 'body', 'head', 'wheel', 'leg', 'tail', 'wing', 'saddle')
 PIECES = ('body', 'head', 'front limb', 'rear limb', 'tail', 'wing', 'saddle')   # CUB landmarks
@@ -55,7 +55,7 @@ SPLITS = tuple(Split(number, *names) for number, names in enumerate((
 
 
 class Arguments(NamedTuple):
-    """What the images of a set depend on; ``num_`` are the numbers of (training, test) images."""
+    """The arguments of a set; ``num_`` are the numbers of (training, test) images."""
 
     seed: int = 0
     image_size: int = 64
@@ -287,7 +287,7 @@ def read_record(root):
 
 
 def prepare(root, wanted):
-    """Whether ``root`` has a complete set of these arguments; if not, empties and marks it."""
+    """Whether ``root`` has a complete set of these arguments; if not, clears and marks it."""
     folders = [root / name for name in sorted({s.set for s in SPLITS})]
     record = read_record(root)
     if record is not None:
@@ -311,8 +311,8 @@ def prepare(root, wanted):
 def write_toy(root, progress=True, workers=None, **arguments):
     """Path of the folder with ``imagenet``, ``CUB_200_2011``, ``ADEChallengeData2016``, toy.json.
 
-    arguments: those of `Arguments`. A complete set of the same arguments stays, a half-written one
-    is replaced, and one of other arguments is refused. The bytes do not depend on ``workers``
+    arguments: those of `Arguments`. A complete set of the same arguments is kept. An incomplete one
+    is replaced. One of other arguments is refused. The bytes do not depend on ``workers``
     (None: up to 2).
     """
     root, wanted = Path(root), Arguments(**arguments)

@@ -1,7 +1,7 @@
-"""Transforms that keep an image, its part map and its true parts together.
+"""Transforms that keep an image, its part map and its true parts aligned.
 
 Images are (H, W, 3) uint8 BGR arrays as mmcv loads them, part maps (grid, grid) arrays.
-The view is what the last step leaves of an image, S x S pixels.
+The view is the part of an image that is left after the last step, S x S pixels.
 """
 from pathlib import Path
 
@@ -57,11 +57,11 @@ class RandomResizedCropWithParts(RandomResizedCrop):
     than the crop (448 for 224) to keep the resolution of the photo.
 
     Part maps (old, old) become (grid, grid), or stay (old, old) without ``grid``. A patch of the
-    crop gets the part that covers most of it in the stored map, the lower number in a tie, and the
-    mean foreground, rounded, no longer a permutation of ranks (ours). The part under its centre
-    would shift the map by half a patch where, from 28x28 to 14x14, every centre is a corner of
+    crop gets the part that covers most of it in the stored map (in a tie the lower number) and the
+    mean foreground, rounded (ours); this is no longer a permutation of ranks. The part under its
+    centre would shift the map by half a patch: from 28x28 to 14x14, each centre is a corner of
     stored patches. A crop of a fifth of the view repeats each stored part about 2.2 times a side,
-    so a finer store helps: the data set's ``grid`` is that of the store, this one the model's.
+    so a finer store helps: the data set has the ``grid`` of the store, this step the model's.
 
     ``results['crop_box']``: left, top, width and height in pixels of the view.
     """
@@ -127,7 +127,7 @@ def mean_of(scores, down, across):
 
 @TRANSFORMS.register_module()
 class LoadParts(BaseTransform):
-    """Look an image up in a part store of the full view, for data sets of other libraries.
+    """Add the parts of an image from a part store of the full view, for other libraries' data sets.
 
     store: the part store. root: the folder that its relative paths start from.
     foreground: the ranking of patches that the store must have.
@@ -143,8 +143,8 @@ class LoadParts(BaseTransform):
         path = Path(results['img_path'])
         name = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else None
         if name not in self.index:
-            raise ValueError(f'{path} is not among the {len(self.store)} images of the part store '
-                             f'{self.store.root}, which start at {self.root}. '
+            raise ValueError(f'{path} is not among the {len(self.store)} images below {self.root} '
+                             f'of the part store {self.store.root}. '
                              f'{self.store.command()}')
         results.update(zip(MAPS, self.store.maps(self.index[name])))
         return results
@@ -165,8 +165,8 @@ class FlattenParts(BaseTransform):
 class LoadPartTruth(BaseTransform):
     """True parts of the view, as ``results['truth']``, which `PackImage` packs.
 
-    The step stands after LoadCenterCrop (or ResizeEdge and CenterCrop) and before PackImage. Truth
-    is in pixels of the file, so an image that its EXIF tag would turn is refused.
+    Put it after LoadCenterCrop (or ResizeEdge and CenterCrop) and before PackImage. The truth is in
+    pixels of the file, so an image that its EXIF tag would turn is refused.
 
     From ``label_path`` (`PartDataset`): part_labels (S, S) uint8, the nearest label of the file.
     From ``landmarks`` (`CUBParts`): landmarks (K, 3) float32, x, y in units of the view, visible;
@@ -226,7 +226,7 @@ class LoadPartTruth(BaseTransform):
         if not is_known or shape[0] != shape[1] or shape[0] > min(resized):
             raise ValueError(
                 f"{results['img_path']}: got a view of {shape[1]}x{shape[0]} pixels of an image "
-                f'resized to {resized[0]}x{resized[1]}, expected a square inside of it. Put '
+                f'resized to {resized[0]}x{resized[1]}, expected a square inside it. Put '
                 'semmae.LoadCenterCrop, or mmpretrain.ResizeEdge and mmpretrain.CenterCrop, before '
                 'semmae.LoadPartTruth')
         # mmcv's CenterCrop rounds a half to the even number.
@@ -239,7 +239,7 @@ def require_upright(path):
         turn = orientation(image)
     if turn in TURNED:
         raise ValueError(f'{path} is turned by its EXIF tag (orientation {turn}), its true parts '
-                         'are not. Write the image again without the tag, as its labels show it')
+                         'are not. Save the image again without the tag, oriented as the labels')
 
 
 def read_labels(path):

@@ -93,14 +93,14 @@ class PartSegmentation(PerImageMetric):
 
     background: the label of everything that is not an object.
 
-    The label of a patch is that of most of its pixels, in a tie the lower one. Over all patches,
+    The label of a patch is the label of most of its pixels (lowest in a tie). Over all patches,
     and as ``object_*`` over those whose true label is not the background:
     ARI, NMI, IoU: of each image, then the mean. NMI is divided by the mean entropy. IoU is the mean
         over the labels of an image, under the best one-to-one assignment of parts to labels.
-    pooled_ARI, pooled_NMI: of the patches of all images together; high if a part means the same in
-        every image.
+    pooled_ARI, pooled_NMI: of the patches of all images together; high if a part has the same
+        meaning in every image.
     An image with fewer than two labels on the object counts in the pooled values, but not in
-    object_ARI, object_NMI and object_IoU; ``object_images`` is the number of the others. An image
+    object_ARI, object_NMI and object_IoU; ``object_images`` counts the other images. An image
     with one label has ARI and NMI 1 for a single part and 0 for more, as in sklearn.
     parts_used: number of different parts in an image, mean. images: number of all images.
     """
@@ -131,7 +131,7 @@ class PartSegmentation(PerImageMetric):
         if self.background not in labels:
             raise ValueError(
                 f'the background is label {self.background}, but no patch has it; got labels '
-                f'{labels.min()} to {labels.max()}. Give the label of what is not an object '
+                f'{labels.min()} to {labels.max()}. Give the label outside objects '
                 '(background=..., --background; in PartImageNet it is 40)')
         for prefix, key, counts in (
                 ('', 'all', total), ('object_', 'object', self.on_object(total))):
@@ -160,13 +160,13 @@ class LandmarkQuality(PerImageMetric):
         in the box, mean over the test images with such patches (``box_images``).
     The box that divides the errors is the whole box, even where the view cuts it, so the unit does
     not depend on the view. The box of box_IoU is cut by the view.
-    landmarks: number of predicted ones: visible, of test images. unseen_landmarks: number of those
-        left out of the errors, because no training image shows them.
+    landmarks: number of predicted landmarks: visible, of test images. unseen_landmarks: number of
+        landmarks left out of the errors, because no training image shows them.
     """
 
     default_prefix = 'landmarks'
     needs = ('part_ids', 'num_parts', 'landmarks', 'bbox', 'box_size', 'is_train')
-    # Above 0, since the presence of one part may follow from that of the others.
+    # Above 0, because the presences of the parts may be linearly dependent.
     ridge = 1e-3
 
     def measure(self, sample):
@@ -218,10 +218,10 @@ class ForegroundQuality(PerImageMetric):
     With label maps, a patch is object if most of its pixels have another label; else if its centre
     is in the box. Means over the images with object and background (``ranked_images`` of
     ``images``), of a data set with ``is_train`` over its test images:
-    AUC: of the scores against object or not.
+    AUC: of the scores as a classifier of object patches.
     kept: share of the object among the round(keep * L) highest scores, in a tie the lower position.
-        kept_chance: the same for random scores. kept_best: for perfect scores, below 100 where the
-        object is larger than what is kept.
+        kept_chance: the same for random scores. kept_best: for perfect scores, below 100 if the
+        object is larger than the kept share.
     precision: share of the kept patches that is object. precision_chance: of all patches.
     """
 
@@ -250,7 +250,7 @@ class ForegroundQuality(PerImageMetric):
         is_object = self.is_object(sample, side_of(length))
         if not scores.isfinite().all():
             raise ValueError(f"image {int(sample['sample_idx'])}: got NaN or infinite foreground "
-                             'scores, expected finite ones. Look for NaN in the checkpoint')
+                             'scores, expected finite ones. Check the checkpoint for NaN')
         keep, size = max(1, round(self.keep * length)), int(is_object.sum())
         if size in (0, length):
             return dict(values=None)

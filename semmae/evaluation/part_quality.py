@@ -1,4 +1,4 @@
-"""How well parts fit the truth, as functions on arrays, for `semmae.evaluation.metrics`.
+"""Measures of part quality as functions on arrays, for `semmae.evaluation.metrics`.
 
 L = grid x grid patches, row by row; P parts; K labels or landmarks; S pixels a side; N images.
 counts: (P, K) integers, the number of patches (or landmarks) of each part with each label.
@@ -25,7 +25,7 @@ def side_of(length):
 
 
 def patch_labels(labels, grid):
-    """Label of each patch (L,) int64: that of most of its pixels, in a tie the lower one.
+    """Label of each patch (L,) int64: the label of most of its pixels, the lowest in a tie.
 
     labels: (S, S) integers >= 0, S >= grid, else ValueError. Pixel (y, x) belongs to patch
     (y * grid // S, x * grid // S).
@@ -41,7 +41,7 @@ def patch_labels(labels, grid):
 
 
 def count_matrix(part_ids, labels, num_parts):
-    """counts (P, highest label + 1) of two vectors of ids, with zeros for those that are absent."""
+    """counts (P, highest label + 1) of two vectors of ids, 0 for absent ids."""
     num = int(labels.max(initial=0)) + 1
     return np.bincount(part_ids * num + labels, minlength=num_parts * num).reshape(-1, num)
 
@@ -123,7 +123,7 @@ def object_patches(part_ids, num_parts, grid):
     share of the patches inside. Raises ValueError for a grid below 3.
     """
     if grid < 3:
-        raise ValueError(f'got {grid}x{grid} patches, expected 3x3 or more: fewer have no inside')
+        raise ValueError(f'got {grid}x{grid} patches, expected 3x3 or more')
     is_border = np.ones((grid, grid), bool)
     is_border[1:-1, 1:-1] = False
     is_border = is_border.ravel()

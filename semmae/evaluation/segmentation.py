@@ -59,6 +59,6 @@ def require_classes(values, num_classes, what, path, ignore_index=None):
         wrong &= values != ignore_index
     if wrong.any():
         value = torch.as_tensor(values)[wrong].reshape(-1)[0].item()
-        allowed = '' if ignore_index is None else f', or {ignore_index} for none'
+        allowed = '' if ignore_index is None else f', or {ignore_index} (ignored)'
         raise ValueError(f'{path}: got {what} {value}, expected 0 to {num_classes - 1}{allowed}. '
                          'Fix the labels, or set the right classes and num_classes')

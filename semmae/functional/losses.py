@@ -26,10 +26,10 @@ def reconstruction_loss(image: torch.Tensor, reconstruction: torch.Tensor,
 
 
 def diversity_loss(maps: torch.Tensor) -> torch.Tensor:
-    """How similar the part maps (B, P, L) of an image are, 0-d in [0, (P - 1) / P] (Eq. 6).
+    """Similarity of the part maps (B, P, L) of an image, 0-d in [0, (P - 1) / P] (Eq. 6).
 
     Sum of the squared cosines of all pairs of different maps, divided by P**2 as printed, mean over
-    images. The terms with i = j of Eq. 6 are (1 - 1)**2 = 0 and have no gradient: left out.
+    images. The terms with i = j of Eq. 6 are (1 - 1)**2 = 0 without gradient, so left out.
     Raises ValueError for maps that are not (B, P, L).
     """
     return off_diagonal_cosines(maps).square().sum((1, 2)).mean() / maps.shape[1] ** 2

@@ -13,14 +13,14 @@ import math
 import torch
 
 ONE_PATCH = 2 ** 24  # fixed point of `round_to_budget`: a power of two, so float32 scales exactly
-# Of `attention_mask`. Shares of the patches, the most attended first.
+# Constants of `attention_mask`: shares of the patches, the most attended first.
 HINT_CANDIDATES = 0.1  # from which hints are drawn (AttMask's default)
 SHOWN_HINTS = 0.5  # share of these that is shown (ours; AttMask draws the number)
 NOT_MASKED = 0.125  # what 'nonessential' never masks (ours; MST: below a threshold, at random)
 
 
 def num_masked(length: int, mask_ratio: float) -> int:
-    """How many of ``length`` patches are masked: MAE's formula, with its float truncation.
+    """Number of masked patches of ``length``: MAE's formula, with its float truncation.
 
     10 patches at 0.9 keep none, because 10 * (1 - 0.9) is 0.9999999999999998.
     """
@@ -32,7 +32,7 @@ def num_masked(length: int, mask_ratio: float) -> int:
 def alpha_at(progress: float, gamma: float = 2.0, start: float = 0.0, end: float = 1.0) -> float:
     """The interpolation weight alpha (Algorithm 1, line 7): from start to end as progress**gamma.
 
-    progress: share of the pre-training that is done, in [0, 1]: epoch / total_epoches in the paper,
+    progress: completed share of the pre-training, in [0, 1]: epoch / total_epoches in the paper,
         (epoch + 1) / 800 in the official code.
     start, end: 0 and 1 in the paper; 1 and 0 for "from parts to patches" in Table 3.
     """
@@ -47,10 +47,10 @@ def alpha_at(progress: float, gamma: float = 2.0, start: float = 0.0, end: float
 
 def patches_to_mask_per_part(part_sizes: torch.Tensor, mask_ratio: float, alpha: float,
                              part_order: torch.Tensor) -> torch.Tensor:
-    """How many patches to mask in each part (Algorithm 1, lines 1-8).
+    """Number of patches to mask in each part (Algorithm 1, lines 1-6 and 8).
 
     part_sizes: (B, P) patches in each part; each row sums to L.
-    alpha: 0 masks ``mask_ratio`` of every part, 1 masks whole parts.
+    alpha: line 7, `alpha_at`: 0 masks ``mask_ratio`` of every part, 1 masks whole parts.
     part_order: (B, P) a permutation for each image; at alpha 1 the first parts are masked first.
     Returns (B, P) floats; each row sums to ``mask_ratio * L``. The paper does not say how to round;
     `round_to_budget` does that.
@@ -64,7 +64,7 @@ def _interpolated(sizes: torch.Tensor, total: float | torch.Tensor, alpha: float
     """Algorithm 1 for ``total`` = mask_ratio * L patches to mask, a number or (B, 1)."""
     if sizes.ndim != 2 or part_order.shape != sizes.shape:
         raise ValueError(f'part_sizes have shape {tuple(sizes.shape)} and part_order '
-                         f'{tuple(part_order.shape)}, expected (B, P) twice')
+                         f'{tuple(part_order.shape)}, expected (B, P) for both')
     if not 0 <= alpha <= 1:
         raise ValueError(f'alpha is {alpha}, expected a number in [0, 1]')
     num_mask1 = total / sizes.sum(1, keepdim=True) * sizes             # line 1
@@ -96,13 +96,13 @@ def round_to_budget(counts: torch.Tensor, part_sizes: torch.Tensor, budget: int,
     Systematic random rounding (ours). The counts are intervals, joined in random order. A part
     masks as many patches as whole numbers, shifted by one random offset, lie in its interval. So n
     is the count rounded up or down, and its mean is the count: a part of one patch is masked with
-    its share and not always. Where a row does not sum to ``budget`` (mask_ratio * L need not be
+    this probability, not always. Where a row does not sum to ``budget`` (mask_ratio * L need not be
     whole), the first parts of the random order get the missing patches or lose the extra ones.
     The official code rounds each count, then corrects the total with an unstable sort.
     """
     if counts.ndim != 2 or counts.shape != part_sizes.shape:
         raise ValueError(f'counts have shape {tuple(counts.shape)} and part_sizes '
-                         f'{tuple(part_sizes.shape)}, expected (B, P) twice')
+                         f'{tuple(part_sizes.shape)}, expected (B, P) for both')
     batch, parts = counts.shape
     noise = _noise_or_draw(batch, parts, counts.device, generator, noise)
     order = noise.argsort(dim=1, stable=True)
@@ -175,7 +175,7 @@ def blockwise_mask(batch: int, grid: int | tuple[int, int], mask_ratio: float,
     """Mask (B, L = H * W) made of rectangles (BEiT, SiT), of exact size.
 
     Rectangles as in BEiT: area from 16/196 of the grid to what is still to be masked, aspect 0.3 to
-    1 / 0.3, anywhere inside the grid. Ours: each grows from its centre, and patches are masked in
+    1 / 0.3, anywhere in the grid. Ours: each grows from its centre, and patches are masked in
     the order in which they are reached. So the last rectangle is cut on all sides and not on one,
     and if K = min(32, L // 4) rectangles do not suffice, the last grows past its edges.
     noise: (B, 4 * K) or wider; L columns suffice for L >= 4.
@@ -201,7 +201,7 @@ def blockwise_mask(batch: int, grid: int | tuple[int, int], mask_ratio: float,
         area = smallest + u[:, 0] * (left - smallest).clamp(min=0)
         aspect = torch.exp((2 * u[:, 1] - 1) * math.log(1 / 0.3))
         rows, columns = (area * aspect).sqrt().clamp(1, h), (area / aspect).sqrt().clamp(1, w)
-        # The last term: mirrored patches must not be reached at the same time.
+        # The last term breaks the tie of mirrored patches.
         centre_y = rows / 2 + u[:, 2] * (h - rows) + (u[:, 2] - 0.5) * 1e-3
         centre_x = columns / 2 + u[:, 3] * (w - columns) + (u[:, 3] - 0.5) * 1e-3
         away = torch.maximum(((y - centre_y).abs() / (rows / 2))[:, :, None],

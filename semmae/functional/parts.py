@@ -1,4 +1,4 @@
-"""Part tokens, part maps, and what is read from them (Sec. 3.1).
+"""Part tokens, part maps, and the values computed from them (Sec. 3.1).
 
 B images, P parts (the paper's N), D channels (the paper's C), L = H * W patches,
 C channels of the part decoder. A part map is soft; part ids are hard.
@@ -116,7 +116,7 @@ def part_ids(maps: torch.Tensor) -> torch.Tensor:
 
 
 def foreground_scores(maps: torch.Tensor) -> torch.Tensor:
-    """How likely every patch belongs to the object (B, L), larger is more likely (Sec. 4.2).
+    """Object score of every patch (B, L); larger is more likely object (Sec. 4.2).
 
     maps: (B, P, L) part maps of either softmax. Each is normalised over positions; the score is the
     maximum over the parts. A part on the background spreads its 1 over many patches, so these get
@@ -134,8 +134,8 @@ def unlike_border_tokens(patch_tokens: torch.Tensor, grid: int) -> torch.Tensor:
 
     patch_tokens: (B, L, D) with L = grid * grid. The score is minus the mean cosine with the tokens
     at the border, all relative to the mean token of the image. The border rarely shows the object.
-    Better than the part maps on the toy set and on CUB; on CUB not better than `centre_scores`
-    (benchmarks/results/parts).
+    It ranks better than the part maps on the toy set and on CUB, but on CUB not better than
+    `centre_scores` (benchmarks/results/parts).
     """
     with torch.autocast(patch_tokens.device.type, enabled=False):  # many scores would be equal
         tokens = patch_tokens.float()
@@ -155,7 +155,7 @@ def unlike_border_parts(maps: torch.Tensor, grid: int) -> torch.Tensor:
 def centre_scores(grid: int, device: torch.device | str | None = None) -> torch.Tensor:
     """Minus the distance of every patch from the middle of the image (L,), in image sides (ours).
 
-    The baseline of all foreground rankings: it does not look at the image.
+    The baseline of all foreground rankings: it does not depend on the image.
     """
     return -(_centres(grid, device) - .5).norm(dim=-1)
 
@@ -186,7 +186,7 @@ def voronoi_ids(points: torch.Tensor, grid: int) -> torch.Tensor:
 def off_diagonal_cosines(maps: torch.Tensor) -> torch.Tensor:
     """Cosines (B, P, P) of all pairs of part maps (B, P, L), 0 on the diagonal (Eq. 6).
 
-    In float32 under autocast too: similar maps differ in the last digits only.
+    Computed in float32, also under autocast: similar maps differ in the last digits only.
     Raises ValueError for other shapes.
     """
     if maps.ndim != 3:

@@ -1,4 +1,4 @@
-"""Registered models. Import order follows the way of the data."""
+"""Registered models, imported in the order in which data pass through them."""
 from .adversarial_masking import AdversarialMasking
 from .backbone import ViT
 from .classifier import KeptPatchClassifier

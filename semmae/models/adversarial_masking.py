@@ -17,14 +17,14 @@ class AdversarialMasking(BaseModule):
     ADIOS learns soft masks by gradients through the reconstruction. Masks here are exact sets of M
     patches, so the network learns by policy gradient (ours). Masks are drawn without replacement in
     proportion to exp(score): Gumbel noise is added, and the M highest scores are masked. A masked
-    patch with an error above the mean of its image becomes likelier, another less likely.
+    patch with an error above the mean of its image becomes more likely, others less likely.
 
-    Raises ValueError as `patches_at`.
+    Raises the ValueErrors of `patches_at`.
     """
 
     needs = ()
     HIDDEN = 64  # width of the two-layer network; it sees a patch and the mean patch of its image
-    ENTROPY_WEIGHT = 0.01  # without it the scores diverge and one set of patches is always masked
+    ENTROPY_WEIGHT = 0.01  # without it scores diverge and the mask is always the same
 
     def __init__(self, patch_size, mask_ratio=0.75):
         super().__init__()

@@ -18,7 +18,7 @@ from .layers import Attention, Layer
 
 @MODELS.register_module()
 class ViT(VisionTransformer):
-    """mmpretrain's ViT that can embed some patches only. Arguments beyond mmpretrain's:
+    """mmpretrain's ViT that can embed some patches only. Arguments besides mmpretrain's:
 
     is_pos_embed_fixed: the sine-cosine position embedding is not trained (MAE pre-training).
     rel_pos_bias: each layer adds a learned bias by relative position (BEiT; MAE's ADE20K
@@ -28,7 +28,7 @@ class ViT(VisionTransformer):
     is_frozen: no parameter is trained (linear probing).
     interpolate_offset: in patches, for images of another size than ``img_size`` and checkpoints of
         another grid (`checkpoints.load.resize_position_embedding`). 0: as MAE and mmpretrain. 0.1:
-        as DINO and iBOT, whose features at other sizes need it.
+        as DINO and iBOT, which need it at other sizes.
     init_cfg: ``dict(type='Pretrained', checkpoint=FILE)`` loads FILE strictly
         (`checkpoints.load.load_backbone`) or raises; the report is in ``load_report``.
         ``checkpoint_key`` in it chooses among the state dicts of FILE.
@@ -43,8 +43,8 @@ class ViT(VisionTransformer):
             kwargs['init_cfg'] = with_pretrained(kwargs.get('init_cfg'), pretrained)
         super().__init__(*args, **kwargs)
         if not 0 <= interpolate_offset < 1:
-            raise ValueError(f'interpolate_offset={interpolate_offset}: expected 0 (MAE) or a part '
-                             'of a patch, 0.1 for DINO and iBOT')
+            raise ValueError(f'interpolate_offset={interpolate_offset}: expected 0 (MAE) or a '
+                             'fraction of a patch, 0.1 for DINO and iBOT')
         self.interpolate_offset = interpolate_offset
         if not self.with_cls_token or not isinstance(self.pre_norm, nn.Identity):
             raise ValueError('semmae.ViT has a class token and no pre_norm, as MAE; got '
@@ -62,7 +62,7 @@ class ViT(VisionTransformer):
     def init_weights(self):
         """MAE's initialisation, then the checkpoint of ``init_cfg``, if there is one.
 
-        Raises ValueError for another ``init_cfg``, and what `load_backbone` raises.
+        Raises ValueError for another ``init_cfg``, and the errors of `load_backbone`.
         """
         mae_init(self)
         nn.init.normal_(self.cls_token, std=.02)
@@ -151,7 +151,7 @@ class ViT(VisionTransformer):
         return tuple(outs)
 
     def require_grid(self, hw):
-        """Raise ValueError for a grid that the relative positions are not made for.
+        """Raise ValueError for a grid other than that of the relative positions.
 
         The number of patches is not enough: 4x16 patches are as many as 8x8.
         """
@@ -189,7 +189,7 @@ class RelPosAttention(Attention):
 
     def __init__(self, attn, window):
         super().__init__(attn)
-        # These random numbers belong to the seed: the weights of later modules depend on them.
+        # Keep this draw: the initial weights of later modules depend on it.
         self.qkv.reset_parameters()
         self.proj.reset_parameters()
         h, w = window

@@ -27,7 +27,7 @@ class KNNHead(BaseModule):
             raise ValueError(f'temperature={temperature}, expected a number above 0')
         self.ks = (k, *also)
         if min(self.ks) < 1:
-            raise ValueError(f'k={k}, also={also}: expected numbers of neighbours from 1')
+            raise ValueError(f'k={k}, also={also}: expected at least 1 neighbour each')
         self.num_classes, self.temperature = num_classes, temperature
         self.bank = self.labels = None
 
@@ -41,8 +41,8 @@ class KNNHead(BaseModule):
             raise ValueError(f'k-NN: got labels from {labels.min()} to {labels.max()}, expected '
                              f'0 to {self.num_classes - 1}; set model.head.num_classes')
         if not features.isfinite().all():
-            raise ValueError('k-NN: got NaN or infinite features, expected finite ones. Look '
-                             'for NaN in the checkpoint')
+            raise ValueError('k-NN: got NaN or infinite features, expected finite ones. Check '
+                             'the checkpoint for NaN')
         self.bank, self.labels = features, labels
 
     def predict(self, feats, data_samples=None):
@@ -51,7 +51,7 @@ class KNNHead(BaseModule):
         feats: a tuple of features (B, D); the last is used. Raises ValueError without a bank.
         """
         if self.bank is None or self.labels is None:
-            raise ValueError('k-NN without training images: they are not in a checkpoint. Run: '
+            raise ValueError('k-NN needs training images, which are not in a checkpoint. Run: '
                              'python tools/train.py CONFIG, which stores and evaluates them')
         queries = F.normalize(feats[-1].float(), dim=1)
         similarity, index = nearest(queries, self.bank, max(self.ks))

@@ -19,7 +19,7 @@ class Attention(nn.Module):
         self.out_drop, self.gamma1 = attn.out_drop, attn.gamma1
 
     def bias(self):
-        """What is added to the logits, (1, heads, T, T), or None."""
+        """The bias that is added to the logits, (1, heads, T, T), or None."""
         return None
 
     def forward(self, x, num_queries=None):
@@ -43,7 +43,7 @@ def attend(q, k, v, bias=None, dropout=0.):
     """Scaled dot-product attention of q (B, heads, Q, d) to k and v (B, heads, T, d).
 
     In bfloat16 on a CPU it is computed by matrix products: torch's fused kernel is slower there,
-    most of all in the backward pass (benchmarks/speed/step.py).
+    mainly in the backward pass (benchmarks/speed/step.py).
     """
     if q.device.type != 'cpu' or q.element_size() == 4 or dropout:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)

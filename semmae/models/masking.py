@@ -39,9 +39,9 @@ class Candidates:
         background.
     noise: (B, K + P) uniform numbers: one for each candidate, then one for each part. They are a
         function of (seed, epoch, image index), so the mask is too (`datasets.seeded`).
-    progress: share of the pre-training that is done, in [0, 1].
+    progress: completed share of the pre-training, in [0, 1].
     part_ids: (B, K) int64, or None. scores: (B, K), larger is more foreground or more attended,
-        as the part store holds it, or None.
+        as in the part store, or None.
     """
     images: torch.Tensor
     grid: tuple[int, int]

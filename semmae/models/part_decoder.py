@@ -1,4 +1,4 @@
-"""Image from blurred part maps: the paper's decoder (Eq. 3-4), and a simpler one of ours.
+"""Decoders from blurred part maps to an image: the paper's (Eq. 3-4) and a simpler one (ours).
 
 B images, P parts, D channels of a token, C channels of the decoder, h w grid of the maps.
 A decoder is called as ``decoder(maps (B, P, h, w), texture)``. texture is the class token (B, D),

@@ -60,7 +60,7 @@ class PartEncoder(BaseModule):
         """Load ``checkpoint`` into the backbone (`load_backbone`); ValueError if there is none."""
         if not self.checkpoint:
             raise ValueError(
-                'the part encoder has no checkpoint: parts of an untrained network mean nothing. '
+                'the part encoder has no checkpoint: parts of an untrained network are useless. '
                 'Set model.encoder.checkpoint to an iBOT, DINO, MAE or timm file, for example '
                 '--cfg-options model.encoder.checkpoint=weights/ibot_vits_16.pth')
         self.load_report = load_backbone(self.backbone, self.checkpoint,
@@ -110,7 +110,7 @@ class PartEncoder(BaseModule):
 
 
 def timm_vit(name):
-    """timm's ViT of this name, untrained, for images of any size; ValueError if it has none."""
+    """timm's ViT of this name, untrained, for images of any size; ValueError if timm has none."""
     expected = ('Expected a ViT with a class token, as vit_small_patch16_224, or the config of a '
                 'semmae.ViT. To see the names: timm.list_models("vit_*")')
     try:

@@ -29,12 +29,12 @@ class PartLearner(BaseModel):
     softmax_over: axis of the softmax of Eq. 2, see `part_attention`.
     over_colours: Eq. 5 as 'mean' (ours, default) or 'sum', see `reconstruction_loss`.
     token_weight: weight of the mean squared error of the layer-normed patch tokens, which a
-        `PaintDecoder` can also predict (ours; 0 in the paper). With it a part means the same in
-        more images; in some runs the background is split (benchmarks/results/parts).
+        `PaintDecoder` can also predict (ours; 0 in the paper). With it a part has the same meaning
+        in more images; in some runs the background is split (benchmarks/results/parts).
     parts: config of the source of the parts that `segment` gives (`models.part_sources`); default
         the learned parts. It has no effect on training.
 
-    Raises ValueError for a token loss without a decoder of tokens, and for the reverse.
+    Raises ValueError for a token loss without a decoder of tokens, or such a decoder without it.
     """
 
     def __init__(self, encoder, decoder, num_parts=6, blur_kernel=7, diversity_weight=0.03,
@@ -49,7 +49,7 @@ class PartLearner(BaseModel):
         self.over_colours, self.token_weight = over_colours, token_weight
         if bool(token_weight) != (getattr(self.decoder, 'token', None) is not None):
             raise ValueError(f'token_weight is {token_weight}, so the decoder must '
-                             f'{"" if token_weight else "not "}predict tokens; set both, or none: '
+                             f'{"" if token_weight else "not "}predict tokens; set both or none: '
                              'token_weight > 0 and a semmae.PaintDecoder with paints_tokens=True')
         self.parts = MODELS.build(parts or dict(type='semmae.LearnedParts'))
         self.w1 = nn.Parameter(torch.empty(num_parts, d, d))  # W_c1 of Eq. 1
@@ -109,8 +109,8 @@ class PartLearner(BaseModel):
     def loss(self, images):
         """dict with the loss of Eq. 7 and the numbers of `functional.parts.part_health`.
 
-        explained: share of the variance within the images that the reconstruction explains; 0 is
-        as good as one colour for each image.
+        explained: share of the variance within images that the reconstruction explains; 0: as good
+        as one colour for each image.
         """
         logits, cls_token, patches = self.attend(images)
         maps = self.normalised(logits)

@@ -61,7 +61,7 @@ class LearnedParts(PartSource):
 
     def forward(self, learner, images):
         logits, _, patches = learner.attend(images)
-        ids = part_ids(logits)  # of logits, see there
+        ids = part_ids(logits)  # of logits, see `part_ids`
         if self.foreground == 'border':
             return ids, unlike_border_tokens(patches, learner.grid)
         if self.foreground == 'centre':
@@ -93,7 +93,7 @@ class HeadParts(PartSource):
 class ClusteredParts(PartSource):
     """k-means with the learner's number of parts. Foreground: `unlike_border_parts`.
 
-    is_pooled: one set of centres for all images, so a part means the same in each; call `fit`
+    is_pooled: one set of centres for all images, so a part has one meaning; call `fit`
         first. False: each image has its own clusters, numbered by their share of the border, the
         largest first.
     """
@@ -105,7 +105,7 @@ class ClusteredParts(PartSource):
         self.is_pooled, self.seed, self.centres = is_pooled, seed, None
 
     def features(self, learner, images):
-        """(B, L, D): what is clustered."""
+        """(B, L, D): the features that are clustered."""
         raise NotImplementedError
 
     def cluster(self, features, learner):
@@ -154,7 +154,7 @@ class VoronoiParts(PartSource):
     """Random cells: each patch belongs to the nearest of P random points. The baseline.
 
     The points depend on the image and the seed only, so a store can be made again. With
-    ``is_fixed`` they are the same in all images, which measures what position alone gives.
+    ``is_fixed`` they are the same in all images, which measures the effect of position alone.
     Foreground: `unlike_border_parts`.
     """
 

@@ -55,8 +55,8 @@ class SemMAE(BaseModel):
         self.masking = MODELS.build(masking)
         self.num_candidates = num_candidates
         self.norm_pix_loss = norm_pix_loss
-        self.progress = 0.  # share of the pre-training that is done; set by ProgressHook
-        self.last_masks = None  # (Candidates, mask) of the last step, for those who monitor
+        self.progress = 0.  # completed share of the pre-training; set by ProgressHook
+        self.last_masks = None  # (Candidates, mask) of the last step, for monitors
         self.is_mask_size_checked = False
         if self.decoder.grid != self.backbone.patch_resolution:
             raise ValueError(f'decoder.grid is {self.decoder.grid}, but the encoder divides '
@@ -67,8 +67,8 @@ class SemMAE(BaseModel):
             found = self.online_parts.grid ** 2, self.online_parts.num_parts
             wanted = self.num_patches, self.num_parts or found[1]
             if found != wanted:
-                raise ValueError(f'online_parts gives (patches, parts) {found}, the masks are made '
-                                 f'of {wanted}; set grid and num_parts of online_parts.learner')
+                raise ValueError(f'online_parts gives (patches, parts) {found}, the masks need '
+                                 f'{wanted}; set grid and num_parts of online_parts.learner')
         if num_candidates is not None and not 0 < num_candidates <= self.num_patches:
             raise ValueError(f'num_candidates is {num_candidates}, expected 1 to '
                              f'{self.num_patches} patches')
@@ -83,14 +83,14 @@ class SemMAE(BaseModel):
 
         part_ids: (B, L) int. foreground: (B, L) scores.
         noise: (B, L + P) or wider, or None to draw it. A strategy without parts has P = 0.
-        Raises ValueError where the strategy needs what is missing, and for other shapes.
+        Raises ValueError if an input that the strategy needs is missing, and for other shapes.
         """
         batch, length = len(images), self.num_patches
         given = dict(part_ids=part_ids, scores=foreground)
         for need in self.masking.needs:
             if given[need] is None:
                 raise ValueError(
-                    f'{type(self.masking).__name__} needs {need}, the batch has none: set '
+                    f'{type(self.masking).__name__} needs {need}, missing in the batch: set '
                     'part_store of the data set to a store made by tools/extract_parts.py, or '
                     'model.online_parts')
         for name, value in given.items():
@@ -104,7 +104,7 @@ class SemMAE(BaseModel):
             ids = torch.arange(length, device=images.device).expand(batch, -1)
         else:
             if foreground is None:
-                raise ValueError('num_candidates needs foreground scores, the batch has none: set '
+                raise ValueError('num_candidates needs foreground scores, got none: set '
                                  'part_store of the data set (tools/extract_parts.py)')
             ids = foreground_ids(foreground, self.num_candidates)
             given = {k: v if v is None else gather_positions(v, ids) for k, v in given.items()}
@@ -180,7 +180,7 @@ class SemMAE(BaseModel):
         return losses
 
     def masking_losses(self, candidates, mask, predicted, target):
-        """What a strategy with parameters adds to the loss, as ``loss_masking...``."""
+        """The loss terms ``loss_masking...`` of a strategy with parameters."""
         errors = (predicted.detach().float() - target.float()).pow(2).mean(-1)
         ids_mask = split_ids(mask, mask.shape[1] - errors.shape[1])[1]
         patch_losses = errors.new_zeros(mask.shape).scatter(1, ids_mask, errors)

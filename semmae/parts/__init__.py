@@ -1,1 +1,1 @@
-"""What a part learner is used for: extraction to a part store, quality, true parts."""
+"""Uses of a part learner: extraction to a part store, quality, true parts."""

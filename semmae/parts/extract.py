@@ -1,4 +1,4 @@
-"""From a source of parts and a folder of images to a part store.
+"""Extracts the parts of a folder of images to a part store.
 
 B images of a batch, L patches. A source (`LearnerSource`, `true_parts.LabelSource`) has a method
 ``open(images)``, which returns the model, the `Photos` and the manifest's fields.
@@ -49,8 +49,8 @@ def segment(model, loader, precision):
 class Claims:
     """Batches of (index, name), shard by shard, as long as the writer can claim one.
 
-    A batch never crosses the end of its shard: its images, and every bit of the store, do not
-    depend on which process does what. Iterate again for shards that others left.
+    A batch never crosses the end of its shard. So its images, and every bit of the store, do not
+    depend on the number of processes. Iterate again for shards that other processes gave up.
     """
 
     def __init__(self, writer, batch_size):
@@ -87,11 +87,11 @@ def fill(writer, model, loader, precision):
 def extract_parts(source, images, out, batch_size=64, num_workers=None, shard_size=1024):
     """Write the store ``out`` for all images below ``images`` and return it.
 
-    May run in many processes at once, on any number of nodes, without knowing of each other: they
-    share the shards, one merges them, all return the finished store (`PartStoreWriter` says what
-    the file system has to do for it). Killed and started again, the same bytes come out. A complete
-    store of the same inputs is returned, one of others refused. All of this holds for one kind of
-    device: the float rounding of another gives some patches another part.
+    May run in many unconnected processes at once, on any number of nodes: they share the shards,
+    one merges them, and all return the finished store (`PartStoreWriter`: requirements on the file
+    system). If it is killed and started again, the store is bit-identical. A complete store of the
+    same inputs is returned; one of other inputs is refused. All of this holds for one kind of
+    device: another kind rounds differently, which gives some patches another part.
     """
     if min(batch_size, shard_size) < 1:
         raise ValueError(f'got a batch of {batch_size} images and shards of {shard_size}, '
@@ -111,7 +111,7 @@ def extract_parts(source, images, out, batch_size=64, num_workers=None, shard_si
 
 
 def verify_parts(learner, images, out):
-    """(patches that get another part now, patches compared) of images, evenly spaced.
+    """(patches that now get another part, patches compared) of evenly spaced images.
 
     Raises ValueError if the store's bytes are not those that were written, if it was made of other
     inputs, or if more patches differ than rounding explains.
@@ -128,6 +128,6 @@ def verify_parts(learner, images, out):
     if different > ROUNDING * ids.size:
         raise ValueError(
             f'{out}: {different} of {ids.size} patches of {len(chosen)} images get another part '
-            f'than they have in the store, expected at most {ROUNDING:.0%}: the images have '
+            f'than in the store, expected at most {ROUNDING:.0%}: the images have '
             f'changed, or the code. {store.command()}')
     return different, ids.size

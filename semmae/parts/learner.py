@@ -1,4 +1,4 @@
-"""A trained part learner: what it is, how it is loaded, and what identifies the parts it makes."""
+"""A trained part learner: its config, loading, and the manifest fields of its parts."""
 import hashlib
 import os
 import sys
@@ -20,7 +20,7 @@ from .photos import Photos, without_random_steps
 class LearnerSource:
     """A trained part learner as the source of parts.
 
-    grid: patches a side; None: the config's. source: a key of `SOURCES`, where its parts come from.
+    grid: patches a side; None: the config's. source: a key of `SOURCES`.
     options: overrides of the config.
     """
 
@@ -42,7 +42,7 @@ class LearnerSource:
         """(model in evaluation mode, its config). Prints a warning if part learning collapsed."""
         cfg = self.at_grid(read_config(self.config, self.options))
         if self.source not in SOURCES:
-            raise ValueError(f'no source of parts is called {self.source!r}, expected one of '
+            raise ValueError(f'source of parts is {self.source!r}, expected one of '
                              f'{", ".join(SOURCES)}')
         if (cfg.model.get('parts') or {}).get('type') != SOURCES[self.source]:
             cfg.model.parts = dict(type=SOURCES[self.source])
@@ -57,7 +57,7 @@ class LearnerSource:
         return model.to(own_device()).eval(), cfg
 
     def open(self, images):
-        """(model, `Photos` of a folder of images, what a manifest says of how parts are made)."""
+        """(model, `Photos` of a folder of images, fields of a manifest: how the parts are made)."""
         model, cfg = self.load()
         pipeline = without_random_steps(cfg)
         return model, Photos(images, pipeline), dict(
@@ -84,7 +84,7 @@ def own_device():
     if not torch.cuda.is_available():
         return 'cpu'
     number = int(os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', 0)))
-    torch.cuda.set_device(number % torch.cuda.device_count())  # Slurm may show it only its own
+    torch.cuda.set_device(number % torch.cuda.device_count())  # Slurm may hide other GPUs
     return 'cuda'
 
 

@@ -37,11 +37,11 @@ def at_side(steps, crop):
     Raises ValueError where rounding would change the view.
     """
     side, view = crop['scale'], view_of(steps)
-    if not view:  # of the full photo
+    if not view:  # crops of the full photo
         how = {key: crop[key] for key in ('backend', 'interpolation') if key in crop}
         return [*steps, dict(type='mmpretrain.ResizeEdge', scale=side, edge='short', **how),
                 dict(type='mmpretrain.CenterCrop', crop_size=side)]
-    if any(role_of(s) is Role.READ_VIEW for s in steps):  # the same view at any size
+    if any(role_of(s) is Role.READ_VIEW for s in steps):  # same view at any size
         return [dict(type='semmae.LoadCenterCrop', size=side) if role_of(s) is Role.READ_VIEW else s
                 for s in steps]
     larger = next(s['crop_size'] for s in steps if role_of(s) is Role.CENTER_CROP)
@@ -58,8 +58,8 @@ def at_side(steps, crop):
 class Photos(Dataset):
     """``photos[index, name]``: an image of ``root`` through a pipeline.
 
-    An image that cannot be read gives a text with the file and the reason, because an exception of
-    a worker would be a traceback of the decoder, which has no file name.
+    An image that cannot be read gives a text with the file and the reason. An exception in a worker
+    would be a traceback of the decoder without a file name.
     """
 
     def __init__(self, root, pipeline):

@@ -1,4 +1,4 @@
-"""How good parts are: every source of parts against ground truth, by the same metrics."""
+"""Part quality: every source of parts against ground truth, by the same metrics."""
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +48,8 @@ LANDMARKS = ['landmarks/NMI', 'landmarks/ARI', 'landmarks/error', 'landmarks/con
 class FitPartsHook(Hook):
     """Before a test, finds the centres of k-means with one set of centres for all images.
 
-    From evenly spaced images; from training images where the data set says which they are. The
-    first process fits, the others take its centres.
+    Uses evenly spaced images, only training images if the data set marks them. The first process
+    fits, and the others take its centres.
     """
 
     NUM_IMAGES = 256
@@ -79,7 +79,7 @@ class MaskTruth:
     """Label masks as the ground truth: .png files at the same relative paths as the images.
 
     images, labels: folders. name: of the data set in the tables.
-    background: the label that is no part of an object.
+    background: the label outside objects.
     """
 
     images: str | Path
@@ -115,7 +115,7 @@ def part_quality(learner, truth, work_dir, rows=tuple(ROWS), launcher='none', ba
                  num_workers=0):
     """Measure ``rows`` of a part learner and append a line for each number to results.jsonl.
 
-    learner: `LearnerSource`; its source does not count. truth: `MaskTruth` or `LandmarkTruth`.
+    learner: `LearnerSource`; its ``source`` is ignored. truth: `MaskTruth` or `LandmarkTruth`.
     Returns {row: {metric: value}}. The view is that of the config's training, without flips; all
     is computed in float32. The seed is that of the learner's training.
     """

@@ -1,4 +1,4 @@
-"""From label maps to a part store: true parts, the ceiling for learned parts.
+"""Makes part stores from label maps: true parts, the upper bound for learned parts.
 
 B images of a batch, S pixels a side of the view, L = grid x grid patches, P parts.
 """
@@ -19,7 +19,7 @@ def parts_of_labels(labels, grid, num_parts):
     """(part_ids (B, L) int64, foreground (B, L)) of label maps (B, S, S), label 0 is background.
 
     A patch has the part that covers most of it, the lower number in a tie. Foreground: the share of
-    the patch that is object; of equal ones, the one with more object around it first.
+    the patch that is object; in a tie, the patch with more object around it ranks higher.
     """
     if labels.max() >= num_parts:
         raise ValueError(f'got label {int(labels.max())} in a label map, expected 0 to '
@@ -65,7 +65,7 @@ class TrueParts:
 class LabelSource:
     """Label maps as the source of parts.
 
-    config: of a part learner, whose view of the images counts.
+    config: of a part learner; its view of the images is used.
     labels: folder of 8-bit label maps, ``NAME.png`` for each ``NAME.*`` of the images, in the same
         folders. grid: patches a side. Default of grid and num_parts: the config's.
     """
@@ -77,7 +77,7 @@ class LabelSource:
     options: dict | None = None
 
     def open(self, images):
-        """(model, `LabelMaps`, what a manifest says of how the parts are made)."""
+        """(model, `LabelMaps`, fields of a manifest: how the parts are made)."""
         cfg = read_config(self.config, self.options)
         grid = self.grid or cfg.model.encoder.grid
         num_parts = self.num_parts or cfg.model.num_parts

@@ -1,1 +1,1 @@
-"""From a finished run to its lines in results.jsonl, with what it predicted."""
+"""Writes the lines of a finished run to results.jsonl, and its predictions."""

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its training, and what a run refuses to load or to resume."""
+"""What a checkpoint says about its training, and what a run refuses to load or to resume."""
 import torch
 
 from ..checkpoints.load import listed, misfits
@@ -18,7 +18,7 @@ def write_facts(meta, runner, weights):
     """
     done = dict(epochs=meta['epoch'], iters=meta['iter'] // accumulated_steps(runner.cfg))
     size = run_size(runner)
-    size.update({k: v for k, v in done.items() if k in size})  # not what is planned
+    size.update({k: v for k, v in done.items() if k in size})  # completed, not planned
     meta['semmae'] = weights.describe(runner, size)
     if 'result' in runner.cfg:
         meta['semmae']['trained_on'] = runner.cfg.result.task

@@ -1,4 +1,4 @@
-"""Where a number was computed: git commit, package versions and device."""
+"""The environment of a result: git commit, package versions and device."""
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version

@@ -28,7 +28,7 @@ def line_of(runner, weights, checkpoint, trained=None):
     """The fields of a line, without the metric, its value and the predictions.
 
     weights: `Weights` of the run. checkpoint: path of the evaluated weights.
-    trained: for a test, what the checkpoint says of its training (``meta['semmae_result']``).
+    trained: for a test, the facts on the training in the checkpoint (``meta['semmae_result']``).
     """
     cfg, result, of = runner.cfg, runner.cfg.result, weights.describe(runner)
     size = trained['size'] if trained else run_size(runner)
@@ -88,14 +88,14 @@ def selection(cfg, checkpoint):
 
 
 def require_agreement(metrics, arrays, source):
-    """Raises ValueError if a metric differs from that of its predictions in two decimals."""
+    """Raises ValueError if a metric, to two decimals, differs from that of its predictions."""
     counted = {name.lower(): value for name, value in (recount(arrays) if arrays else {}).items()}
     for metric, value in metrics.items():
         again = counted.get(metric_name(metric))
         if again is not None and abs(again - value) > 0.0051:
             raise ValueError(f'the evaluator gives {metric} {value:.4f}, {source} says '
                              f'{again:.4f}; no result was written. Check the evaluator of the '
-                             'config: both have to look at the same images and labels')
+                             'config: both must use the same images and labels')
 
 
 def near(path):
@@ -105,7 +105,7 @@ def near(path):
 
 
 def both(of_pretraining, of_task):
-    """One text of a text on a pre-training and one on the task."""
+    """The text on a pre-training and the text on the task, joined."""
     return '; '.join(text for text in (of_pretraining and f'pre-training: {of_pretraining}',
                                        of_task) if text)
 

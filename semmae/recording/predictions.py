@@ -15,12 +15,12 @@ FOLDER = 'predictions'
 
 
 class Predictions:
-    """Collects what one evaluation predicts, on every process; `write` stores it once.
+    """Collects the predictions of one evaluation on every process; `write` stores them once.
 
     The file is named by its content, ``predictions/3f2a9c0d1e4b.npz``, so that a line of
     results.jsonl never points at the predictions of another evaluation in the same folder.
 
-    log_dir: a folder below ``work_dir`` of this run alone, for unfinished files.
+    log_dir: this run's own folder below ``work_dir``, for unfinished files.
     """
 
     def __init__(self, work_dir, dataset, log_dir):
@@ -37,7 +37,7 @@ class Predictions:
             if 'pred_sem_seg' in sample:
                 self.rows.append(self.of_segmentation(sample))
             elif 'pred_score' in sample and 'gt_label' in sample:
-                # As mmpretrain's Accuracy does it, not argmax, for scores that are equal.
+                # topk and not argmax: ties are then broken as in mmpretrain's Accuracy.
                 score, predicted = sample.pred_score.float().cpu().topk(1)
                 self.rows.append(dict(
                     images=self.name_of(sample), labels=sample.gt_label.item(),

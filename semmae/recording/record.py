@@ -29,8 +29,8 @@ class ResultRecorder(Hook):
     ``full`` is the paper's size: a smaller run is marked as reduced, with the reason.
     The recipe travels in the checkpoints' ``meta['semmae']``, so that a downstream run knows what
     it evaluates. ``result.recipe`` and ``result.method`` name foreign checkpoints.
-    `Predictions` keeps what was predicted for each image beside the line. The metric is computed
-    again from it, and a metric that differs is refused.
+    `Predictions` stores the prediction for each image next to the line. The metric is recomputed
+    from them; a difference is an error.
     """
 
     priority = 'LOWEST'
@@ -51,7 +51,7 @@ class ResultRecorder(Hook):
                 f'{run_size(runner)["batch_size"]}; lower train_dataloader.batch_size, or repeat '
                 'them: train_dataloader.dataset.min_length')
         require_consistent(runner)
-        # What would fail at the first checkpoint or validation fails now.
+        # Find errors now that would otherwise occur at the first checkpoint or validation.
         self.before_save_checkpoint(runner, dict(meta=dict(epoch=runner.epoch, iter=runner.iter)))
         if 'result' in runner.cfg and runner.val_loop is not None:
             split_of(runner)
@@ -107,8 +107,8 @@ class ResultRecorder(Hook):
         stated = names_of(runner.cfg.result.metric)
         wanted = [metric for metric in stated if metric in metrics]
         if not wanted:
-            raise ValueError(f'result.metric is {stated}, the evaluator gave {sorted(metrics)}')
-        if wanted != stated:  # of several, some may have no meaning on a data set
+            raise ValueError(f'result.metric is {stated}, expected some of {sorted(metrics)}')
+        if wanted != stated:  # a data set may not have every metric
             runner.logger.info(f'no value for {sorted(set(stated) - set(wanted))}')
         require_agreement({metric: metrics[metric] for metric in wanted}, arrays, predictions)
         record = dict(line_of(runner, self.weights, checkpoint, trained), predictions=predictions,

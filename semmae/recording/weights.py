@@ -1,4 +1,4 @@
-"""What is trained from what: the pre-training behind the weights of a run, as plain data.
+"""The origin of the weights of a run, usually a pre-training, as plain data.
 
 A description has the fields id, method, reduced_why and identity, and for a pre-training of ours
 also its size, its parts and what differs from the recipe. It travels in ``meta['semmae']`` of
@@ -23,7 +23,7 @@ class Weights:
     """The weights of a run.
 
     loaded: ``meta`` of the checkpoint that was loaded as a whole, {} without one.
-    start: sha256 of the weights that a training was told to start from, or ''.
+    start: sha256 of the weights from which the config starts a training, or ''.
     """
 
     def __init__(self):
@@ -40,7 +40,7 @@ class Weights:
             self.start = sha256(local_file(runner.cfg.load_from))
 
     def describe(self, runner, size=None):
-        """The description. size: of what a pre-training has done; default: what its config plans.
+        """The description. size: done so far by a pre-training; default: the size in its config.
 
         Raises ValueError if ``result.recipe`` is not the recipe that made the checkpoint.
         """
@@ -52,12 +52,12 @@ class Weights:
             runner.cfg.get('result', {}), report)
 
     def of_pretraining(self, runner, size):
-        """The description of what a run with a recipe makes."""
+        """The description of the weights that a run with a recipe makes."""
         recipe, full = runner.cfg.recipe, runner.cfg.recipe.get('full', {})
         fields = identity_of(runner, size)
         if self.start:
             fields['start.weights'] = self.start[:12]
-        # A reduced run differs anyway.
+        # A reduced run always differs from its recipe.
         differs = {} if why_reduced(full, run_size(runner)) else differences(fields, recipe.id)
         return dict(id=recipe.id, method=recipe.method + other_parts(recipe, fields),
                     config=config_name(runner.cfg), seed=runner.seed,
@@ -96,18 +96,18 @@ class Weights:
 def of_backbone(stated, report):
     """The description of a backbone's checkpoint.
 
-    stated: ``result`` of the config. report: what loading the checkpoint found.
+    stated: ``result`` of the config. report: the load report of the checkpoint.
     """
     own = dict(report.get('recipe') or {})
     if own and stated.get('recipe') not in (None, own['id']):
-        raise ValueError(f"result.recipe is '{stated.recipe}', but {report['path']} says that "
-                         f"it was made by '{own['id']}'")
+        raise ValueError(f"result.recipe is '{stated.recipe}', but {report['path']} was "
+                         f"made by '{own['id']}'; set result.recipe='{own['id']}'")
     stem = Path(report['path']).stem
     own = own or dict(id=stated.get('recipe') or f'file:{stem}', reduced_why='',
                       method=stated.get('method') or stated.get('recipe') or stem)
     own['identity'] = origin_fields(own, report['sha256'])
     task = own.pop('trained_on', None)
-    if task:  # weights that were fine-tuned in between are no pre-training any more
+    if task:  # fine-tuned weights are no longer those of the pre-training
         own.update(id=f'{own["id"]}+{task}', method=f'{own["method"]}, trained on {task}',
                    identity=dict(own['identity'], trained_on=task, weights=report['sha256'][:12]))
     return dict(own, load_report={k: v for k, v in report.items() if k != 'recipe'})

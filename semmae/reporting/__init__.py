@@ -1,1 +1,1 @@
-"""Tables, figures and reports out of ``results.jsonl``; imports neither torch nor mm*."""
+"""Tables, figures and reports from ``results.jsonl``; imports neither torch nor mm*."""

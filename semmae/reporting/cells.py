@@ -1,4 +1,4 @@
-"""Which results may fill a cell of the paper: data set, size, network, training and recipe."""
+"""Decides which results may fill a paper cell: data set, size, network, training, recipe."""
 from semmae.results import protocol
 
 DATASETS = dict(linprobe='ImageNet-1k', finetune='ImageNet-1k', inat19='iNaturalist 2019',
@@ -16,7 +16,7 @@ NAMES = {'deit-tiny': 'vit-tiny', 'deit-t': 'vit-tiny', 'deit-small': 'vit-small
 
 
 def stands_apart(record):
-    """Whether a result is shown in a table of its own: it is reduced or of another data set."""
+    """Whether a result has a table of its own, because it is reduced or of another data set."""
     known = DATASETS.get(record['task'])
     return record['reduced'] or bool(known) and record['dataset'] != known
 
@@ -24,7 +24,7 @@ def stands_apart(record):
 def obstacles(record, cell) -> list:
     """A short text for each reason why a result does not fill a cell of its row.
 
-    A field that a record lacks is no reason: other tools record less.
+    A missing field is no reason, because other tools record fewer fields.
     """
     differs = ((record.get('pretraining') or {}).get('differs'), record.get('differs'))
     texts = [f'{field} {_value(own)} instead of {_value(wanted)}' for found in differs

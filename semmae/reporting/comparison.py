@@ -1,4 +1,4 @@
-"""Which lines of a table may be compared, how the others differ, and whether a lead is noise.
+"""Which lines of a table may be compared, how others differ, and whether a difference is noise.
 
 A line is a dict with ``records``: the results that are averaged in it (`tables`).
 """
@@ -19,7 +19,7 @@ FEW = 5  # marks or values that a text lists
 
 
 def to_the_best(lines):
-    """(a text for each line, positions of the bests that differ from every rival significantly).
+    """(a text for each line, positions of bests that differ significantly from every rival).
 
     Rivals are the lines of one table that were measured under the same conditions, in a metric
     where higher is better.
@@ -66,7 +66,7 @@ def lead(records, best):
 
 
 def pretrainings(records):
-    """How many different pre-trained weights the runs started from; as many as runs if unknown."""
+    """The number of different pre-trained weights of the runs; the number of runs if unknown."""
     found = [(record.get('load_report') or {}).get('sha256') for record in records]
     return len(set(found)) if all(found) else len(records)
 
@@ -89,7 +89,7 @@ def predictions_of(record):
         return None
     path = Path(record['source']).parent / name
     try:
-        # A name like ../../x leads out of the folder; it is not read.
+        # Do not read a path like ../../x, which is outside the folder.
         is_beside = path.resolve().is_relative_to(Path(record['source']).parent.resolve())
     except (OSError, ValueError):
         return None
@@ -185,7 +185,7 @@ def _text(value):
 
 
 def training_name(record, among):
-    """'' or the fields in which one of several pre-trainings of a row differs from the others."""
+    """The fields in which one of several pre-trainings of a row differs from the others, or ''."""
     fields = protocol.differing_fields([protocol.identity(r) for r in among])
     own = protocol.comparable(protocol.identity(record))
     told = [f'{field} {_text(own.get(field, protocol.NOT_RECORDED))}' for field in fields]

@@ -1,4 +1,4 @@
-"""Tables beside those of the paper: numbers from other sources, and errata of the paper."""
+"""Tables besides those of the paper: numbers from other sources, and errata of the paper."""
 import pandas as pd
 
 from .tables import load_numbers, read_numbers
@@ -21,7 +21,7 @@ independent number was found.'''
 
 
 def elsewhere_table() -> pd.DataFrame:
-    """Numbers from elsewhere, one a line, with ``COLUMNS`` as texts.
+    """Numbers from other sources, one per line, with ``COLUMNS`` as texts.
 
     Source: benchmarks/later_numbers.csv of this checkout.
     ``frame.attrs`` holds title, legend (texts) and bold (no positions: nothing here is ranked).
@@ -39,7 +39,7 @@ def elsewhere_table() -> pd.DataFrame:
 
 
 def errata_table() -> pd.DataFrame:
-    """What is unclear or misprinted in the paper outside of table cells, as texts.
+    """Unclear points and misprints of the paper outside table cells, as texts.
 
     Source: benchmarks/errata.csv of this checkout. Errata of cells are notes of these cells.
     """

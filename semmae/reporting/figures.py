@@ -4,7 +4,7 @@ The suffix of a path decides the format: .png, or .pdf and .svg with all words a
 images in their own pixels. The same call writes the same bytes.
 
 N images, H W pixels, h w patch grid. Images are (N, H, W, 3) uint8 RGB; label maps, heat maps and
-masks are (N, h, w), where H is best a multiple of h. A mask is True where a patch is removed.
+masks are (N, h, w); H should be a multiple of h. A mask is True where a patch is removed.
 """
 import math
 import warnings
@@ -23,22 +23,22 @@ from ..results.mmengine_logs import SCALARS, scalar_lines
 from ..results.results import finite
 
 # Twelve colours for colour-blind readers (M. Krzywinski, "Color palettes for color blindness"), in
-# an order of ours in which the first six differ most for every kind of colour vision.
+# our own order: the first six differ most for every kind of colour vision.
 PALETTE = ('#009F81', '#8400CD', '#FFB2FD', '#A40122', '#FF6E3A', '#00FCCF', '#9F0162', '#FFC33B',
            '#008DF9', '#FF5AAF', '#E20134', '#00C2F9')
 LINES = ('#008DF9', '#A40122', '#009F81', '#8400CD', '#FF6E3A', '#333333')  # dark enough for a line
-MASKED, DROPPED = 127, 236   # grey of a masked patch; of one that takes no part at all
+MASKED, DROPPED = 127, 236   # grey of a masked patch, and of a dropped one
 MARGIN, GAP, HEAD = 16, 8, 24  # of a sheet, in pixels; HEAD holds the columns' titles
 INK, PAPER = (34, 34, 34), (255, 255, 255)
 SUFFIXES = ('.pdf', '.png', '.svg')
 # Words stay text that can be searched and edited; no random ids; images are not merged.
 VECTOR = {'pdf.fonttype': 42, 'svg.fonttype': 'none', 'svg.hashsalt': 'semmae',
           'image.composite_image': False}
-DATES = {'.pdf': 'CreationDate', '.png': None, '.svg': 'Date'}  # what a format would date itself by
+DATES = {'.pdf': 'CreationDate', '.png': None, '.svg': 'Date'}  # metadata keys of the date
 
 
 def part_colours(num: int) -> np.ndarray:
-    """(num, 3) uint8: the palette; beyond twelve it begins again, each time darker."""
+    """(num, 3) uint8: the palette; after twelve colours it repeats, each time darker."""
     colours = [np.array([int(PALETTE[k % 12][i:i + 2], 16) for i in (1, 3, 5)]) * .55 ** (k // 12)
                for k in range(num)]
     return np.array(colours).reshape(-1, 3).round().astype(np.uint8)
@@ -56,10 +56,10 @@ def part_sheet(images, label_maps, path, heat_maps=None, caption='', opacity=.88
 
 def mask_sheet(images, masks_by_title, path, label_maps=None, dropped=None, caption='',
                opacity=.88, heat_maps=None):
-    """One row an image: image | label maps | heat maps | what each mask leaves visible.
+    """One row an image: image | label maps | heat maps | visible patches under each mask.
 
-    masks_by_title: {title: (N, h, w) bool}. Masked patches are grey; ``dropped`` ones (N, h, w),
-    which take no part in pre-training, are pale.
+    masks_by_title: {title: (N, h, w) bool}. Masked patches are grey. ``dropped`` patches
+    (N, h, w), which pre-training does not use, are pale.
     """
     images = checked(images)
     columns = [('image', images), *overlays(images, label_maps or {}, opacity)]
@@ -205,7 +205,7 @@ def vector_sheet(size, cell, cells, texts, swatches):
     for x, y, pixels in cells:
         axes.imshow(pixels, extent=(x, x + cell[1], y + cell[0], y), interpolation='none',
                     aspect='auto')
-    axes.set(xlim=(0, size[0]), ylim=(size[1], 0))  # imshow moved them
+    axes.set(xlim=(0, size[0]), ylim=(size[1], 0))  # imshow changes the limits
     for x, y, colour in swatches:
         axes.add_patch(Rectangle((x, y), 19, 19, color=np.array(colour) / 255, linewidth=0))
     for x, y, text, points in texts:
@@ -246,7 +246,7 @@ def loss_curves(series, path, xlabel='iteration', ylabel='loss'):
                   color=LINES[k % len(LINES)], linestyle=('-', '--', ':')[k // len(LINES) % 3],
                   marker='.' if len(points) < 3 else None)
     for text in axes.legend(frameon=False).get_texts():
-        text.set_parse_math(False)  # a dollar in a title is a dollar
+        text.set_parse_math(False)  # show a dollar in a title literally
     return save(figure, path)
 
 
@@ -282,7 +282,7 @@ def alpha_curves(path, gammas=(1 / 3, 1 / 2, 1, 2, 3)):
 
 
 def canvas(xlabel, ylabel):
-    """(figure, axes) in the one style of all curves. No pyplot: nothing global, no display."""
+    """(figure, axes) in the common style of curves. Without pyplot: no global state, no display."""
     figure = Figure(figsize=(6.4, 4), dpi=150, layout='constrained')
     axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
     axes.title.set_fontsize(10)

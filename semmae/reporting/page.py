@@ -94,14 +94,14 @@ def section_of(frame: pd.DataFrame, heading: str, **more) -> Section:
 
 
 def visible(text) -> str:
-    """One line of text in which control, direction and zero-width characters show, as (U+202E)."""
+    """One line of text; control, direction and zero-width characters are shown as (U+202E)."""
     return ''.join(' ' if character.isspace()
                    else f'(U+{ord(character):04X})' if unicodedata.category(character)[0] == 'C'
                    else character for character in str(text))
 
 
 def environment() -> Environment:
-    """Templates escape all texts, made `visible` before; 'section' has the macro ``show``."""
+    """Templates apply `visible` and escape all texts; 'section' has the macro ``show``."""
     return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True,
                        loader=DictLoader(dict(section=SECTION)),
                        finalize=lambda value: visible(value) if type(value) is str else value)

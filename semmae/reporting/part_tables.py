@@ -39,7 +39,7 @@ def part_tables(records) -> dict:
     for r in sorted(records, key=lambda r: r['time']):
         if r['task'] == 'parts' and r['status'] == 'ok':
             key = r['row'], r['metric'], r['seed'], conditions_of(r)
-            latest[key] = r  # a learner that was trained again replaces the earlier one
+            latest[key] = r  # a retrained learner replaces the earlier one
     if not latest:
         return frames
     data = pd.DataFrame([dict(
@@ -56,7 +56,7 @@ def part_tables(records) -> dict:
             table = values.map(cell).unstack('metric').loc[order, shown].fillna('')
             table.index.name = 'parts of'
             dataset, said = group.dataset.iloc[0], group.note.iloc[0]
-            if (title, dataset, said) in frames:  # they differ in a field that the note lacks
+            if (title, dataset, said) in frames:  # they differ in a field that is not in the note
                 said += ', ' + ', '.join(text for text in group.conditions.iloc[0][2:] if text)
             frames[title, dataset, said] = table.rename(columns=metrics)
             frames[title, dataset, said].attrs['origins'] = origin_sentence(group.record)
@@ -70,7 +70,7 @@ def origin_sentence(records):
 
 
 def conditions_of(record):
-    """Texts that are equal for all results of one table, the data set first."""
+    """Texts that are equal for all results of one table; the first is the data set."""
     return (record['dataset'], record['split'], record['fingerprint'],
             f"reduced: {record.get('reduced_why')}" if record.get('reduced') else '')
 
@@ -101,7 +101,7 @@ def cell(values):
 
 
 def render_parts(frames, format='markdown') -> str:
-    """All tables as one text; format: one of `render.FORMATS`. Names come out literally."""
+    """All tables as one text; format: one of `render.FORMATS`. Names are escaped."""
     if format == 'html':
         return fragment(part_sections(frames))
     if format == 'latex':
@@ -144,7 +144,7 @@ def health_of(path):
         return _health(Path(path).read_text(encoding='utf-8').splitlines())
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError,
             RecursionError) as error:
-        raise ValueError(f'{path} is not as a training of parts writes it '
+        raise ValueError(f'{path} is not a health log of part learning '
                          f'({type(error).__name__}: {error}). Train again') from None
 
 

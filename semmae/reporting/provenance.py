@@ -7,7 +7,7 @@ DIRTY = '-dirty'  # end of the `git_commit` of a result measured with uncommitte
 
 
 def origin_of(record) -> str:
-    """'' or a note on the code of a result: its ``provenance``, or that it is uncommitted."""
+    """A note on the code of a result (its ``provenance``, or that it is uncommitted), or ''."""
     commit = record.get('git_commit') or ''
     return record.get('provenance') or (
         f'measured with uncommitted changes on {commit[:7]}' if commit.endswith(DIRTY) else '')

@@ -1,4 +1,4 @@
-"""Tables as Markdown, LaTeX, CSV, HTML or on a terminal; every text comes out literally.
+"""Tables as Markdown, LaTeX, CSV, HTML or on a terminal; every text is escaped.
 
 A table is a DataFrame of texts whose ``attrs`` hold title, legend (texts) and bold (positions of
 lines whose 'ours' is set in bold), and may hold links (an anchor for each 'ours', or '').
@@ -37,7 +37,7 @@ READING = 'How to read these tables'  # the heading of the common legend
 def render(frames, format='markdown') -> str:
     """All tables {name: DataFrame} and their legends as one text, escaped for the format."""
     if format not in FORMATS:
-        raise ValueError(f"format {format!r}; expected one of {', '.join(FORMATS)}")
+        raise ValueError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
     return {'markdown': _markdown, 'latex': _latex, 'csv': _csv, 'html': _html}[format](frames)
 
 
@@ -61,7 +61,7 @@ def print_tables(frames):
 
 
 def _reading(frames):
-    """How to read the columns of these tables."""
+    """The legend of the columns of these tables."""
     columns = {column for frame in frames.values() for column in frame}
     # A text on a column that these tables lack is left out.
     return [text for text in LEGEND if OURS in columns and (
@@ -105,7 +105,7 @@ _GREEK = ('alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu
           'varsigma sigma tau upsilon varphi chi psi omega').split()
 _GREEK_CAPITALS = dict(zip('ΓΔΘΛΞΠΣΦΨΩ', (
     'Gamma', 'Delta', 'Theta', 'Lambda', 'Xi', 'Pi', 'Sigma', 'Phi', 'Psi', 'Omega')))
-# Brackets and the star are braced because they may follow a row end, where \\ would take them.
+# Brackets and the star are braced: after a row end, \\ would read them as its argument.
 # Long words without a space may break behind / _ and =, and before a parenthesis.
 _LATEX = str.maketrans({
     '\\': r'\textbackslash{}', '&': r'\&', '%': r'\%', '$': r'\$', '#': r'\#',
@@ -116,16 +116,16 @@ _LATEX = str.maketrans({
     '(': r'\allowbreak(', '→': r'$\to$', '×': r'$\times$', '−': '$-$',
     **{chr(0x3b1 + k): f'$\\{name}$' for k, name in enumerate(_GREEK) if name != 'omicron'},
     **{letter: f'$\\{name}$' for letter, name in _GREEK_CAPITALS.items()}})
-_NOT_IN_T1 = frozenset('¸ĦħĸĿŀŉŦŧ')  # of the letters up to U+017E, and so pdflatex stops at them
+_NOT_IN_T1 = frozenset('¸ĦħĸĿŀŉŦŧ')  # letters up to U+017E at which pdflatex stops
 
 
 def latex_text(text):
-    """``text`` for LaTeX with T1 fonts; a character that those lack shows as (U+4E2D)."""
+    """``text`` for LaTeX with T1 fonts; characters that T1 lacks are shown as (U+4E2D)."""
     text = ''.join(
         c if c < '\x7f' or ord(c) in _LATEX or c in '–—‘’“”„•…€™' or (
             '\xa0' < c < 'ſ' and c not in _NOT_IN_T1) else f'(U+{ord(c):04X})'
         for c in unicodedata.normalize('NFC', text)).translate(_LATEX)
-    # Or two hyphens become a dash, two quotes or commas a quotation mark.
+    # Otherwise two hyphens become a dash, and two quotes or commas a quotation mark.
     return re.sub(r"-(?=-)|'(?=')|,(?=,)", r'\g<0>{}', text)
 
 
@@ -135,11 +135,11 @@ _WIDTHS = {'method': .12, 'setting': .16, 'paper': .055, 'ours': .15, 'differenc
            'certainty': .11, 'place': .14, 'printed': .22, 'finding': .3, 'parts of': .22}
 _WIDTH = .11  # of columns that are not named
 _NUMBERS = ('paper', 'ours', 'difference', 'value')
-_ONE_PAGE = 60  # estimated lines of a table that surely fit on one
+_ONE_PAGE = 60  # estimated lines of a table that certainly fit on one page
 
 
 def _latex(frames):
-    """Tables for a paper; what fills empty cells and how to read them are comments."""
+    """Tables for a paper; commands for empty cells and the legend are comments."""
     parts = [r'% needs \usepackage{booktabs,array,longtable} and \usepackage[T1]{fontenc}',
              '% long tables need a document of one column',
              *(f'% {text}' for text in _reading(frames))]
@@ -164,7 +164,7 @@ def _latex(frames):
 
 
 def _height(frame):
-    """About how many lines a table and its legend take, at some 110 letters to the line."""
+    """Estimated lines of a table and its legend, with about 110 letters per line."""
     letters = {column: int(110 * _WIDTHS.get(column, _WIDTH)) for column in frame}
     rows = [max(-(-len(visible(cell)) // letters[column]) for column, cell in row.items())
             for row in frame.to_dict('records')]
@@ -181,7 +181,7 @@ def _float(escaped, columns, caption, legend):
 
 
 def _long(escaped, columns, caption, legend):
-    """Over several pages, which a float cannot be; in documents of one column only."""
+    """A table over several pages, which a float cannot have; for one-column documents only."""
     head = [r'\toprule', ' & '.join(escaped) + r' \\', r'\midrule']
     rows = [' & '.join(cells) + r' \\' for cells in escaped.itertuples(index=False)]
     return [r'\begingroup' + _SMALL, rf'\begin{{longtable}}{{{columns}}}', caption + r'\\',
@@ -190,14 +190,14 @@ def _long(escaped, columns, caption, legend):
 
 
 def csv_text(text):
-    """A spreadsheet would run a text that begins like a formula; a number keeps its sign."""
+    """A text that a spreadsheet does not run as a formula; a number keeps its sign."""
     text = visible(text)
     is_number = re.fullmatch(r'[+-]?\d+(\.\d+)?|-', text)
     return f"'{text}" if text.lstrip()[:1] in tuple('=+-@') and not is_number else text
 
 
 def _csv(frames):
-    """One table; ``table`` and ``line`` tell cells from the legends that explain their marks."""
+    """One CSV table; ``table`` and ``line`` distinguish cells from legends."""
     columns = list(dict.fromkeys(column for frame in frames.values() for column in frame))
     columns += [] if 'note' in columns else ['note']
     out = io.StringIO()
@@ -215,7 +215,7 @@ def _csv(frames):
 
 
 def sections(frames) -> list[Section]:
-    """The tables as sections of an HTML page, how to read them last."""
+    """The tables as sections of an HTML page; the common legend is last."""
     found = [section_of(frame, frame.attrs['title'], bold=frame.attrs['bold'],
                         links=frame.attrs.get('links', ()), legend=frame.attrs['legend'])
              for frame in frames.values()]

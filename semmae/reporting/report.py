@@ -34,8 +34,8 @@ def write_report(out, title, records, sections, pictures=(), notes=()) -> Path:
 
     records: as ``read_results`` gives them; their protocols are listed.
     sections: the tables (`render.sections`); a last column without any text is left out.
-    pictures: (heading, caption, path of a PNG) and, where the heading does not say it, what is
-        seen. notes: texts, one paragraph each. All texts are escaped.
+    pictures: (heading, caption, path of a PNG) and, if the heading is not enough, a text on what
+        the picture shows. notes: texts, one paragraph each. All texts are escaped.
     """
     out = Path(out)
     texts = {name: Path(__file__).with_suffix(f'.{name}').read_text(encoding='utf-8')
@@ -52,7 +52,7 @@ def write_report(out, title, records, sections, pictures=(), notes=()) -> Path:
         run_fields=RUN_FIELDS, made=datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC'),
         results=results_tag(records))
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(html, encoding='utf-8', newline='\n')  # the hash of the script is over these
+    out.write_text(html, encoding='utf-8', newline='\n')  # the script's hash covers these bytes
     return out
 
 
@@ -74,16 +74,16 @@ def digest_of(records) -> str:
 
 
 def figure(heading, caption, path, alt=''):
-    """The fields of a picture in the page. Raises ValueError for a file that is no whole PNG."""
+    """The fields of a picture in the page. Raises ValueError for an incomplete PNG."""
     content = Path(path).read_bytes()
     if not content.startswith(PNG):
-        raise ValueError(f'{path} is no PNG file; the report takes the pictures of '
+        raise ValueError(f'{path} is not a PNG file; the report takes the pictures of '
                          'semmae.reporting.figures')
     try:
         with Image.open(io.BytesIO(content)) as image:
             scale = 96 / image.info.get('dpi', (96,))[0]
             width, height = (round(side * scale) for side in image.size)
-            image.verify()  # the checksums: a browser shows a damaged picture as far as it can
+            image.verify()  # checksums: a browser shows a damaged picture in part
     except Exception as error:
         raise ValueError(f'{path} is damaged: {error}. Make the picture again') from None
     return dict(heading=heading, caption=caption, alt=alt or heading,

@@ -36,15 +36,15 @@ TITLES: dict[int | str, str] = {
     6: 'Table 6. Fine-tuning on fine-grained datasets',
     7: 'Table 7. Semantic segmentation on ADE20K, 160k iterations',
 }
-OTHER = 'other'  # key of the table of results that are no cell of the paper
+OTHER = 'other'  # key of the table of results outside the paper's cells
 OTHER_TITLE = 'Other results (no cell of the paper)'
-OWN = re.compile(r'((sem)?mae|simmim)_p\d')  # recipes of mm_configs; the others come as checkpoints
+OWN = re.compile(r'((sem)?mae|simmim)_p\d')  # recipes of mm_configs; others need a checkpoint
 TASKS = dict(linprobe='Linear probing', finetune='Fine-tuning', inat19='Fine-tuning',
              cub='Fine-tuning', cars='Fine-tuning', ade20k='UPerNet', knn='k-NN',
              linseg='Linear segmentation', segmenter='Segmenter', camvid='UPerNet',
              upernet_plain='UPerNet on a plain ViT')
 COLUMNS = ['method', 'setting', 'paper', 'ours', 'difference', 'to the best', 'note', 'to fill']
-OWN_COLUMNS = ['method', 'setting', 'ours', 'to the best', 'note']  # of a table without the paper
+OWN_COLUMNS = ['method', 'setting', 'ours', 'to the best', 'note']  # no paper column
 REMARKS = {5: 'The paper prints no patch sizes here: 8x8 for SemMAE follows from its Section 4.2, '
               '16x16 for the other rows from their own papers.'}
 
@@ -82,7 +82,7 @@ def build_tables(records, tables=tuple(TITLES)) -> dict:
     """
     numbers = load_numbers()
     if not set(tables) <= set(TITLES):
-        raise ValueError(f'tables {list(tables)}; expected some of {list(TITLES)}')
+        raise ValueError(f'got tables {list(tables)}, expected some of {list(TITLES)}')
     by_row: dict[str, list] = defaultdict(list)
     apart: dict[tuple, list] = defaultdict(list)
     for record in records:
@@ -147,7 +147,7 @@ def _named_lines(records):
 
 
 def _cell_lines(records, cell):
-    """The lines of a cell: what fills it, or the empty cell, then the results that do not fit."""
+    """The lines of a cell: the cell with its result or empty, then the results that do not fit."""
     why = {id(record): obstacles(record, cell) for record in records}
     filling = [record for record in records if not why[id(record)]]
     lines = _lines(filling, cell, cell['group'], _setting(cell))
@@ -166,7 +166,7 @@ def _cell_lines(records, cell):
 
 
 def measured(frames) -> dict:
-    """The lines with a result of ours or a failed run; tables without any are left out."""
+    """The lines with a result of ours or a failed run; tables without such lines are left out."""
     kept = {}
     for table, frame in frames.items():
         rows = [i for i, (ours, note) in enumerate(zip(frame['ours'], frame['note']))

@@ -1,4 +1,4 @@
-"""Numbers of runs that left no results.jsonl: mmengine's own logs, read as records.
+"""Records of runs without a results.jsonl, from the logs of mmengine.
 
     WORK/<config>.py                        the config of the last start, as text
     WORK/<time>/<time>.log                  what a start printed
@@ -34,7 +34,7 @@ from .results import DOCUMENTARY, FILE_NAME, Paths, few, finite, read_results
 SCALARS = 'vis_data/scalars.json'
 TIME = re.compile(r'[0-9]{8}_[0-9]{6}')
 NEVER_ENTERED = frozenset({'vis_data', 'predictions', 'vis_image'})
-# Metrics that mmseg logs times 100, like mmpretrain its accuracies.
+# Metrics that mmseg logs times 100, as mmpretrain logs its accuracies.
 PERCENT = frozenset({'miou', 'macc', 'aacc'})
 # The first metric that an evaluator logs.
 METRICS = {'Accuracy': 'accuracy/top1', 'IoUMetric': 'mIoU'}
@@ -59,7 +59,7 @@ def read_work_dirs(paths: Paths) -> tuple[list[Record], list[str]]:
     form of ``results.read_results``. Two more fields are ``source``, its folder, and ``why``, the
     reason for a status other than 'ok'. An evaluation of this project without a results.jsonl gives
     one record with status 'unfinished'. Finished evaluations and pre-trainings give none. The order
-    of the paths changes nothing.
+    of the paths does not matter.
     """
     paths = [paths] if isinstance(paths, (str, Path)) else paths
     problems: list[str] = []
@@ -122,7 +122,7 @@ def _normal(folder: Path) -> Path:
 
 
 def _names(folders: list[Path]) -> list[str]:
-    """The name of each folder, with as many folders above it as tell equal names apart."""
+    """The name of each folder, with enough parent folders to distinguish equal names."""
     parts = [_normal(folder).parts for folder in folders]
     same: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     for path in parts:
@@ -134,7 +134,7 @@ def _names(folders: list[Path]) -> list[str]:
 
 
 class _Scalars(NamedTuple):
-    """Of one or more scalars.json: the first logged step, the last training line, validations."""
+    """The first logged step, last training line and validations of one or more scalars.json."""
 
     first: int = 0
     last: Fields | None = None
@@ -155,7 +155,7 @@ class _Run(NamedTuple):
 
 
 def _read_run(folder: Path, times: list[str], problems: list[str]) -> _Run:
-    """All starts of a run, joined in order of time; what the latest one says counts."""
+    """All starts of a run, joined in order of time; the latest start takes precedence."""
     joined, test, test_time, train_time, modified = _Scalars(), None, '', '', 0.0
     for time in sorted(times):
         scalars_file, test_file = folder / time / SCALARS, folder / time / f'{time}.json'
@@ -279,7 +279,7 @@ class _Log(NamedTuple):
 
 
 def _read_log(start: Path, problems: list[str]) -> _Log:
-    """What a start logged before its first step.
+    """The log of a start before its first step.
 
     mmengine writes the missing tensors of a 'Pretrained' initialisation into the log. For load_from
     and for a tested checkpoint it prints them to the console only, so they are unknown here.
@@ -338,7 +338,7 @@ class _Progress(NamedTuple):
 
 
 def _progress(run: _Run) -> _Progress:
-    """How many of the steps in its config a training did.
+    """The completed steps of a training, and those in its config.
 
     mmengine always validates after the last step. It counts validations in epochs unless
     log_metric_by_epoch is off; in a run of iterations an epoch is a pass over the data.
@@ -440,7 +440,7 @@ def _value(metric: str, value: Any, status: str, why: str) -> Fields:
 
 
 def _loss_trouble(last: Fields | None) -> str:
-    """'' or that the last loss is not finite."""
+    """A text if the last loss is not finite, else ''."""
     last = last or {}
     loss = last.get('loss', last.get('train/loss'))
     if not isinstance(loss, (int, float)) or finite(loss) is not None:

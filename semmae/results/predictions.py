@@ -1,4 +1,4 @@
-"""The stored prediction for each image of an evaluation: read, checked, counted again.
+"""The stored prediction for each image of an evaluation: reading, checks, recomputed metrics.
 
 One ``.npz`` file of plain arrays for each evaluation. N images, C classes; ``images`` (N,) holds
 their paths below the folder of the data set, and
@@ -52,7 +52,7 @@ def _fits(found: Stored, wanted: Arrays) -> bool:
 def recount(predictions: Stored) -> dict[str, float]:
     """{metric: percent} of predictions: top1 of a classification, mIoU, mAcc and aAcc of pixels.
 
-    A class without a pixel, labelled or predicted, counts in no mean, as in mmseg's IoUMetric.
+    Means leave out a class without labelled and predicted pixels, as in mmseg's IoUMetric.
     """
     if 'intersection' not in predictions:
         return dict(top1=100 * np.mean(predictions['predicted'] == predictions['labels']))
@@ -67,8 +67,8 @@ def pixel_counts(predicted: np.ndarray[Any, Any], label: np.ndarray[Any, Any], n
                  ignore_index: int = 255) -> dict[str, Any]:
     """Counts of `read_predictions` for one image: predicted and label are (H, W) integers.
 
-    Raises ValueError for a value that is no class, and in ``label`` not ``ignore_index`` either:
-    mmseg's metric drops such pixels silently.
+    Raises ValueError for values that are not classes, except ``ignore_index`` in ``label``: mmseg's
+    metric drops such pixels silently.
     """
     if predicted.shape != label.shape:
         raise ValueError(f'got {predicted.shape} predicted and {label.shape} labelled pixels, '

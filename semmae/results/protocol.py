@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 Fields = dict[str, Any]
 Record = dict[str, Any]  # a line of results.jsonl
 
-# Fields that say where and by what a number was made. They do not make two numbers incomparable.
+# Fields on where and how a number was made. They do not make two numbers incomparable.
 # Top level only.
 DOCUMENTED = frozenset({
     'versions', 'device', 'hostname', 'git_commit', 'launcher', 'world_size', 'num_workers',
     'work_dir', 'data_root', 'checkpoint', 'seed', 'wall_time_s', 'command'})
 
-# Properties of the method, not of the measurement. They are compared like the rest (784 tokens are
-# not 196) and shown as part of the method.
+# Properties of the method, not of the measurement. They are compared like the rest
+# and shown as part of the method.
 METHOD_FIELDS = frozenset({'patch_size', 'tokens', 'pretraining', 'backbone'})
 METHOD_PREFIX = 'model.backbone.'
 
@@ -40,7 +40,7 @@ NOT_RECORDED = '(not recorded)'
 def comparable(protocol: Fields) -> Fields:
     """The fields of a protocol that count, flattened to dotted names and JSON values.
 
-    Tuples equal lists, 100.0 equals 100. None is a value: "off" is not "not recorded".
+    Tuples equal lists, 100.0 equals 100. None is a value: "off" differs from "not recorded".
     """
     flat: Fields = {}
 
@@ -64,7 +64,7 @@ def fingerprint(protocol: Fields) -> str:
 
 
 def is_of_the_method(field: str) -> bool:
-    """Whether a field of a protocol says what is compared, and not how it is measured."""
+    """Whether a field of a protocol belongs to the compared method, not to the measurement."""
     return field.split('.')[0] in METHOD_FIELDS or field.startswith(METHOD_PREFIX)
 
 

@@ -88,7 +88,7 @@ def read_results(paths: Paths) -> tuple[list[Record], list[str]]:
     Lines with the same row, dataset, split, metric, seed, fingerprint and weights are repetitions:
     the one with the latest ``time`` counts. The weights are the pre-trained ones if the load report
     names them, else the checkpoint. So a probe that was trained again from the same weights and
-    seed is not a second sample; for tasks in ``SEEDLESS`` another seed is not one either. A failed
+    seed is not a second sample. For tasks in ``SEEDLESS`` the seed does not count. A failed
     repetition never replaces a good number; both are kept. ``source`` is the file of a record.
     """
     given = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
@@ -107,7 +107,7 @@ def read_results(paths: Paths) -> tuple[list[Record], list[str]]:
 
 
 def _append_line(path: Path, line: bytes) -> None:
-    """Write one line under a lock, on a new line if a killed writer left a torn one."""
+    """Write one line under a lock, after a newline if a killed writer left a partial line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{path}.lock', timeout=60):
         fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -249,7 +249,7 @@ def few(numbers: Sequence[int]) -> str:
 
 
 def _of_one_training(records: list[Record]) -> list[Record]:
-    """The records; all of the same weights get the seed of the first.
+    """The records, with one seed (that of the first) for all records of the same weights.
 
     A test of a checkpoint is not a second run of its training, whatever the seed of the test.
     """
@@ -287,7 +287,7 @@ def _age(record: Record) -> tuple[float, bool, str, str]:
         seconds = moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp()
     except (ValueError, OverflowError):
         seconds = -math.inf
-    # Of two copies of one line, the copy with its predictions counts.
+    # For two copies of one line, use the copy with its predictions.
     folder, name = Path(record.get('source') or '.').parent, record.get('predictions')
     is_whole = isinstance(name, str) and (folder / name).is_file()
     content = {key: value for key, value in record.items() if key != 'source'}

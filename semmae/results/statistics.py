@@ -1,4 +1,4 @@
-"""Whether two results differ: intervals over seeds, and over the images of the test set.
+"""Confidence intervals of the difference of two results: over seeds, and over test images.
 
 The interval over seeds answers: would other trainings give the same difference? It needs two runs
 on both sides. The interval over images answers: would other test images give the same difference
@@ -37,7 +37,7 @@ def welch(a: Sequence[float], b: Sequence[float]) -> Interval | None:
     """Interval of mean(a) - mean(b) over independent runs (Welch's t), or None.
 
     a, b: values of several runs each. None where a side has one run, or where all values of both
-    sides are equal: equal numbers prove nothing.
+    sides are equal.
     """
     if min(len(a), len(b)) < 2 or np.ptp(a) == 0 == np.ptp(b):
         return None
@@ -93,7 +93,7 @@ Side = Sequence[Stored]
 
 def of_accuracy(a: Side, b: Side, metric: str, times: int, rng: np.random.Generator
                 ) -> tuple[Any, Array]:
-    """(difference, (times,) resampled), from how many images have which difference."""
+    """(difference, (times,) resampled), from the number of images with each difference."""
     hits = [np.mean([p['predicted'] == p['labels'] for p in side], axis=0) for side in (a, b)]
     values, counts = np.unique(100 * (hits[0] - hits[1]), return_counts=True)
     num = counts.sum()

@@ -1,1 +1,1 @@
-"""Suites of runs: rows, their order, what they cost."""
+"""Suites of runs: rows, their order, their costs."""

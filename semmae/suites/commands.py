@@ -1,4 +1,4 @@
-"""The command line of a row: here, on several processes, or under Slurm."""
+"""The command line of a row: in one process, in several, or under Slurm."""
 import os
 import sys
 
@@ -28,7 +28,7 @@ def command_of(row: Row, work_dir, seed, processes=1, steps=1, launcher=None) ->
 
 
 def slurm_task(row: Row) -> list[str]:
-    """The start of a command that is no training: one task with one GPU."""
+    """The first words of a command that is not a training: one task with one GPU."""
     return ['srun', '-p', partition(), '--job-name', job_name(row), '--gres', 'gpu:1', '--ntasks',
             '1', '--cpus-per-task', os.environ.get('CPUS_PER_TASK', '8'),
             *os.environ.get('SRUN_ARGS', '').split()]

@@ -1,4 +1,4 @@
-"""What the rows of a suite cost before they are run: compute, time, memory and disk.
+"""The costs of the rows of a suite before they run: compute, time, memory and disk.
 
 Nothing is guessed. One training step on the config's batch is counted (`suites.step`). Time is
 measured (logs of an earlier run of the same training), or the roofline lower bound at rates that
@@ -36,9 +36,9 @@ from .step import encoding_of, step_of, structure
 
 @dataclass
 class Cost:
-    """Of a run; None where it is not known.
+    """The cost of a run; None where it is not known.
 
-    images: training images of an epoch (extraction: images). is_counted: in the data set itself,
+    images: training images of an epoch (extraction: images). is_counted: counted in the data set,
     not taken from the recipe. flops: of the whole run, on all processes. seconds: of the whole run,
     with its ``source``. memory: bytes on the device of one process. disk: bytes that it leaves.
     """
@@ -55,7 +55,7 @@ def costs(runs, device=None, measured=(), known=None) -> list[Cost]:
     """The `Cost` of each of ``runs`` (`suites.schedule.Run`).
 
     device: rates of one device (`suites.roofline.Device`); without it only measured times are
-    given, with it also how many times the roofline they are. measured: work directories whose logs
+    given; with it also their multiple of the roofline. measured: work directories whose logs
     have the seconds of an iteration of the same model, batch and pipeline. known: {folder: images}
     of folders yet to be made, besides those of `rows.ToyData`.
     """
@@ -94,7 +94,7 @@ def training(run, device, speeds, known) -> Cost:
     cfg = read_config(run.row.config, run.row.options)
     try:
         step = step_of(cfg)
-    except FileNotFoundError as error:  # parts that are computed while it trains
+    except FileNotFoundError as error:  # missing files of parts that are computed during training
         return Cost(source=f'not estimated: {error}')
     images, is_counted = training_images(cfg, known, run.row.config)
     features = 4 * step.width * (images or 0) if 'KNN' in cfg.train_cfg.get('type', '') else 0

@@ -1,4 +1,4 @@
-"""Running a plan: finished runs are skipped, stopped ones resume from their last checkpoint."""
+"""Runs a plan: skips finished runs, and resumes stopped runs from their last checkpoint."""
 import fcntl
 import os
 import re
@@ -18,7 +18,7 @@ from .schedule import Run
 PROGRESS = re.compile(r'(?:Epoch|Iter)\(train\)\s+\[\s*(\d+)(?:/\d+)?\].*?eta: ([\d:, days]+)\s.*?'
                       r'loss: ([\d.naif]+)')
 ENTRY = re.compile(r'^==== \S+ \S+ (\w+)(.*) ====$', re.M)  # written by `write_entry`
-# Seconds between looks at the running processes, between reports, and until one is killed.
+# Seconds between checks of the running processes, between reports, and until one is killed.
 POLL, REPORT_EVERY, PATIENCE = .2, 20., 60.
 
 
@@ -35,7 +35,7 @@ def execute(runs, jobs=1, console=None, keep_going=False):
     """Run everything that is not done, at most ``jobs`` at a time. Raises RuntimeError on failure.
 
     Output goes to ``console.log`` in each work directory. keep_going: after a failure still run
-    what does not need the failed run, and raise at the end. Nothing is tried twice.
+    what does not need the failed run, and raise at the end. No run is tried twice.
     """
     execution = Execution(runs, jobs, console or Console(stderr=True), keep_going)
     try:
@@ -84,7 +84,7 @@ class Execution:
         return bool(self.running)
 
     def finish_ended(self):
-        """Take out the runs whose process ended; RuntimeError for a failed one."""
+        """Remove the runs whose process ended; RuntimeError for a failed one."""
         for started in [s for s in self.running if s.process.poll() is not None]:
             self.running.remove(started)
             try:
@@ -110,11 +110,11 @@ class Execution:
         left = ', '.join(run.id for run in self.waiting.values())
         raise RuntimeError(f'{len(self.failed)} failed: {", ".join(self.failed)}' + (
             f'; not run, because they need them: {left}' if left else '')
-            + '. Their console.log says why; start the same command again')
+            + '. Read their console.log, then start the same command again')
 
 
 def show_batches(runs, console):
-    """Print what the global batches are made of, once for all runs that share one."""
+    """Print the factors of the global batches, once for all runs that share one."""
     sharing: dict[str, dict[str, None]] = defaultdict(dict)  # inner dicts as ordered sets
     for run in runs:
         if run.batch:
@@ -124,7 +124,7 @@ def show_batches(runs, console):
 
 
 def stop(running):
-    """End the processes and wait for it, because a work directory allows one run at a time."""
+    """End the processes and wait for them: a work directory allows one run at a time."""
     for started in running:
         started.process.terminate()
     for started in running:
@@ -137,8 +137,8 @@ def stop(running):
 def launch(run: Run, cores) -> Started:
     """Start the process of a run on its share of the cores.
 
-    The process holds a lock on its console.log. Raises RuntimeError if another one holds it: the
-    run of a suite that was killed.
+    The process holds a lock on its console.log. Raises RuntimeError if another process holds it,
+    for example a run of a killed suite.
     """
     run.work_dir.mkdir(parents=True, exist_ok=True)
     env = dict(os.environ, PYTHON=sys.executable, PYTHONUNBUFFERED='1', PYTHONWARNINGS='ignore',
@@ -166,7 +166,7 @@ def write_entry(log, what):
 
 
 def history(run: Run) -> str:
-    """How the last start of an unfinished run ended and from where it resumes, or ''."""
+    """Text: how the last start of an unfinished run ended and where it resumes, or ''."""
     if not run.log.is_file():
         return ''
     entries = ENTRY.findall(run.log.read_text(errors='replace'))

@@ -9,12 +9,12 @@ import torch
 
 @dataclass(frozen=True)
 class Device:
-    """What one device sustains: operations a second, and bytes a second to and from memory."""
+    """The rates of one device: operations per second, and bytes per second to and from memory."""
     flops: float
     bandwidth: float = math.inf
 
     def lower_bound(self, flops, moved) -> float:
-        """Seconds at least: the longer of computing and moving, which may overlap."""
+        """Lower bound in seconds: the longer of computing and moving, which may overlap."""
         return max(flops / self.flops, moved / self.bandwidth)
 
     def __str__(self):

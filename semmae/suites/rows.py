@@ -1,4 +1,4 @@
-"""The rows of a suite as data: what a run reads, which file it leaves, and its command line.
+"""The rows of a suite as data: the inputs of a run, its product, and its command line.
 
 Texts may hold ``{images}``, ``{work_dir}``, ``{seed_dir}`` (the work directories of a seed) and
 ``{ID}``, the product of a row that is needed directly or by a needed row. `suites.schedule.plan`
@@ -112,7 +112,7 @@ class Suite:
 
     tasks: {task: {patch size: config}} for any checkpoint. complete: adds to a row of these the
         part stores that its config reads.
-    foreign: recipes of the tables whose weights come from elsewhere (--checkpoint).
+    foreign: recipes of the tables whose weights are not ours (--checkpoint).
     unavailable: {row id of a table: why no command of ours fills its cell}.
     max_images: of a user's own folder (--data) at most this many are used; 0 is all.
     is_mini: the configs have batches of their own; one process each, without accumulation.
@@ -127,10 +127,10 @@ class Suite:
     complete: Callable[[Train], Train] = lambda row: row
 
     def require_available(self, name: str, has_checkpoint: bool) -> None:
-        """Raises ValueError for a row that cannot fill its cell of a table."""
+        """Raises ValueError for a row that cannot fill its table cell."""
         if name in self.unavailable:
-            raise ValueError(f'{name} cannot be filled: {self.unavailable[name]}. A file of it can '
-                             f'be evaluated under another name: --only {name}_file --checkpoint '
+            raise ValueError(f'{name} cannot be filled: {self.unavailable[name]}. To evaluate a '
+                             f'file of it, give it another name: --only {name}_file --checkpoint '
                              'FILE')
         own = next((row for row in self.rows if row.id == name and '/' in name), None)
         if has_checkpoint and isinstance(own, Train) and INIT not in own.options:

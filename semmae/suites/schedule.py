@@ -14,7 +14,7 @@ class Run:
     """A row with everything filled in, and its command.
 
     needs: the products that it reads. processes, steps: of a training, and how many steps each
-    accumulates. batch: what its global batch is made of, in words. is_remote: under Slurm.
+    accumulates. batch: the factors of its global batch, in words. is_remote: under Slurm.
     """
     row: Row
     command: list[str]
@@ -125,7 +125,7 @@ def keeps_batch(config) -> bool:
 def share(each, whole, gpus) -> tuple[int, int]:
     """(processes, accumulated steps) for a training on at most ``gpus``.
 
-    each: images of one process. whole: the recipe's global batch, which they give, or None.
+    each: images of one process. whole: the recipe's global batch, or None.
     """
     batches = max(1, (whole or each * gpus) // each)
     processes = max(n for n in range(1, gpus + 1) if batches % n == 0)
@@ -133,7 +133,7 @@ def share(each, whole, gpus) -> tuple[int, int]:
 
 
 def batch_in_words(each, whole, processes, steps) -> str:
-    """What the global batch of a training is made of, and whether it is the recipe's."""
+    """The factors of a training's global batch, and whether it is the recipe's, in words."""
     found = each * processes * steps
     text = f'global batch {found} = {each} x {processes} process{"es" if processes > 1 else ""}'
     if steps > 1:

@@ -1,4 +1,4 @@
-"""What one training step of a model needs: operations, bytes in memory, bytes that move.
+"""The needs of one training step of a model: operations, bytes in memory, bytes that move.
 
 Nothing is computed: the model is built of tensors without memory (`FakeTensorMode`). With the rates
 of a device (`suites.roofline`) they give the roofline lower bound of a step.
@@ -31,7 +31,7 @@ from ..registry import MODELS
 class Step:
     """One training step of one process.
 
-    flops: operations. In bytes: parameters, those of them that are trained, state (a checkpoint
+    flops: operations. In bytes: parameters, trained parameters, state (a checkpoint
     without optimiser), peak (the most in memory besides the parameters: batch, features,
     gradients), features (what the backward pass needs of the forward pass). width: D of the ViT.
     """
@@ -44,18 +44,18 @@ class Step:
     features: int
 
     def moved(self, states) -> int:
-        """Bytes between memory and processor, at least (ours).
+        """Lower bound of the bytes moved between memory and processor (ours).
 
         The forward pass reads the weights. The backward pass and the update read the trained ones
         again, and the update writes them. Their gradients, each of the optimiser's ``states`` and
         the features for the backward pass are written once and read once. Intermediate results
-        that are used at once are free.
+        that are used at once do not count.
         """
         return self.parameters + self.trained * (5 + 2 * states) + 2 * self.features
 
 
 def step_of(cfg, batch=None, is_mixed=None) -> Step:
-    """The `Step` of a config. batch, is_mixed: in place of the config's batch size and precision.
+    """The `Step` of a config. batch, is_mixed: instead of the config's batch size, precision.
     """
     if is_mixed is None:
         is_mixed = cfg.optim_wrapper.type == 'AmpOptimWrapper'
@@ -83,7 +83,7 @@ FUSED = {
 
 @contextlib.contextmanager
 def fused_attention():
-    """Inside, our attention takes the fused kernel in bfloat16 too, as it does on a GPU."""
+    """Inside, our attention uses the fused kernel also in bfloat16, as on a GPU."""
     was, layers.attend = layers.attend, F.scaled_dot_product_attention
     try:
         yield
@@ -120,7 +120,7 @@ def bytes_of(tensors) -> int:
 
 
 class Alive(TorchDispatchMode):
-    """Counts the bytes in memory of tensors made inside: ``now``, and ``peak``, the most at a time.
+    """Counts the bytes of tensors made inside: ``now`` in memory, and ``peak``, the maximum.
 
     The tensors of ``model`` are not counted.
     """
@@ -151,7 +151,7 @@ def without_memory(models, model):
     """A model of blank tensors, inside a FakeTensorMode."""
     try:
         return models.build(Config(model))
-    except DataDependentOutputException:  # mmseg's Segmenter reads its drop path out of tensors
+    except DataDependentOutputException:  # mmseg's Segmenter reads its drop path from tensors
         with unset_fake_temporarily():
             built = models.build(Config(model)).to('meta')
         return built.to_empty(device='cpu')
@@ -200,7 +200,7 @@ def encoding_of(encoder, batch, is_mixed) -> Step:
                 Alive(encoder) as alive, torch.no_grad(), \
                 torch.autocast('cpu', torch.bfloat16, enabled=is_mixed):
             images = torch.zeros(batch, 3, side, side)
-            out = encoder(images)  # kept, to be counted
+            out = encoder(images)  # stays in memory, so it counts
             features = alive.now
             del images, out
     return Step(counter.get_total_flops(), bytes_of(encoder.parameters()), 0,

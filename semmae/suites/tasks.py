@@ -11,10 +11,10 @@ from ..config.options import config_of
 from ..files import sha256
 from .rows import INIT, Suite, Train
 
-# The code of these adds 0.1 to the grid before it resizes positions: `interpolate_pos_encoding` of
+# Their code adds 0.1 to the grid before it resizes positions: `interpolate_pos_encoding` of
 # https://github.com/facebookresearch/dino, of bytedance/ibot and gkakogeorgiou/attmask.
 ADDS_A_TENTH = re.compile(r'(dino(?!v[23])|ibot|attmask)', re.IGNORECASE)
-# The code of these resizes to the new grid.
+# Their code resizes to the new grid.
 ADDS_NOTHING = re.compile(r'(mae|beit|simmim|moco|deit|supervised|vit384|scratch)', re.IGNORECASE)
 
 
@@ -44,7 +44,7 @@ def tasks_on(suite: Suite, checkpoint, only=(), offset=None) -> list[Train]:
     """Rows for the tasks of the suite on one checkpoint, with a backbone for its weights.
 
     only: row ids ``task/recipe``; the recipe names weights that have no name of their own.
-    offset: ``interpolate_offset`` of the backbone; None: as `offset_of` tells.
+    offset: ``interpolate_offset`` of the backbone; None: from `offset_of`.
     Raises ValueError for a file that is not a ViT, for a file with another name than in ``only``,
     where positions would be resized in an unknown way, and where no task takes its patch size.
     """
@@ -79,7 +79,7 @@ def tasks_on(suite: Suite, checkpoint, only=(), offset=None) -> list[Train]:
         told = offset if offset is not None else offset_of(content, recipe, checkpoint, bool(own))
         if told is None and resizes_positions(configs[size], state, patch):
             raise ValueError(
-                f'{checkpoint}: {task} resizes its positions, and the file does not tell how its '
+                f'{checkpoint}: {task} resizes its positions, and the file does not say how its '
                 'code does it. Add --interpolate-offset 0.1 for DINO, iBOT and AttMask, '
                 '--interpolate-offset 0 for MAE, DeiT, timm and others')
         if told:

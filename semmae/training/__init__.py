@@ -1,1 +1,1 @@
-"""From a config to a finished training: run, resume, checkpoints, stopping, hooks."""
+"""Training from a config: runs, resuming, checkpoints, stopping, hooks."""

@@ -1,7 +1,7 @@
 """Memory of tensors on a CPU."""
 import ctypes
 
-# Numbers of glibc's malloc.h, and their values here.
+# Options of mallopt in glibc's malloc.h, and the values that are set.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 SETTINGS = {M_MMAP_THRESHOLD: 32 << 20,  # the maximum
             M_TRIM_THRESHOLD: 1 << 30, M_TOP_PAD: 64 << 20}
@@ -10,8 +10,8 @@ SETTINGS = {M_MMAP_THRESHOLD: 32 << 20,  # the maximum
 def keep_freed_memory() -> bool:
     """Let this process keep the CPU memory of freed tensors; True if that is possible (glibc).
 
-    By default glibc returns it to the system, which clears each page of the next tensor: a tenth of
-    a training step on a CPU (`benchmarks/speed/step.py`).
+    By default glibc returns this memory to the system, and the system clears each page of the next
+    tensor. That costs a tenth of a training step on a CPU (`benchmarks/speed/step.py`).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,4 +1,4 @@
-"""When checkpoints are written and removed: an old one only after the new one is complete."""
+"""Writes and removes checkpoints: an old one is removed only after the new one is complete."""
 from collections import deque
 from pathlib import Path
 
@@ -14,13 +14,13 @@ from ..registry import HOOKS
 class CheckpointHook(Base):
     """mmengine's hook, but removes an old checkpoint only after the new one is complete.
 
-    Also the best ones (``save_best``). For a moment there is one more file than ``max_keep_ckpts``.
+    The same holds for ``save_best``. For a moment there is one more file than ``max_keep_ckpts``.
     All processes call ``before_save_checkpoint``, so that hooks may gather there. Overrides methods
     with a leading underscore, because mmengine has no public ones for a single save.
     """
 
     saved_iter = None  # iterations in the last checkpoint of this process
-    keep_ckpt_ids: deque  # these are mmengine's
+    keep_ckpt_ids: deque  # attributes of mmengine's hook
     best_ckpt_path_dict: dict
 
     def before_train(self, runner):
@@ -31,7 +31,7 @@ class CheckpointHook(Base):
         super().before_train(runner)
         if self.max_keep_ckpts > 0:
             self.keep_ckpt_ids = deque(self.keep_ckpt_ids)
-        # A run that was killed after it removed a file left its digest.
+        # Removes digests whose checkpoint a killed run has removed.
         for digest in Path(self.out_dir).glob('*.pth.sha256') if is_main_process() else ():
             if not digest.with_suffix('').is_file():
                 digest.unlink(missing_ok=True)
@@ -41,7 +41,7 @@ class CheckpointHook(Base):
     def _save_checkpoint_with_step(self, runner, step, meta):
         meta = dict(meta)
         # One more than the maximum, so that mmengine removes nothing. The new file lists the old
-        # one, so that a run killed before the removal below removes it when it is resumed.
+        # one: if the run is killed before the removal below, the resumed run removes it.
         if self.max_keep_ckpts > 0:
             self.max_keep_ckpts += 1
         try:
@@ -112,6 +112,6 @@ class CheckpointHook(Base):
         return {key: self.best_ckpt_path_dict.get(key) for key in self.key_indicators}
 
     def remove(self, name):
-        """Remove a checkpoint of the folder; None is none."""
+        """Remove a checkpoint of the folder; does nothing for None."""
         if name and is_main_process():
             remove(Path(self.out_dir) / name)

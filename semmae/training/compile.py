@@ -14,7 +14,7 @@ from ..models.layers import unwrapped
 def take_compile(cfg):
     """How ``cfg`` compiles: False, True or options. Renames its key ``compile`` to ``compiled``.
 
-    For ``compile`` mmengine would compile the whole step, and again whenever the progress changes.
+    With ``compile``, mmengine would compile the whole step and recompile if ``progress`` changes.
     """
     how = compile_of(cfg)
     if not isinstance(how, (bool, dict)):
@@ -49,7 +49,7 @@ def compile_parts(model, how):
 
 
 def missing_of_compiler():
-    """What torch.compile needs on a CPU and this machine does not have, or ''."""
+    """The missing requirements of torch.compile on a CPU, or ''."""
     compiler = os.environ.get('CXX', 'g++')
     header = Path(sysconfig.get_path('include'), 'Python.h')
     return next((str(name) for name, is_there in (

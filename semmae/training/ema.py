@@ -6,11 +6,10 @@ from ..registry import HOOKS
 
 @HOOKS.register_module()
 class EMAHook(Base):
-    """mmengine's moving average of the weights, also right if a run stops inside a validation.
+    """mmengine's moving average of the weights, also correct if a run stops in a validation.
 
-    A validation measures the averaged weights. A checkpoint holds them as its ``state_dict``, so
-    that a test of the file measures the same, and the trained weights as ``ema_state_dict``, from
-    which a run is resumed. Loads strictly.
+    Validations and tests measure the averaged weights: they are the ``state_dict`` of a checkpoint.
+    Runs resume from the trained weights, its ``ema_state_dict``. Loading is strict.
     """
 
     def __init__(self, **kwargs):

@@ -33,7 +33,7 @@ def is_first_to_fail(note, status):
             f.write(str(status))
     except FileExistsError:
         return False
-    except OSError:  # not writable: two messages are better than none
+    except OSError:  # not writable: each process prints its message
         pass
     return True
 
@@ -42,7 +42,7 @@ def fail(message, status):
     """Print ``message`` to stderr unless another process of this launch did, and end with status.
 
     Under Slurm, processes of later nodes wait first: srun ends them when the first node has failed.
-    A process that is connected to others leaves at once, without waiting for them.
+    A process that is connected to others exits at once, without waiting for them.
     """
     note = os.environ.get(FIRST_FAILURE)
     if note and os.environ.get('SLURM_NODEID', '0') != '0':
@@ -152,7 +152,7 @@ class HeldStream:
 
 @contextlib.contextmanager
 def held_back():
-    """Keep what is printed inside until `show_output` is called, or to the end."""
+    """Hold back printed output until `show_output` is called or the block ends."""
     streams = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = map(HeldStream, streams)
     try:
@@ -163,7 +163,7 @@ def held_back():
 
 
 def show_output(shows=True):
-    """Print (or, with False, forget) what was held back, and hold back nothing more."""
+    """Print the held-back output (with False: discard it), and stop holding back."""
     for stream in sys.stdout, sys.stderr:
         if isinstance(stream, HeldStream):
             stream.release(shows)

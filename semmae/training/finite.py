@@ -1,4 +1,4 @@
-"""A training stops before the step if its loss or a gradient is NaN or infinite."""
+"""Stops a training before the step if its loss or a gradient is NaN or infinite."""
 import torch
 from mmengine.hooks import Hook
 
@@ -11,9 +11,9 @@ class FiniteHook(Hook):
     """FloatingPointError before the step of an iteration whose loss or gradient is NaN or infinite.
 
     The error names the terms of the loss, or the first parameter. Gradients that dynamic loss
-    scaling (float16) skips are no error. A GPU is not waited for in each iteration: losses, and
-    gradients that nothing else checks (clipping; the scaler without a fused optimiser), are checked
-    every ``interval`` iterations and before each checkpoint, so none is saved with broken weights.
+    scaling (float16) skips are allowed. On a GPU, flags are read every ``interval`` iterations and
+    before each checkpoint, to avoid a wait in each iteration; no checkpoint has broken weights.
+    Clipping, or the scaler without a fused optimiser, checks gradients at once.
     """
 
     def __init__(self, interval=50):
@@ -57,7 +57,7 @@ class FiniteHook(Hook):
         """Called by the optimiser before its step: checks gradients that nothing else checks."""
         self.has_stepped = True
         if self.scales:
-            # The scaler calls a fused optimiser with its flag, and that skips the step by itself.
+            # The scaler passes its flag to a fused optimiser, which skips the step by itself.
             found = getattr(optimizer, 'found_inf', None)
             if found is not None and not self.may_skip:
                 self.check('gradient', [''], found.reshape(1) > 0)
@@ -109,11 +109,11 @@ class FiniteHook(Hook):
         else:
             named = f'of {next(filter(None, [*names, *self.broken_gradients()]), "a parameter")}'
         raise FloatingPointError(
-            f'{what} {named} is NaN or infinite in {where}. The training stopped and saved nothing '
-            'of it; earlier checkpoints are good. Lower the learning rate, clip gradients '
+            f'{what} {named} is NaN or infinite in {where}. The training stopped without a new '
+            'checkpoint; earlier checkpoints are good. Lower the learning rate, clip gradients '
             '(optim_wrapper.clip_grad), or look at the images of this iteration')
 
 
 def are_broken(values):
-    """(values,) bool: which of these tensors of one number are NaN or infinite."""
+    """(values,) bool: which of these one-element tensors are NaN or infinite."""
     return ~torch.stack([value.float() for value in values]).isfinite()

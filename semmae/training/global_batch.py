@@ -20,7 +20,7 @@ def stated_batch(cfg):
 
 
 def global_batch(cfg, processes):
-    """The global batch of ``cfg`` on so many processes."""
+    """The global batch of ``cfg`` on this number of processes."""
     return cfg.train_dataloader.batch_size * processes * accumulated_steps(cfg)
 
 
@@ -64,7 +64,7 @@ def counted(n, one, many):
 
 
 def other_numbers(cfg, processes, nodes=1):
-    """Which number of processes, or images of each, gives the stated global batch, in words."""
+    """Text: the number of processes, or images of each, that gives the stated global batch."""
     wanted, each, steps = stated_batch(cfg), cfg.train_dataloader.batch_size, accumulated_steps(cfg)
     ways = []
     if wanted % (each * steps * nodes) == 0:
@@ -78,7 +78,7 @@ def other_numbers(cfg, processes, nodes=1):
 
 
 def accumulation(cfg, processes):
-    """What --keep-batch needs to give the stated global batch, in words."""
+    """Text: how --keep-batch gives the stated global batch."""
     wanted, each = stated_batch(cfg), cfg.train_dataloader.batch_size
     if wanted % (each * processes) == 0:
         return f'add --keep-batch, which accumulates {wanted // (each * processes)} steps'

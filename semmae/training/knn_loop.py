@@ -19,7 +19,7 @@ class KNNLoop(BaseLoop):
     once. The result does not depend on the number of processes or the batch size, up to rounding.
     """
 
-    epoch = max_epochs = iter = max_iters = 0  # for hooks: the training is at its end
+    epoch = max_epochs = iter = max_iters = 0  # for hooks: the training is complete
 
     def __init__(self, runner, dataloader):
         super().__init__(runner, dataloader)

@@ -1,7 +1,7 @@
 """The loop of a training that was stopped after any iteration and ends bit-identical.
 
-What is drawn depends on numbers that a checkpoint has (`datasets.seeded`, `progress.StepSeedHook`).
-`resume` lists all that a resumed run restores.
+Random draws depend only on numbers in the checkpoint (`datasets.seeded`, `progress.StepSeedHook`).
+`resume` lists everything that a resumed run restores.
 """
 from mmengine.runner import EpochBasedTrainLoop
 
@@ -33,7 +33,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         if not 0 <= done <= length:
             raise ValueError(
                 f'the checkpoint was saved after {self._iter} iterations, in epoch {self._epoch}, '
-                f'which here begins after {self._epoch * length} and has {length}: the number of '
+                f'which now begins after {self._epoch * length} and has {length}: the number of '
                 'images or the batch size has changed. Restore it, or start in another --work-dir')
         if not hasattr(sampler, 'skip'):
             raise ValueError(

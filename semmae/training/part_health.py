@@ -1,4 +1,4 @@
-"""Whether the parts are alive while they are learned."""
+"""Whether the parts collapse while they are learned."""
 import json
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from .rank_state import stack_ranks
 
 @HOOKS.register_module()
 class PartHealthHook(Hook):
-    """Records at the end of each epoch of part learning whether the parts are alive.
+    """Records at the end of each epoch of part learning whether the parts collapsed.
 
     Means over the epoch and all processes go into ``work_dir/part_health.jsonl`` and the
     checkpoints' ``meta['part_health']``, with ``collapsed``: what is wrong, or an empty list
@@ -60,7 +60,7 @@ class PartHealthHook(Hook):
         so_far = checkpoint.pop('part_health_so_far', None)
         if so_far and runner.cfg.get('resume'):
             rows, self.steps = so_far['sum'], so_far['steps']
-            # Of another number of processes each takes the mean, which gives the same total mean.
+            # With another number of processes each takes the mean; the total mean is the same.
             self.sum = rows[get_rank()] if len(rows) == get_world_size() else rows.mean(0)
 
     def before_save_checkpoint(self, runner, checkpoint):
@@ -73,5 +73,5 @@ class PartHealthHook(Hook):
         if signs and is_main_process():
             runner.logger.error(
                 f'PART LEARNING HAS COLLAPSED OR FAILED: {"; ".join(signs)}. Masks made of these '
-                'parts mean nothing. What helped: no 1/sqrt(D) in the logits, a learning rate of '
-                '4e-3, diversity_weight 0.03, or decoder=dict(type=\'semmae.PaintDecoder\')')
+                'parts are useless. These helped: no 1/sqrt(D) in the logits, a learning rate '
+                'of 4e-3, diversity_weight 0.03, or decoder=dict(type=\'semmae.PaintDecoder\')')

@@ -1,4 +1,4 @@
-"""Mixed precision: which type a training multiplies in, and bfloat16 on a CPU."""
+"""Mixed precision: the type of matrix products in a training, and bfloat16 on a CPU."""
 import sys
 from contextlib import contextmanager
 

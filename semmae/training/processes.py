@@ -110,7 +110,7 @@ def run(tool, processes, arguments, nodes, note):
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger('torch.distributed').setLevel(logging.CRITICAL)  # its reports of failures
+    logging.getLogger('torch.distributed').setLevel(logging.CRITICAL)  # no reports of failures
     config = LaunchConfig(
         min_nodes=nodes.count, max_nodes=nodes.count, nproc_per_node=processes, run_id='semmae',
         rdzv_backend='static' if nodes.port else 'c10d',

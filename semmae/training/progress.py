@@ -1,4 +1,4 @@
-"""What a model gets before each iteration: the training progress, and seeded random numbers."""
+"""Sets the training progress and seeds random numbers before each iteration."""
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 
@@ -26,7 +26,7 @@ class ProgressHook(Hook):
 
 @HOOKS.register_module()
 class StepSeedHook(Hook):
-    """Seeds what is drawn in the model (drop path, mixup) with (seed, iteration, rank)."""
+    """Seeds the random numbers of the model (drop path, mixup) with (seed, iteration, rank)."""
 
     priority = 'VERY_HIGH'
 

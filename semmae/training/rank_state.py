@@ -1,4 +1,4 @@
-"""What each process has for itself, in a checkpoint."""
+"""The state that differs between processes, in a checkpoint."""
 import torch
 from mmengine.dist import all_gather_object, gather, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
@@ -17,13 +17,13 @@ def stack_ranks(value):
 
 @HOOKS.register_module()
 class RankStateHook(Hook):
-    """Saves what each process has for itself, and restores it on resuming.
+    """Saves the state that differs between processes, and restores it on resuming.
 
-    That is: gradients accumulated since the last update of the weights (only in a checkpoint
-    between two updates), and the statistics of batch norm that is not synchronised. They stand
-    under 'rank_state', stacked over processes. With another number of processes each gets the mean
-    of the gradients: the same update, up to rounding. Several processes need a checkpoint hook that
-    saves on all of them (`semmae.CheckpointHook`): with mmengine's the first process would wait.
+    It consists of the gradients accumulated since the last update of the weights (only in a
+    checkpoint between two updates) and the statistics of batch norm that is not synchronised. The
+    key is 'rank_state'; tensors are stacked over processes. With another number of processes each
+    gets the mean of the gradients: the same update, up to rounding. Several processes need
+    `semmae.CheckpointHook`: with mmengine's hook the first process would wait for the others.
     """
 
     def before_train(self, runner):
@@ -38,8 +38,8 @@ class RankStateHook(Hook):
             if found != begin[0]:
                 raise ValueError(
                     f'process 0 begins after {begin[0]} iterations and process {rank} after '
-                    f'{found}, expected the same: they see other files in {runner.work_dir}. Wait '
-                    'until its file system shows the same everywhere, and start again')
+                    f'{found}, expected the same: they see different files in {runner.work_dir}. '
+                    'Wait until all nodes see the same files, and start again')
 
     def before_save_checkpoint(self, runner, checkpoint):
         if 'optimizer' not in checkpoint:

@@ -1,4 +1,4 @@
-"""How ``--resume`` continues a training. The way of its checkpoint, in order:
+"""How ``--resume`` continues a training, step by step:
 
 1. training/resume.py `set_start`: asks checkpoints/folder.py `latest` for the newest complete
    checkpoint of the work directory, and writes its path into ``cfg.load_from``.
@@ -6,14 +6,14 @@
    mmengine_patches.py `load_from_checked_file`, which calls checkpoints/read.py `read_checkpoint`.
 3. ``after_load_checkpoint`` of the hooks: config/data_check.py `DataCheckHook` (damaged images),
    recording/record.py `ResultRecorder` (refuses another config or misfitting tensors),
-   training/rank_state.py `RankStateHook` (what each process has for itself),
+   training/rank_state.py `RankStateHook` (state that differs between processes),
    training/part_health.py `PartHealthHook` (sums of the epoch), training/ema.py `EMAHook`.
 4. mmengine loads weights, epoch, iteration, log, optimiser and schedules.
 5. ``before_train`` of training/rank_state.py `RankStateHook` (all processes start after the same
    iteration) and training/checkpointing.py `CheckpointHook` (which files it removes later).
 6. training/loops.py `ResumableEpochLoop.run_epoch` starts inside the epoch: datasets/seeded.py
    `SeededSampler.skip` leaves out the images that were read.
-7. training/progress.py `ProgressHook` and `StepSeedHook` compute what they set from the iteration.
+7. training/progress.py `ProgressHook` and `StepSeedHook` compute their values from the iteration.
 """
 import sys
 
@@ -21,7 +21,7 @@ from ..checkpoints.folder import checkpoints, is_first_process, latest
 
 
 def set_start(cfg, resume, launcher='none'):
-    """Set where the training of ``cfg`` starts: anew, or from its newest complete checkpoint.
+    """Set where the training of ``cfg`` starts: new, or from its newest complete checkpoint.
 
     Raises ValueError if a new training would mix its files with the checkpoints of another.
     """

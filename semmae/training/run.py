@@ -1,4 +1,4 @@
-"""Trains and tests: from a config to mmengine's runner, for tools/train.py and tools/test.py."""
+"""Trains and tests configs with mmengine's runner, for tools/train.py and tools/test.py."""
 import contextlib
 import itertools
 import sys
@@ -37,7 +37,7 @@ RUNS = itertools.count()  # of this process
 
 @dataclass(frozen=True)
 class TrainArguments:
-    """The arguments of tools/train.py beside the config.
+    """The arguments of tools/train.py besides the config.
 
     options: --cfg-options. amp: mixed precision also if the config has none.
     keep_batch: accumulate gradients to the recipe's global batch.
@@ -81,7 +81,7 @@ def train(config, **arguments):
 def training_config(config, given):
     """The config of a training with all `TrainArguments` in it.
 
-    Raises ValueError, before anything is written, for what cannot be trained.
+    Raises ValueError, before anything is written, for a config that cannot be trained.
     """
     cfg = read_config(config, given.options)
     if given.launcher != 'none' and not torch.cuda.is_available() and 'SyncBN' in str(cfg.model):

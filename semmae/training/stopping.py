@@ -13,7 +13,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from ..registry import HOOKS
 from .checkpointing import CheckpointHook
 
-GRACE = 5  # seconds after the first signal in which more of them are ignored
+GRACE = 5  # seconds after the first signal in which repeated signals are ignored
 
 
 @HOOKS.register_module()
@@ -36,9 +36,9 @@ class StopHook(Hook):
 
     def before_train(self, runner):
         self.loop_has_epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
-        if get_world_size() > 1:  # on the CPU: a GPU would be waited for in each step
+        if get_world_size() > 1:  # on the CPU, to avoid waiting for a GPU in each step
             self.group = dist.new_group(backend='gloo')
-        # nohup has a run ignore SIGHUP; that stays.
+        # nohup makes a run ignore SIGHUP; keep that.
         self.before = {s: signal.signal(s, self.remember) for s in self.CODES
                        if (s, signal.getsignal(s)) != (signal.SIGHUP, signal.SIG_IGN)}
 
@@ -80,7 +80,7 @@ class StopHook(Hook):
         for hook in runner.hooks:
             if isinstance(hook, CheckpointHook):
                 hook.save_here(runner, epoch, iteration)
-        if self.group is not None:  # a launcher kills the others when the first of them has ended
+        if self.group is not None:  # a launcher kills all processes when the first one ends
             dist.barrier(self.group)
         runner.logger.info(f'stopped by a signal after {iteration} iterations; continue with '
                            '--resume')
@@ -101,7 +101,7 @@ class LeavesSignals:
     """A worker_init_fn: a data loader's worker ignores the signals that `StopHook` handles.
 
     A signal to the whole group would kill the worker, and its process would wait for the batch. The
-    worker still ends by SIGTERM of its own process, as Python and torch send it when they exit.
+    worker still ends by a SIGTERM from its own process, which Python and torch send on exit.
     """
 
     def __init__(self, init=None):

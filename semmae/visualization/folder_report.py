@@ -1,4 +1,4 @@
-"""The report of a folder of runs: what was measured, in tables, curves and pictures."""
+"""The report of a folder of runs: results as tables, curves and pictures."""
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -25,10 +25,10 @@ MINI = Path('mm_configs/mini')
 
 
 class Plate(NamedTuple):
-    """A picture of a report. name: of its file. seen: for readers who cannot see it.
+    """A picture of a report. name: of its file. seen: alternative text for blind readers.
 
     draw: called with (folder of a seed, folder of images, file to write). It raises
-    FileNotFoundError where the seed lacks what the picture is made of.
+    FileNotFoundError if the seed lacks a file that the picture needs.
     """
 
     name: str
@@ -117,15 +117,15 @@ def existing(path):
 
 
 def seeds_of(folder):
-    """The folders of the seeds of a suite, in order; the folder itself where it has none."""
+    """The folders of the seeds of a suite, in order; the folder itself if it has no seeds."""
     found = [path for path in folder.glob('seed*') if path.is_dir() and path.name[4:].isdigit()]
     return sorted(found, key=lambda path: int(path.name[4:])) or [folder]
 
 
 def draw_all(seeds, images, where):
-    """(pictures for `write_report`, texts on those left out).
+    """(pictures for `write_report`, texts on omitted pictures).
 
-    A picture is of the first seed that has what it is made of.
+    A picture is of the first seed that has the files that it needs.
     """
     pictures, left_out = [], []
     for plate in PLATES:
@@ -145,7 +145,7 @@ def draw_all(seeds, images, where):
 
 
 def health(seeds):
-    """[section] on the health of the first part learner that recorded it; [] if none did."""
+    """[section] on the health of the first part learner with a health log; [] without one."""
     for path in (seed / 'parts/part_health.jsonl' for seed in seeds):
         if path.is_file():
             said, frame = health_of(path)
@@ -170,12 +170,12 @@ def write_folder_report(folder, images, out):
         raise ValueError(f'{folder} is a file, expected the folder of a suite or of results')
     records, problems = read_everything([folder])
     seeds = seeds_of(folder)
-    if records:  # before minutes of drawing; for an empty folder no other is made
+    if records:  # before minutes of drawing; not for an empty folder
         writable_file(out, ('.html',))
     pictures, left_out = draw_all(seeds, images, out.parent / 'pictures')
     more = health(seeds)
     if not (records or pictures or more):
-        raise ValueError(f'{folder} holds no result and nothing to make pictures of'
+        raise ValueError(f'{folder} holds no result and no files for pictures'
                          f'{"".join(f"; {problem}" for problem in problems)}. Expected what '
                          'tools/run_suite.py leaves. Run: python tools/run_suite.py mini')
     writable_file(out, ('.html',))

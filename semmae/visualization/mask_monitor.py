@@ -53,14 +53,14 @@ class MaskMonitorHook(Hook):
         self.shown: list[str] = []
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        for key in self.shown:  # else LoggerHook would print them again with a shorter interval
+        for key in self.shown:  # or LoggerHook prints them again with a shorter interval
             runner.message_hub.log_scalars.pop(key, None)
         self.shown = []
         self.since = self.since or time.perf_counter()
         if runner.optim_wrapper.clip_grad_kwargs:
             return  # mmengine itself logs the norm then, at every step and under the same name
-        # Gradients are gone when the wrapper has stepped, so the optimiser is asked. Of iterations
-        # that accumulate one steps, not always the one that is due.
+        # The wrapper clears gradients after its step, so measure in the optimiser. With gradient
+        # accumulation not every iteration steps, and the one that is due may not.
         if any(self.is_due(runner, batch_idx + k) for k in range(accumulated_steps(runner.cfg))):
             self.handle = runner.optim_wrapper.optimizer.register_step_pre_hook(self.measure)
 

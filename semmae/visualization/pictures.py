@@ -1,4 +1,4 @@
-"""Models to pictures: parts, masks, reconstructions and attention of a few images of a folder.
+"""Pictures from models: parts, masks, reconstructions and attention of a few images of a folder.
 
 B images, L patches, K candidates for masking, V visible, M masked, P parts.
 Images are taken evenly spaced from the sorted list, through the view of the config without its
@@ -29,7 +29,7 @@ from ..registry import DATASETS, MODELS
 from ..reporting import figures
 from ..results.results import FILE_NAME, read_results
 
-MASK_RATIO = .75  # of masks that no pre-training config states
+MASK_RATIO = .75  # for masks without a pre-training config
 
 
 @torch.no_grad()
@@ -54,7 +54,7 @@ class MaskSource:
     """The parts that masks are drawn from.
 
     config: of a pre-training; parts come from ``part_store`` (default: the config's), made for the
-        images. A checkpoint that is given has to be of this config.
+        images. A given checkpoint must belong to this config.
     config: of a part learner; parts come from its ``checkpoint``, at ``grid`` patches a side
         (default: the config's).
     """
@@ -229,9 +229,9 @@ def draw_segmentations(work_dirs, out, num=4):
     """Image | true label map | one column for each of ``work_dirs``: its stored label maps.
 
     work_dirs: {title: work directory of an evaluated segmentation}; the last result of each counts.
-    Images and true maps are those of the test set of the first one's config, where ``num`` are
-    taken evenly spaced; all are shown at the size of the first image. Pixels that count as no class
-    are pale. FileNotFoundError where predictions, images or label maps are missing.
+    ``num`` evenly spaced images and true maps are taken from the test set of the first config; all
+    are shown at the size of the first image. Ignored pixels are pale. FileNotFoundError if
+    predictions, images or label maps are missing.
     """
     folders = {title: predictions_of(folder) for title, folder in work_dirs.items()}
     cfg = read_dumped(Path(next(iter(work_dirs.values())), 'config.py'))
@@ -325,7 +325,7 @@ def take(cfg, images, num, part_store=None, needs_store=False):
 
 
 def rebuild(model, inputs, ids_keep, ids_mask):
-    """(B, H, W, 3) uint8 RGB: normalised images with what is predicted at ids_mask (B, M)."""
+    """(B, H, W, 3) uint8 RGB: normalised images with the predictions at ids_mask (B, M)."""
     patch_size = model.backbone.patch_size
     patches = patchify(inputs, patch_size)
     predicted = model.predict(inputs, ids_keep, ids_mask).float()
@@ -336,7 +336,7 @@ def rebuild(model, inputs, ids_keep, ids_mask):
 
 
 def about_rebuilding(model):
-    """What a caption says of how `rebuild` shows predictions."""
+    """The sentences of a caption on how `rebuild` shows predictions."""
     return 'Visible patches are pasted into the reconstruction. ' + (
         'The model predicts pixels normalised within each patch: each predicted patch was given '
         'the mean and variance of the true one, so its colour and contrast are not predicted.'
@@ -356,12 +356,12 @@ def hidden(ids, mask, length):
 
 
 def dropped(ids, length):
-    """(B, h, w) bool array: the patches that are no candidates; ids (B, K)."""
+    """(B, h, w) bool array: the patches that are not candidates; ids (B, K)."""
     return as_maps(torch.ones(len(ids), length).bool().scatter(1, ids, False))
 
 
 def about(ids, length):
-    """What a caption says of patches that are no candidates."""
+    """The sentence of a caption on patches that are not candidates."""
     if ids.shape[1] == length:
         return ''
     return (f' Pale patches are dropped as background: only the {ids.shape[1]} most foreground of '
@@ -386,7 +386,7 @@ def to_pixels(images, preprocessor):
 
 
 def pixels_of(batch):
-    """The images of a batch as they went in: (B, H, W, 3) uint8 RGB."""
+    """The input images of a batch: (B, H, W, 3) uint8 RGB."""
     return batch['inputs'].permute(0, 2, 3, 1).numpy()
 
 

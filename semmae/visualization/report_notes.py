@@ -10,16 +10,16 @@ FEW = 6  # sizes or reasons that a note names one by one
 
 
 def few(texts, between=', '):
-    """The first texts in their order, each once, and how many more there are."""
+    """The first texts in their order, each once, and the number of the others."""
     texts = list(dict.fromkeys(texts))
     more = [f'and {len(texts) - FEW} more'] if len(texts) > FEW else []
     return between.join(texts[:FEW] + more)
 
 
 def title_of(folder, records):
-    """What a report is called: by the data sets of its results, else by its folder.
+    """The title of a report: the data sets of its results, else its folder.
 
-    Those of tests of parts count where there is no other.
+    Data sets of part quality count only if there is no other.
     """
     others = [record for record in records if not record['task'].startswith('parts')]
     datasets = few(sorted({record['dataset'] for record in others or records}), '; ')
@@ -27,7 +27,7 @@ def title_of(folder, records):
 
 
 def about(records):
-    """Texts on what results say of themselves: seeds, images, networks, what is reduced and how."""
+    """Texts on the results: seeds, images, networks, what is reduced and how."""
     seeds = len({record['seed'] for record in records if record['seed'] is not None})
     known = [network(record) for record in records]
     pixels = sorted({int(found['pixels']) for found in known
@@ -57,7 +57,7 @@ def network_in_words(record, found):
 
 
 def reasons(reduced):
-    """In what results are reduced, a sentence for pre-training and for each task."""
+    """How results are reduced: a sentence for pre-training and for each task."""
     seen = defaultdict(list)
     for record in reduced:
         for text in filter(None, (record.get('reduced_why') or '').split('; ')):

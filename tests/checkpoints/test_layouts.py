@@ -468,7 +468,7 @@ def test_tables_are_resized_as_timm_does_and_the_class_entries_stay(layout, tmp_
     ({}, 'set layer_scale_init_value=0.1, rel_pos_bias=True, is_pos_embed_fixed=True in the sem'),
     (dict(rel_pos_bias=True), 'ViT with layer scale and relative position bias, as BEiT: set '),
     (dict(layer_scale_init_value=1e-5), 'ViT with layer scale and relative position bias, as BEi')])
-def test_a_config_that_cannot_be_a_beit_is_told_what_to_set(options, said, tmp_path):
+def test_a_config_that_does_not_fit_beit_gets_an_error_with_what_to_set(options, said, tmp_path):
     path = write('BEiT', tensors('BEiT'), tmp_path / 'x.pth')
     with pytest.raises(ValueError, match='unknown to the model') as error:
         load.load_backbone(build(**options), path)
@@ -590,7 +590,7 @@ def damaged(layout, tmp_path):
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
-def test_a_damaged_or_hostile_file_is_refused_whole(layout, models, tmp_path):
+def test_a_damaged_or_hostile_file_is_refused_completely(layout, models, tmp_path):
     model = models[layout]
     before = {k: v.clone() for k, v in model.state_dict().items()}
     for what, path, said in damaged(layout, tmp_path):

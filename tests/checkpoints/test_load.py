@@ -169,7 +169,8 @@ def test_one_tensor_that_does_not_fit_is_refused_and_named(change, complaint, tm
     (dict(arch=dict(ARCH, num_layers=3)), 'depth 3 in the file, 2 in the model', 12),
     (dict(arch=dict(ARCH, num_layers=1)), 'depth 1 in the file, 2 in the model', 12)])
 @pytest.mark.parametrize('names', [dict, timm_names])
-def test_another_patch_size_width_or_depth_is_said_in_words(file, words, tensors, names, tmp_path):
+def test_another_patch_size_width_or_depth_is_named_in_the_error(
+        file, words, tensors, names, tmp_path):
     said = refusal(tmp_path, names(vit(**file).state_dict()))
     assert f'does not fit the backbone: {words}; {tensors} tensors differ' in said, said
 

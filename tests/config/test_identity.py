@@ -358,7 +358,7 @@ TASKS = ['semmae_linprobe.py', 'semmae_finetune.py', 'semmae_cub.py', 'semmae_up
 
 
 @pytest.mark.parametrize('name', TASKS)
-def test_a_task_that_is_not_done_as_its_config_says_fills_no_cell(name):
+def test_a_task_that_differs_from_its_config_fills_no_cell(name):
     cfg = load(name)
     size = dict(batch_size=cfg.result.full.batch_size, num_train=cfg.result.full.num_train)
     assert recipes.task_differences(cfg, size) == {}

@@ -169,7 +169,7 @@ def test_exif_turns_an_image_as_mmpretrain_does(tmp_path, orientation):
 @pytest.mark.parametrize('content, reason', [
     (lambda whole: whole[:len(whole) // 2], 'decoded: .*ends before its end marker'),
     (lambda whole: b'', 'read: .*0 bytes'),
-    (lambda whole: b'<html>', 'decoded: .*no image'),
+    (lambda whole: b'<html>', 'decoded: .*not an image'),
     (lambda whole: of_other_size(whole, 15000, 14000), 'decoded: Image size .210000000 pixels')])
 def test_a_broken_file_is_named_with_the_reason(tmp_path, content, reason):
     path = save(tmp_path / 'broken.jpg')
@@ -271,7 +271,7 @@ def test_an_interrupted_build_is_unreadable_and_ends_in_the_same_bytes(
         pack_images(folder, tmp_path / 'cache', SIZE, shard_size=2)
     with pytest.raises(FileNotFoundError, match='an unfinished image cache .*pack_images.py'):
         ImageCache(tmp_path / 'cache')
-    with pytest.raises(ValueError, match='size 32, wanted 16'):
+    with pytest.raises(ValueError, match='size 32, expected 16'):
         pack_images(folder, tmp_path / 'cache', 16, shard_size=2)
     pack_images(folder, tmp_path / 'cache', SIZE, shard_size=2)
     assert len(calls) == 6 + 3  # 4 of 7 images were on disk
@@ -280,7 +280,7 @@ def test_an_interrupted_build_is_unreadable_and_ends_in_the_same_bytes(
 
 def test_a_cache_of_something_else_is_refused(folder, tmp_path):
     out = pack_images(folder, tmp_path / 'cache', SIZE).root
-    with pytest.raises(ValueError, match='size 32, wanted 64'):
+    with pytest.raises(ValueError, match='size 32, expected 64'):
         LoadPacked(out, folder, 64)
     save(folder / 'new.jpg')
     for make in (lambda: LoadPacked(out, folder, SIZE), lambda: pack_images(folder, out, SIZE)):
@@ -307,7 +307,7 @@ def test_a_short_file_and_another_format_are_refused(folder, tmp_path):
         ImageCache(out)
     manifest = json.loads((out / 'manifest.json').read_text())
     for text, reason in ((json.dumps(dict(manifest, format=99)), 'format 99'),
-                         (json.dumps(dict(manifest, count=6)), 'not as it was written'),
+                         (json.dumps(dict(manifest, count=6)), 'was changed after it was written'),
                          ('{', 'manifest.json is damaged')):
         (out / 'manifest.json').write_text(text)
         with pytest.raises(ValueError, match=reason):

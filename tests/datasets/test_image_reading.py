@@ -93,7 +93,7 @@ def test_workers_change_nothing_and_their_damage_is_counted_once(tmp_path, caplo
         assert one.damaged == several.damaged == [2, 6]
 
 
-def test_path_and_reason_are_told_once_by_each_process(tmp_path, monkeypatch, capsys):
+def test_each_process_prints_path_and_reason_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr('semmae.datasets.seeded.get_rank', lambda: 3)
     data = training_set(folder_of(tmp_path / 'photos', 3, _01=b''))
     for epoch in range(3):

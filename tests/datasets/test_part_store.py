@@ -84,10 +84,10 @@ def test_an_interrupted_store_goes_on_with_the_missing_shards(photos, tmp_path):
 
 @pytest.mark.parametrize('is_complete', [True, False])
 @pytest.mark.parametrize('change, complaint', [
-    (dict(grid=2), 'grid 4, wanted 2'), (dict(num_parts=2), 'num_parts 3, wanted 2'),
-    (dict(source='heads'), 'source learned, wanted heads'),
-    (dict(learner_sha256='b' * 64), f'learner_sha256 {"a" * 12}, wanted {"b" * 12}'),
-    ('other images', 'images_sha256 .{12}, wanted .{12}')])
+    (dict(grid=2), 'grid 4, expected 2'), (dict(num_parts=2), 'num_parts 3, expected 2'),
+    (dict(source='heads'), 'source learned, expected heads'),
+    (dict(learner_sha256='b' * 64), f'learner_sha256 {"a" * 12}, expected {"b" * 12}'),
+    ('other images', 'images_sha256 .{12}, expected .{12}')])
 def test_a_store_made_of_something_else_is_neither_overwritten_nor_mixed(
         photos, tmp_path, is_complete, change, complaint):
     made = dict(grid=4, num_parts=3, source='learned', learner_sha256='a' * 64)
@@ -99,7 +99,7 @@ def test_a_store_made_of_something_else_is_neither_overwritten_nor_mixed(
     if change == 'other images':
         change = {}
         (photos / '0/0.png').rename(photos / '0/9.png')
-    with pytest.raises(ValueError, match=f'made otherwise: {complaint}. Remove the folder'):
+    with pytest.raises(ValueError, match=f'that differs: {complaint}. Remove the folder'):
         make(photos, tmp_path / 's', **{**made, **change})
     before.pop('lock', None)
     assert before.items() <= contents(tmp_path / 's').items()
@@ -116,7 +116,7 @@ def test_a_complete_store_of_the_same_is_returned_untouched(photos, tmp_path):
 
 def test_an_unfinished_store_keeps_its_batches(photos, tmp_path):
     PartStoreWriter(tmp_path / 's', list_images(photos), dict(grid=4, num_parts=3, batch_size=2))
-    with pytest.raises(ValueError, match='an unfinished part store .* batch_size 2, wanted 4'):
+    with pytest.raises(ValueError, match='an unfinished part store .* batch_size 2, expected 4'):
         make(photos, tmp_path / 's', batch_size=4, shard_size=1024)
 
 
@@ -245,7 +245,7 @@ def test_more_parts_than_a_byte_can_name_are_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize('wanted, complaint', [
-    (dict(grid=8), 'grid 4, wanted 8'), (dict(num_parts=6), 'num_parts 3, wanted 6')])
+    (dict(grid=8), 'grid 4, expected 8'), (dict(num_parts=6), 'num_parts 3, expected 6')])
 def test_another_grid_or_number_of_parts_is_refused_with_the_command(
         photos, tmp_path, wanted, complaint):
     make(photos, tmp_path / 's')[0]
@@ -266,7 +266,7 @@ def test_a_store_of_another_view_of_the_images_is_refused(photos, tmp_path):
     PartDataset(str(photos), part_store=tmp_path / 's', pipeline=same)  # at another resolution
     for read in (lambda: LoadParts(store=tmp_path / 's', root=photos),
                  lambda: PartDataset(str(photos), part_store=tmp_path / 's', pipeline=whole)):
-        with pytest.raises(ValueError, match='centre crop of 0.500.*wanted .*centre crop of 1.000'):
+        with pytest.raises(ValueError, match='crop of 0.500.*expected .*centre crop of 1.000'):
             read()
 
 
@@ -289,7 +289,7 @@ def test_steps_that_leave_the_part_map_behind_are_refused(photos, tmp_path, kind
 def test_other_images_are_refused(photos, tmp_path):
     make(photos, tmp_path / 's')
     Image.new('RGB', (8, 8)).save(photos / 'new.png')
-    with pytest.raises(ValueError, match='does not fit: images_sha256 .{12}, wanted .{12}'):
+    with pytest.raises(ValueError, match='does not fit: images_sha256 .{12}, expected .{12}'):
         PartDataset(str(photos), part_store=tmp_path / 's')
 
 
@@ -306,17 +306,17 @@ def test_a_store_whose_arrays_were_cut_is_refused(photos, tmp_path):
 
 @pytest.mark.parametrize('name', ['part_ids.npy', 'foreground.npy', 'images.txt'])
 @pytest.mark.parametrize('check', [PartStore.verify, PartStore.require])
-def test_a_changed_byte_is_found_and_its_file_named_also_after_it_was_found_whole(
+def test_a_changed_byte_is_found_and_its_file_named_also_after_a_successful_check(
         photos, tmp_path, name, check):
     check(make(photos, tmp_path / 's')[0])
     content = bytearray((tmp_path / 's' / name).read_bytes())
     content[-5] ^= 1
     (tmp_path / 's' / name).write_bytes(content)
-    with pytest.raises(ValueError, match=f'{name} is not as it was written'):
+    with pytest.raises(ValueError, match=f'{name} was changed after it was written'):
         check(PartStore(tmp_path / 's'))
 
 
-def test_a_store_that_was_found_whole_is_not_read_again(photos, tmp_path):
+def test_a_store_that_was_checked_is_not_read_again(photos, tmp_path):
     make(photos, tmp_path / 's')
     PartStore(tmp_path / 's').require(grid=4)
     before = files._sha256.cache_info().misses
@@ -325,9 +325,9 @@ def test_a_store_that_was_found_whole_is_not_read_again(photos, tmp_path):
 
 
 @pytest.mark.parametrize('damage, complaint', [
-    (lambda text: text.replace('"num_parts": 3', '"num_parts": 2'), 'is not as it was written'),
+    (lambda text: text.replace('"num_parts": 3', '"num_parts": 2'), 'was changed after'),
     (lambda text: text[:-9], 'is damaged'), (lambda text: '[1]', 'holds a list'),
-    (lambda text: '{"format": 1, "grid": "4"}', 'is not as it was written')])
+    (lambda text: '{"format": 1, "grid": "4"}', 'was changed after')])
 def test_a_changed_manifest_is_refused_and_named(photos, tmp_path, damage, complaint):
     make(photos, tmp_path / 's')
     path = tmp_path / 's/manifest.json'

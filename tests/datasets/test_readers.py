@@ -152,7 +152,7 @@ def test_inat_without_images_or_annotations_says_what_to_unpack(tmp_path):
                                                 'train_val2019/7/50.jpg.*Unpack'):
         inat(tmp_path)
     (tmp_path / 'val2019.json').write_text('<html>')
-    with pytest.raises(ValueError, match='is no JSON.*Download'):
+    with pytest.raises(ValueError, match='is not JSON.*Download'):
         inat(tmp_path)
 
 

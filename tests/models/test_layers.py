@@ -37,7 +37,7 @@ def test_a_layer_has_the_tensors_outputs_and_gradients_of_mmpretrains(kwargs):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
 
 
-def test_the_last_tokens_and_their_gradients_are_those_of_the_whole_layer():
+def test_the_last_tokens_and_their_gradients_equal_those_of_the_full_layer():
     layer = layers()[1]
     x, weights = torch.randn(2, 9, 24), torch.randn(2, 4, 24)
     torch.testing.assert_close(layer(x, num_queries=4), layer(x)[:, -4:])

@@ -168,7 +168,7 @@ def test_an_encoder_stays_frozen_and_in_evaluation_mode(tmp_path):
 def test_an_encoder_without_weights_is_refused(tmp_path):
     model = toy(tmp_path)
     model.checkpoint = None
-    with pytest.raises(ValueError, match='parts of an untrained network mean nothing'):
+    with pytest.raises(ValueError, match='parts of an untrained network are useless'):
         model.init_weights()
 
 

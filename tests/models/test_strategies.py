@@ -129,7 +129,7 @@ def test_attention_masking_is_the_attention_mask_of_its_mode(mode):
 
 
 def test_attention_masks_refuse_a_store_of_other_scores(toy):
-    with pytest.raises(ValueError, match='foreground .* wanted attention'):
+    with pytest.raises(ValueError, match='foreground .* expected attention'):
         PartStore(toy / 'parts' / 'train_8').require(foreground='attention')
 
 

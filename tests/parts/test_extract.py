@@ -100,9 +100,9 @@ def test_a_complete_store_is_returned_without_looking_at_an_image(
 
 
 @pytest.mark.parametrize('change, complaint', [
-    (dict(grid=4), 'grid 8, wanted 4'), (dict(source='heads'), 'source learned, wanted heads'),
-    (dict(checkpoint='other'), 'learner_sha256 .{12}, wanted .{12}'),
-    (dict(images='val'), 'count 16, wanted 8; images_sha256')])
+    (dict(grid=4), 'grid 8, expected 4'), (dict(source='heads'), 'source learned, expected heads'),
+    (dict(checkpoint='other'), 'learner_sha256 .{12}, expected .{12}'),
+    (dict(images='val'), 'count 16, expected 8; images_sha256')])
 def test_a_complete_store_of_other_inputs_is_refused(source, toy, tmp_path, change, complaint):
     images = toy / 'imagenet/train'
     extract_parts(source, images, tmp_path / 's')
@@ -113,7 +113,7 @@ def test_a_complete_store_of_other_inputs_is_refused(source, toy, tmp_path, chan
         change = dict(checkpoint=tmp_path / 'other.pth')
     if 'images' in change:
         images, change = toy / 'imagenet/val', {}
-    with pytest.raises(ValueError, match=f'made otherwise: .*{complaint}.* another --out'):
+    with pytest.raises(ValueError, match=f'that differs: .*{complaint}.* another --out'):
         extract_parts(replace(source, **change), images, tmp_path / 's')
 
 
@@ -185,11 +185,11 @@ def test_verification_finds_changed_bytes_other_images_and_no_store(source, imag
     extract_parts(*made)
     first, last = (images / list_images(images)[i] for i in (0, -1))
     last.rename(images / 'zzz.jpg')
-    with pytest.raises(ValueError, match='made otherwise: images_sha256'):
+    with pytest.raises(ValueError, match='that differs: images_sha256'):
         verify_parts(*made)
     (images / 'zzz.jpg').rename(last)
     np.save(tmp_path / 's/foreground.npy', np.zeros((16, 64), np.uint8))
-    with pytest.raises(ValueError, match='foreground.npy is not as it was written'):
+    with pytest.raises(ValueError, match='foreground.npy was changed after it was written'):
         verify_parts(*made)
     assert first.exists()
 

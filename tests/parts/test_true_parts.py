@@ -54,7 +54,7 @@ def test_a_store_of_true_parts_serves_pre_training(toy, tmp_path):
         .dataset.pipeline
     assert len(PartDataset(images, pipeline, part_store=store.root, grid=8, num_parts=6)) == 16
     assert extract_parts(source, images, tmp_path / 'store').manifest == store.manifest
-    with pytest.raises(ValueError, match='made otherwise: grid 8, wanted 16'):
+    with pytest.raises(ValueError, match='that differs: grid 8, expected 16'):
         extract_parts(replace(source, grid=16), images, tmp_path / 'store')
 
 

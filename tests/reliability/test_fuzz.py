@@ -20,13 +20,13 @@ def fuzz():
     return Fuzz(seed=1, kinds=KINDS)
 
 
-def test_damage_is_refused_told_or_without_effect(fuzz):
+def test_damage_is_refused_reported_or_without_effect(fuzz):
     cases = [fuzz.case(number) for number in range(12 * len(KINDS))]
     assert failed(cases) == []
     assert {case['verdict'] for case in cases} >= {'refused', 'detected', 'same', 'undetectable'}
 
 
-def test_generated_lines_are_records_or_told_and_never_stop_the_tables():
+def test_generated_lines_are_records_or_reported_and_never_stop_the_tables():
     cases = generated(seed=1, cases=25)
     assert failed(cases) == []
     assert {case['verdict'] for case in cases} >= {'detected', 'undetectable'}

@@ -86,7 +86,7 @@ def test_a_sentence_states_the_health_of_part_learning_at_its_end(tmp_path):
 def test_a_damaged_record_of_part_learning_is_named(tmp_path, content):
     path = tmp_path / 'part_health.jsonl'
     path.write_bytes(content)
-    with pytest.raises(ValueError, match='part_health.jsonl is not as a training of parts'):
+    with pytest.raises(ValueError, match='part_health.jsonl is not a health log of part learning'):
         health_of(path)
 
 

@@ -93,7 +93,7 @@ def test_a_picture_of_which_a_byte_changed_is_refused_and_named(tmp_path):
 
 def test_a_file_that_is_no_png_is_refused(tmp_path):
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / 'x.jpg')
-    with pytest.raises(ValueError, match=r'x\.jpg is no PNG'):
+    with pytest.raises(ValueError, match=r'x\.jpg is not a PNG'):
         report(tmp_path, pictures=[('x', '', tmp_path / 'x.jpg')])
 
 

@@ -158,7 +158,7 @@ def test_other_seeds_checkpoints_metrics_and_protocols_are_not_repetitions(tmp_p
     assert len(read_results([file])[0]) == 5
 
 
-def test_a_probe_trained_again_from_the_same_weights_and_seed_is_no_second_sample(tmp_path):
+def test_a_probe_repeated_from_the_same_weights_and_seed_does_not_count_twice(tmp_path):
     probe = dict(load_report={'sha256': 'weights'}, time='2025-01-01T00:00:00Z')
     again = dict(probe, checkpoint_sha256='bb', time='2025-01-02T00:00:00Z')
     file = file_with(tmp_path, a_record(**probe), a_record(**again),
@@ -166,7 +166,7 @@ def test_a_probe_trained_again_from_the_same_weights_and_seed_is_no_second_sampl
     assert [record['checkpoint_sha256'] for record in read_results([file])[0]] == ['bb', 'cc']
 
 
-def test_a_test_of_a_checkpoint_is_no_second_run_even_with_another_seed(tmp_path):
+def test_a_test_of_a_checkpoint_does_not_count_as_a_run_even_with_another_seed(tmp_path):
     trained = a_record(seed=1, time='2025-01-01T00:00:00Z')
     tested = a_record(seed=0, time='2025-01-02T00:00:00Z', value=65.1)
     (found,), _ = read_results([file_with(tmp_path, tested, trained)])

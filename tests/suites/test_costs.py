@@ -269,7 +269,7 @@ def test_a_dry_run_shows_costs_totals_and_commands(toy, tmp_path):
     assert 'give the rates of one device, --tflops N' in console.file.getvalue()
 
 
-def test_numbers_are_said_with_three_digits():
+def test_numbers_have_three_digits():
     assert scaled(0, 'B') == '0 B' and scaled(999, 'B') == '999 B'
     assert scaled(1234567, 'B') == '1.23 MB' and scaled(5.94e19, 'FLOP') == '59.4 EFLOP'
     assert [duration(s) for s in (5, 90, 5400, 4 * 86400)] == ['5 s', '1.5 min', '1.5 h', '4.0 d']

@@ -214,7 +214,7 @@ def test_slurm_needs_a_partition_and_gets_the_gpus_that_fit_the_batch(monkeypatc
     assert '--keep-batch' in run.command
 
 
-def test_a_plan_says_of_what_the_batch_is_made_and_when_it_is_not_the_recipes():
+def test_a_plan_prints_the_factors_of_the_batch_and_whether_it_differs_from_the_recipe():
     assert plan(PAPER, 'w', ['mae_p16'], gpus=8)[-1].batch == (
         'global batch 4096 = 256 x 8 processes x 2 accumulated steps')
     assert plan(PAPER, 'w', ['mae_p16'])[-1].batch == (

@@ -80,7 +80,7 @@ def test_several_gpus_start_the_launcher(tmp_path):
                                    'mm_configs/ablations/mae_vit-base-p16.py', '8']
 
 
-def test_every_cell_is_a_row_of_ours_or_foreign_or_said_to_be_unavailable():
+def test_every_cell_has_a_row_or_a_reason_why_not():
     rows = {r.id for r in PAPER.rows}
     for cell in load_numbers()['row']:
         recipe = cell.split('/')[-1]

@@ -178,7 +178,7 @@ def test_only_what_a_checkpoint_states_is_compared():
     assert changes(dict(now, seed=1), now, allow_elastic=True) == ['seed 1, now 0']
 
 
-def test_a_killed_child_is_told_from_one_that_failed(tmp_path):
+def test_a_killed_child_differs_from_one_that_failed(tmp_path):
     def fail():
         raise ValueError('a mistake')
     assert forked(fail, log=tmp_path / 'error') == [1]

@@ -64,7 +64,7 @@ def test_an_empty_folder_is_refused_in_one_line_and_nothing_is_written(tmp_path,
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'empty/notes.txt').touch()
     out = ['--out', tmp_path / 'new/report.html'] if is_named else []
-    for folder, said in (('empty', 'holds no result and nothing to make pictures of'),
+    for folder, said in (('empty', 'holds no result and no files for pictures'),
                          ('absent', 'no folder at'), ('empty/notes.txt', 'is a file, expected')):
         done = tool('make_report', tmp_path / folder, *out)
         assert done.returncode == 2 and done.stdout == ''

@@ -109,7 +109,7 @@ def test_values_are_logged_at_the_interval_and_nowhere_between(watched):
         assert OURS & set(line) == (OURS if step % 2 == 0 else set()), step
 
 
-def test_without_an_interval_it_is_that_of_the_logger_and_each_run_has_a_folder_of_its_own(
+def test_the_default_interval_is_that_of_the_logger_and_each_run_has_its_own_folder(
         toy, tmp_path, monkeypatch):
     monkeypatch.setattr('mmengine.runner.runner.time', types.SimpleNamespace(
         time=lambda: 0., localtime=time.gmtime, strftime=time.strftime))  # both start at once
@@ -307,7 +307,7 @@ def test_what_is_dropped_as_background_is_pale_in_both_pictures(toy, tmp_path):
         assert pale.sum() == 192, 'of 256 patches 64 are candidates'
 
 
-def test_tensorboard_gets_the_scalars_and_the_pictures_where_it_is_installed(watched):
+def test_tensorboard_gets_scalars_and_pictures_if_it_is_installed(watched):
     pytest.importorskip('tensorboard')
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     [folder] = watched[0].glob('*/vis_data')

@@ -250,7 +250,7 @@ def test_what_does_not_fit_is_refused_with_what_to_do(photos, weights, store, tm
         pictures.draw_masks(MaskSource(FOREGROUND, weights[MAE], store), photos, out)
     with pytest.raises(ValueError, match='tools/extract_parts.py .* --store'):
         pictures.draw_masks(MaskSource(MAE), photos, out)
-    with pytest.raises(ValueError, match='grid 16, wanted 8'):
+    with pytest.raises(ValueError, match='grid 16, expected 8'):
         pictures.draw_masks(MaskSource(MAE, part_store=store), photos, out)
     with pytest.raises(ValueError, match='expected its checkpoint and no part store'):
         pictures.draw_masks(MaskSource(LEARNER), photos, out)
