@@ -7,9 +7,9 @@ Needs:  ImageNet-1k in data/imagenet, and its part store:
             --out data/parts/imagenet_train_28 --grid 28
 Paper:  16 x 256 images, AdamW 2.4e-3, weight decay 0.05, warm-up 40, cosine, flip only, gamma 2,
         the 196 most foreground of 784 patches (Sec. 4.1-4.2); 3 days on 16 A100.
+MAE:    betas 0.9, 0.95 and norm_pix_loss (official code, too).
 Ours:   the foreground is ranked by tokens unlike those at the border, not by the part maps;
-        betas 0.9, 0.95 and norm_pix_loss (MAE; official code); bfloat16; no weight decay on class
-        and mask token (mmpretrain; MAE's code decays them).
+        bfloat16; no weight decay on class and mask token (mmpretrain; MAE's code decays them).
 Status: not run at full length here.
 """
 _base_ = ['_base_/models/mae_vit-base.py', '_base_/datasets/in1k_with_parts.py',

@@ -1,5 +1,5 @@
 # Sourced by quickstart.sh and run_tests.sh: makes .venv with the tested versions, once.
-# Sets PYTHON. An activated or given environment is never touched: PYTHON=... uses it as it is.
+# Sets PYTHON. An activated environment is not used; set PYTHON to use it.
 setup() {
   cd "$(dirname "${BASH_SOURCE[0]}")/.."
   if [ -n "${PYTHON:-}" ]; then
@@ -9,8 +9,8 @@ setup() {
   local stamp=".venv/semmae-$(cksum requirements/lock.txt setup.cfg | cksum | cut -d ' ' -f 1)"
   if [ ! -e "$stamp" ]; then
     local base="${BASE_PYTHON:-python3}"
-    "$base" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
-      echo "semmae needs Python 3.10 or newer, found $("$base" --version); set BASE_PYTHON" >&2
+    "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+      echo "semmae's tested versions need Python 3.11, got $("$base" --version); set BASE_PYTHON" >&2
       exit 2
     }
     echo "== Installing into .venv (PyTorch with its GPU libraries: 5 GB on disk, two to five minutes)"

@@ -4,8 +4,10 @@ Part learning, pre-training, linear probing, fine-tuning and UPerNet are all con
 continues from the last checkpoint of the work directory; without it, a directory that has
 checkpoints is refused.
 Exit status: 0 done; 1 internal error (traceback); 2 a mistake in config or command (one line before
-the first step), a NaN loss, a full disk or unreadable data; 129, 130, 143 stopped by SIGHUP,
-SIGINT, SIGTERM, with a checkpoint saved.
+the first step), a NaN loss, a full disk or unreadable data; 129, 130, 143, 143 stopped by SIGHUP,
+SIGINT, SIGTERM, SIGUSR1, with a checkpoint saved. A signal more than 5 seconds after the first ends
+the run at once with the same status and without a new checkpoint. Signals are handled from the
+beginning of the training; a signal during start-up ends the process as usual.
 """
 import argparse
 import sys

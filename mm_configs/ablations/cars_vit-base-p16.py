@@ -2,6 +2,7 @@
 
 Run:    tools/dist_train.sh mm_configs/ablations/cars_vit-base-p16.py 4 \
             --cfg-options model.backbone.init_cfg.checkpoint=FILE
+Needs:  data/stanford_cars, as semmae_cars.py; FILE, a checkpoint of ViT-B/16.
 Paper:  Table 6, other methods: BEiT 94.2, DINO 93.0, iBOT 94.3.
 Ours:   as semmae_cars.py with 16x16 patches.
 Status: not run at full length here.

@@ -2,6 +2,8 @@
 
 Run:    tools/dist_train.sh mm_configs/ablations/knn_vit-base-p16.py 8 --cfg-options \
             model.backbone.init_cfg.checkpoint=work_dirs/semmae_vit-base-p16/epoch_800.pth
+Needs:  ImageNet-1k in data/imagenet; 3.9 GB on each device for the features, as semmae_knn.py; the
+        pre-trained checkpoint of ViT-B/16.
 Paper:  not reported.
 DINO:   as semmae_knn.py (Caron et al. 2021, Sec. 3.2; eval_knn.py).
 Status: not run at full length here.
