@@ -12,9 +12,11 @@ missing() {
 packages="$(missing)"
 if [ -n "$packages" ]; then
   echo "== Installing $packages"
-  { timeout 120 apt-get update -qq &&
-    DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install -y -qq --no-install-recommends $packages
+  { timeout 60 apt-get update -qq &&
+    DEBIAN_FRONTEND=noninteractive timeout 240 apt-get install -y -qq --no-install-recommends $packages
   } > /dev/null || true
 fi
 packages="$(missing)"
 [ -z "$packages" ] || { echo "not installed: $packages" >&2; exit 1; }
+timeout 60 chromium --headless=new --no-sandbox --disable-gpu --dump-dom about:blank > /dev/null 2>&1 ||
+  { echo "chromium does not start here" >&2; exit 1; }
