@@ -105,7 +105,7 @@ def test_one_of_several_processes_with_an_internal_error_prints_its_traceback(tm
 
 
 def test_lost_connections_to_a_process_that_failed_are_not_printed(tmp_path, monkeypatch):
-    monkeypatch.setattr(errors, 'PATIENCE', .2)
+    monkeypatch.setattr(errors, 'PATIENCE', 3)
 
     def alone(rank):
         if rank == 2:
