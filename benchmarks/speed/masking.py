@@ -4,13 +4,18 @@ python benchmarks/speed/masking.py --out benchmarks/results/speed_masking.json
 
 Compares, in alternation in one process: masks of 256 images with the two sorts by which MAE draws
 its masks; a training step of ViT-B/8 on 196 of 784 patches with one of ViT-B/16 on all 196 (the
-same cost, Sec. 4.2). Prints a Markdown table, also written beside OUT; about four minutes on two
+same cost, Sec. 4.2). On a CPU, part-guided masks are measured with torch's AVX2 kernels too, in a
+process of their own. Prints a Markdown table, also written beside OUT; about four minutes on two
 CPU cores.
 """
+import multiprocessing
+import os
 import statistics
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import torch
 from mmengine.config import Config
@@ -24,10 +29,11 @@ from semmae.parts.learner import own_device
 from semmae.registry import MODELS
 
 REPO = Path(__file__).resolve().parents[2]
+TWO_SORTS, PART_GUIDED = "MAE's two sorts", 'part-guided, α = 0.5'
 STRATEGIES = {
     'random': dict(type='RandomMasking'), 'block-wise': dict(type='BlockwiseMasking'),
     'attention, hint': dict(type='AttentionMasking', mode='hint'),
-    'part-guided, α = 0.5': dict(type='PartGuidedMasking', num_parts=6, alpha_start=.5,
+    PART_GUIDED: dict(type='PartGuidedMasking', num_parts=6, alpha_start=.5,
                                  alpha_end=.5)}
 STEPS = {'ViT-B/16, all 196': 'mm_configs/ablations/semmae_vit-base-p16.py',
          'ViT-B/8, 196 of 784': 'mm_configs/semmae_pretrain.py'}
@@ -74,14 +80,37 @@ def candidates(grid, batch, num_parts):
 def masks(grid, repeats):
     """Milliseconds of 256 masks for each strategy, without `split_ids`."""
     seen, length = candidates(grid, 256, 6), grid ** 2
-    built = {name: MODELS.build(dict(cfg, type=f'semmae.{cfg["type"]}'))
-             for name, cfg in STRATEGIES.items()}
-    actions = {"MAE's two sorts": lambda: two_sorts(seen)}
-    actions |= {name: lambda strategy=strategy: strategy(seen) for name, strategy in built.items()}
-    mask = built['random'](seen)
+    actions = actions_of(seen, STRATEGIES)
+    mask = actions['random']()
     actions['visible and masked positions'] = lambda: split_ids(mask, length // 4)
-    return rows_of('masks of 256 images', f'{grid}x{grid}', alternate(actions, repeats),
-                   "MAE's two sorts")
+    return rows_of('masks of 256 images', f'{grid}x{grid}', alternate(actions, repeats), TWO_SORTS)
+
+
+def actions_of(seen, names):
+    """{name: a call that draws masks}: MAE's two sorts and these strategies."""
+    built = {name: MODELS.build(dict(STRATEGIES[name], type=f'semmae.{STRATEGIES[name]["type"]}'))
+             for name in names}
+    return {TWO_SORTS: lambda: two_sorts(seen)} | {
+        name: lambda strategy=strategy: strategy(seen) for name, strategy in built.items()}
+
+
+def part_guided(grid, repeats, threads):
+    """The rows of MAE's two sorts and part-guided masks, named by the CPU kernels of torch."""
+    torch.set_num_threads(threads)
+    kernels = torch.backends.cpu.get_cpu_capability()
+    found = alternate(actions_of(candidates(grid, 256, 6), [PART_GUIDED]), repeats)
+    named = {f'{name}, {kernels} kernels': seconds for name, seconds in found.items()}
+    return rows_of('masks of 256 images', f'{grid}x{grid}', named, next(iter(named)))
+
+
+def with_kernels(capability, call, *arguments):
+    """``call(*arguments)`` in a new process, with the CPU kernels of ``capability``.
+
+    capability: 'default', 'avx2' or 'avx512'. torch reads it once, when it starts.
+    """
+    with (mock.patch.dict(os.environ, ATEN_CPU_CAPABILITY=capability),
+          ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool):
+        return pool.submit(call, *arguments).result()
 
 
 def training_step(config, batch):
@@ -130,8 +159,11 @@ def main(arguments=None):
     options.add_argument('--step-repeats', type=int, default=5)
     args = options.parse_args(arguments)
     batch = args.batch_size or (256 if torch.cuda.is_available() else 4)
-    rows = [*masks(14, args.repeats), *masks(28, args.repeats),
-            *steps(batch, args.step_repeats)]
+    rows = [row for grid in (14, 28) for row in masks(grid, args.repeats)]
+    if not torch.cuda.is_available():
+        rows += [row for grid in (14, 28) for row in with_kernels(
+            'avx2', part_guided, grid, args.repeats, torch.get_num_threads())]
+    rows += steps(batch, args.step_repeats)
     write(args.out, __file__, arguments, table, rows=rows)
 
 

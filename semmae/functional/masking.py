@@ -55,21 +55,24 @@ def patches_to_mask_per_part(part_sizes: torch.Tensor, mask_ratio: float, alpha:
     Returns (B, P) floats; each row sums to ``mask_ratio * L``. The paper does not say how to round;
     `round_to_budget` does that.
     """
-    sizes = part_sizes if part_sizes.is_floating_point() else part_sizes.float()
-    return _interpolated(sizes, mask_ratio * sizes.sum(1, keepdim=True), alpha, part_order)
-
-
-def _interpolated(sizes: torch.Tensor, total: float | torch.Tensor, alpha: float,
-                  part_order: torch.Tensor) -> torch.Tensor:
-    """Algorithm 1 for ``total`` = mask_ratio * L patches to mask, a number or (B, 1)."""
-    if sizes.ndim != 2 or part_order.shape != sizes.shape:
-        raise ValueError(f'part_sizes have shape {tuple(sizes.shape)} and part_order '
+    if part_sizes.ndim != 2 or part_order.shape != part_sizes.shape:
+        raise ValueError(f'part_sizes have shape {tuple(part_sizes.shape)} and part_order '
                          f'{tuple(part_order.shape)}, expected (B, P) for both')
+    sizes = part_sizes if part_sizes.is_floating_point() else part_sizes.float()
+    total = mask_ratio * sizes.sum(1, keepdim=True)
+    counts = _interpolated(sizes.gather(1, part_order), total, alpha)
+    return torch.empty_like(counts).scatter(1, part_order, counts)     # line 6
+
+
+def _interpolated(sizes: torch.Tensor, total: float | torch.Tensor, alpha: float) -> torch.Tensor:
+    """Algorithm 1 for ``total`` = mask_ratio * L patches to mask, a number or (B, 1).
+
+    sizes, result: (B, P) floats in ``part_order``.
+    """
     if not 0 <= alpha <= 1:
         raise ValueError(f'alpha is {alpha}, expected a number in [0, 1]')
     num_mask1 = total / sizes.sum(1, keepdim=True) * sizes             # line 1
-    num_mask2 = _fill(total, sizes.gather(1, part_order))              # lines 2-5
-    num_mask2 = num_mask2.gather(1, part_order.argsort(1))             # line 6
+    num_mask2 = _fill(total, sizes)                                    # lines 2-5
     return (1 - alpha) * num_mask1 + alpha * num_mask2                 # line 8
 
 
@@ -106,19 +109,25 @@ def round_to_budget(counts: torch.Tensor, part_sizes: torch.Tensor, budget: int,
     batch, parts = counts.shape
     noise = _noise_or_draw(batch, parts, counts.device, generator, noise)
     order = noise.argsort(dim=1, stable=True)
+    rounded = _rounded(counts.gather(1, order), part_sizes.gather(1, order), budget, noise)
+    return torch.empty_like(rounded).scatter(1, order, rounded)
+
+
+def _rounded(counts: torch.Tensor, sizes: torch.Tensor, budget: int,
+             noise: torch.Tensor) -> torch.Tensor:
+    """`round_to_budget` with counts, sizes and result in the order of the noise."""
     # The offset is the fractional part of the sum of the noise. A sum of independent uniform
     # numbers is uniform modulo 1, and it is the same for every order of these numbers, so the
     # offset is independent of the order. In integers it is exact and the same on every device.
     offset = (noise.float() * ONE_PATCH).long().sum(1, keepdim=True) % ONE_PATCH
     # Integers from here on: a sum of floats could miss the budget or a bound by one patch.
-    room = part_sizes.gather(1, order).long() * ONE_PATCH
-    length = counts.gather(1, order).to(torch.promote_types(counts.dtype, torch.float32))
+    room = sizes.long() * ONE_PATCH
+    length = counts.to(torch.promote_types(counts.dtype, torch.float32))
     length = (length * ONE_PATCH).round().long().clamp(min=0).minimum(room)
     gap = budget * ONE_PATCH - length.sum(1, keepdim=True)
     length = length + _fill(gap, room - length) - _fill(-gap, length)
     left = _sum_before(length) + offset
-    rounded = (left + length) // ONE_PATCH - left // ONE_PATCH
-    return rounded.gather(1, order.argsort(1))
+    return (left + length) // ONE_PATCH - left // ONE_PATCH
 
 
 def part_guided_mask(part_ids: torch.Tensor, num_parts: int, mask_ratio: float, alpha: float,
@@ -128,8 +137,8 @@ def part_guided_mask(part_ids: torch.Tensor, num_parts: int, mask_ratio: float, 
 
     part_ids: (B, L) int64 in [0, num_parts); the range is not checked, to avoid a wait for the
         device. alpha: 0 masks ``mask_ratio`` of every part, 1 whole parts (at most one is cut).
-    noise: (B, L + P). The first L rank the patches inside their part; the last P give the order of
-        the parts and the rounding.
+    noise: (B, L + P). The first L rank the patches inside their part (in a tie, the left patch is
+        kept); the last P give the order of the parts and the rounding.
     With one part this is `random_mask`. Ours: Algorithm 1 gets `num_masked` patches to mask. This
     is mask_ratio * L of the paper where that is whole (147 of 196, 588 of 784).
     """
@@ -139,19 +148,26 @@ def part_guided_mask(part_ids: torch.Tensor, num_parts: int, mask_ratio: float, 
     budget = num_masked(length, mask_ratio)
     noise = _noise_or_draw(batch, length + num_parts, part_ids.device, generator, noise)
     patch_noise, part_noise = noise[:, :length], noise[:, length:]
-    sizes = part_ids.new_zeros(batch, num_parts).scatter_add(1, part_ids, torch.ones_like(part_ids))
-    order = part_noise.argsort(dim=1, stable=True)
-    # The rounding uses the same numbers: it is unbiased for any given order.
-    counts = _interpolated(sizes.float(), budget, alpha, order)
-    num_mask = round_to_budget(counts, sizes, budget, noise=part_noise)
-    # One sort by part, then by noise. Integers sort faster; 24 bits hold every float32 of
+    # A key holds part, noise and position, in this order. No two keys are equal, so the sort need
+    # not be stable, and of equal noise the left patch is kept. 24 bits hold every float32 of
     # torch.rand.
-    small = (patch_noise.float() * ONE_PATCH).long().clamp(0, ONE_PATCH - 1)
-    order = (part_ids * ONE_PATCH + small).argsort(dim=1, stable=True)
-    first_masked = _sum_before(sizes) + sizes - num_mask
-    is_masked = (torch.arange(length, device=part_ids.device)
-                 >= first_masked.gather(1, part_ids.gather(1, order)))
-    return torch.zeros_like(is_masked).scatter(1, order, is_masked)
+    small = (patch_noise.float() * ONE_PATCH).int().clamp_(0, ONE_PATCH - 1)
+    places = torch.arange(length, device=part_ids.device)
+    key = torch.add(places, small, alpha=length).add_(part_ids, alpha=ONE_PATCH * length)
+    ordered = key.sort(dim=1).values
+    bounds = torch.arange(num_parts + 1, device=part_ids.device) * (ONE_PATCH * length)
+    bounds = torch.searchsorted(ordered, bounds.expand(batch, -1).contiguous())
+    order = part_noise.argsort(dim=1, stable=True)
+    sizes = bounds.diff(dim=1).gather(1, order)
+    # The rounding uses the same numbers: it is unbiased for any given order.
+    counts = _interpolated(sizes.float(), budget, alpha)
+    num_mask = _rounded(counts, sizes, budget, part_noise)
+    first_masked = bounds[:, 1:].gather(1, order) - num_mask
+    # A part without a masked patch gets a key above all of its own: the first key of the next
+    # part, or 1 more than the last key.
+    smallest = ordered.gather(1, first_masked.clamp(max=length - 1)) + (first_masked == length)
+    smallest = torch.empty_like(smallest).scatter(1, order, smallest)
+    return key >= smallest.gather(1, part_ids)
 
 
 def random_mask(batch: int, length: int, mask_ratio: float,

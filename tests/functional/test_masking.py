@@ -2,6 +2,7 @@
 
 B images, L patches, P parts.
 """
+import hashlib
 import itertools
 
 import pytest
@@ -200,6 +201,40 @@ def test_the_mask_on_a_case_worked_by_hand():
     mask = part_guided_mask(torch.tensor([[0, 1, 0, 1, 0, 1]]), 2, .66, 0., noise=torch.tensor(
         [[.9, .1, .2, .8, .3, .7, .5, .6]]))
     assert mask.int().tolist() == [[1, 0, 0, 1, 1, 1]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(HISTOGRAMS, RATIOS, st.floats(0, 1), st.sampled_from([1, 4, 2 ** 24]), SEEDS)
+def test_each_part_keeps_its_patches_of_smallest_noise_and_of_equal_noise_the_left_one(
+        sizes, ratio, alpha, levels, seed):
+    parts, length = len(sizes), sum(sizes)
+    noise = torch.rand(3, length + parts, generator=seeded(seed))
+    noise[:, :length] = (noise[:, :length] * levels).floor() / levels   # 1 and 4: many ties
+    ids = torch.stack([ids_of(sizes, seed + i)[0] for i in range(3)])
+    mask = part_guided_mask(ids, parts, ratio, alpha, noise=noise)
+    num_mask = masked_per_part(mask, ids, parts)
+    expected = torch.zeros(3, length, dtype=torch.bool)
+    for i, p in itertools.product(range(3), range(parts)):
+        patches = sorted((noise[i, k].item(), k) for k in range(length) if ids[i, k] == p)
+        for _, k in patches[len(patches) - num_mask[i, p]:]:
+            expected[i, k] = True
+    assert torch.equal(mask, expected)
+
+
+@pytest.mark.parametrize('grid, alpha, digest', [
+    (14, 0., '0aae70b0cd451452'), (14, .5, 'b4bb9710d851b639'), (14, 1., '11cc975a45d99ddb'),
+    (28, 0., '51773e871642b033'), (28, .5, 'e616e8849093b802'), (28, 1., '7bd1a21b6b6fcdc7')])
+def test_part_guided_masks_of_given_noise_are_those_recorded(grid, alpha, digest):
+    # Recorded with a stable sort by part and noise. Noise of 16 levels has many ties.
+    found = hashlib.sha256()
+    for seed in range(4):
+        generator = seeded(seed)
+        noise = torch.rand(8, grid ** 2 + 7, generator=generator)
+        ids = torch.randint(0, 7, (8, grid ** 2), generator=generator)
+        for given_noise in (noise, (noise * 16).floor() / 16):
+            mask = part_guided_mask(ids, 7, .75, alpha, noise=given_noise)
+            found.update(mask.numpy().tobytes())
+    assert found.hexdigest()[:16] == digest
 
 
 def test_patches_of_equal_parts_are_equally_likely_at_any_alpha():
