@@ -1,8 +1,9 @@
 """python tools/check_data.py cub ade20k --root data
 
 Prints one row for each data set: what was found, what was expected, how to fix it. Downloads
-nothing. DATASET: imagenet inat19 cub cars ade20k toy; without one, all are checked and a missing
-one is no fault. --decode also reads every image to the end, and refuses what a training refuses.
+nothing. DATASET: imagenet inat19 cub cars ade20k voc2012 pascal_context cityscapes coco_stuff
+camvid nyu part_image_net pascal_part toy; without one, all are checked and a missing one is no
+fault. --decode also reads every image to the end, and refuses what a training refuses.
 Exit code 1 if something is missing or wrong. Imports neither torch nor mm*.
 """
 import argparse

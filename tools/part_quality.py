@@ -3,8 +3,14 @@
 python tools/part_quality.py mm_configs/semmae_parts.py work_dirs/semmae_parts/epoch_2.pth \
     --cub data/CUB_200_2011
 
-With label masks, .png files of one 8-bit channel in the same folders as the images (PartImageNet,
-whose background is label 40):
+With part annotations as they are published (SPLIT: train, val, test; of Pascal-Part train, val,
+trainval):
+
+python tools/part_quality.py CONFIG CHECKPOINT --part-image-net data/PartImageNet test
+python tools/part_quality.py CONFIG CHECKPOINT --pascal-part data/VOCdevkit/VOC2010 val
+
+With label masks, .png files of one 8-bit channel in the same folders as the images (those of
+PartImageNet_Seg have label 40 as background):
 
 python tools/part_quality.py CONFIG CHECKPOINT --masks IMAGES LABELS --name NAME --background 40
 
@@ -27,6 +33,8 @@ def parse():
     truth.add_argument('--masks', nargs=2, metavar=('IMAGES', 'LABELS'),
                        help='folders; LABELS has the same relative paths, ending in .png')
     truth.add_argument('--cub', metavar='DIR', help='CUB-200-2011 as it is published')
+    for name in ('--part-image-net', '--pascal-part'):
+        truth.add_argument(name, nargs=2, metavar=('ROOT', 'SPLIT'))
     parser.add_argument('--name', help='of the data set in the tables; needed with --masks')
     parser.add_argument('--background', type=int, default=0,
                         help='the label of --masks that is no part of an object (default: 0)')
@@ -41,6 +49,8 @@ def parse():
     args = parser.parse_args()
     if args.masks and not args.name:
         parser.error('--masks needs --name, which the data set has in the tables')
+    if args.background and (args.part_image_net or args.pascal_part):
+        parser.error('--background is for --masks; part annotations have the background 0')
     return args
 
 
@@ -52,12 +62,20 @@ def main():
 
         from semmae.files import writable_folder, write_atomically
         from semmae.parts.learner import LearnerSource
-        from semmae.parts.quality import ROWS, LandmarkTruth, MaskTruth, part_quality
+        from semmae.parts.quality import (
+            ROWS,
+            AnnotatedTruth,
+            LandmarkTruth,
+            MaskTruth,
+            part_quality,
+        )
         from semmae.reporting.part_tables import part_tables, render_parts
         from semmae.results.results import read_results
         writable_folder(args.work_dir)
+        annotated = [AnnotatedTruth(kind, *given, args.name or kind) for kind, given in (
+            ('PartImageNet', args.part_image_net), ('PascalPart', args.pascal_part)) if given]
         truth = (MaskTruth(*args.masks, args.name, args.background) if args.masks
-                 else LandmarkTruth(args.cub, args.name or 'CUB'))
+                 else LandmarkTruth(args.cub, args.name or 'CUB') if args.cub else annotated[0])
         learner = LearnerSource(args.config, args.checkpoint, args.grid, options=args.cfg_options)
         part_quality(learner, truth, args.work_dir, args.rows or tuple(ROWS), args.launcher,
                      args.batch_size, args.num_workers)

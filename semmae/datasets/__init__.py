@@ -1,5 +1,5 @@
 """Data sets, part store, transforms.
 
-``check``, ``image_files``, ``layouts``, ``part_store``, ``stored`` and ``toy`` import neither torch
-nor mm libraries.
+``check`` and its parts (``check_*``), ``coco_masks``, ``image_files``, ``layouts``,
+``part_annotations``, ``part_store``, ``stored`` and ``toy`` import neither torch nor mm libraries.
 """

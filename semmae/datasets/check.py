@@ -7,76 +7,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
 from . import image_files
+from .check_dense import DENSE_CHECKS
+from .check_parts import PART_CHECKS
+from .check_report import SUFFIXES, Check, Report, names_in
 from .layouts import CARS_CHECK, CARS_LABELLED, CUB_LISTS, read_cars, read_inat, without_super
 from .toy import ADE_CLASSES, PARTS, read_record
-
-SUFFIXES = ('.jpg', '.jpeg', '.png')
-
-
-class Report:
-    """The findings of a check, and its problems as (found, expected, how to fix it).
-
-    fix: the default fix of the next problems.
-    """
-
-    def __init__(self, reads_all=False):
-        self.found: list[str] = []
-        self.problems: list[tuple[str, str, str]] = []
-        self.reads_all, self.fix = reads_all, ''
-
-    def need(self, is_right, found, expected, fix=None):
-        """Returns ``is_right``; adds a problem if it is false."""
-        if not is_right:
-            self.problems.append((found, expected, fix or self.fix))
-        return is_right
-
-    def count(self, found, expected, what):
-        """Whether a number is the published one; records it, and a problem if it is not."""
-        self.found.append(f'{found:,} {what}')
-        return self.need(found == expected, f'{found:,} {what}', f'{expected:,} {what}')
-
-    def files(self, folder, names, fix=None):
-        """Whether all the named files exist."""
-        missing = [n for n in names if not (folder / n).is_file()]
-        more = f' and {len(missing) - 1:,} more' if len(missing) > 1 else ''
-        return self.need(not missing, f'no {folder}/{missing[0]}{more}' if missing else '',
-                         names[0] if len(names) == 1 else f'all {len(names):,} files', fix)
-
-    def maps(self, pairs, highest):
-        """Checks the label maps of (label map, photo) pairs: about 50 of them, or all.
-
-        highest: the highest label that they may have.
-        """
-        wrong = []
-        for path, photo in pairs if self.reads_all else pairs[::max(1, len(pairs) // 50)]:
-            try:
-                labels = image_files.read_label_header(path.read_bytes(), path)
-                with image_files.decoding(photo), Image.open(photo) as image:
-                    turn = image_files.orientation(image)
-                    image_files.require_beside(labels.size, path, image.size, photo,
-                                               turn in image_files.TURNED)
-                with image_files.decoding(path):
-                    top = int(np.asarray(labels).max())
-                if top > highest:
-                    wrong.append(f'{path.name} ({top})')
-            except (OSError, ValueError) as error:
-                wrong.append(f'{path.name} ({error})')
-        self.need(not wrong, f'{len(wrong)} wrong label maps, first {wrong[:1]}',
-                  f'one 8-bit channel of labels 0..{highest}, of the size of the photo')
-
-
-def names_in(folder, want_folders=False):
-    """Sorted names of the images, or of the folders, directly in ``folder``; [] without it."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries
-                      if (e.is_dir() if want_folders else e.name.lower().endswith(SUFFIXES)))
 
 
 def check_imagenet(folder, report):
@@ -169,20 +108,6 @@ def check_cars(folder, report):
         report.files(folder, [name for name, _ in rows])
 
 
-def check_ade20k(folder, report):
-    """images/ and annotations/ of training and validation; one 8-bit label a pixel."""
-    report.fix = 'unpack ADEChallengeData2016.zip again'
-    for split, number in (('training', 20_210), ('validation', 2_000)):
-        images, maps = ({Path(n).stem: folder / kind / split / n
-                         for n in names_in(folder / kind / split)}
-                        for kind in ('images', 'annotations'))
-        report.count(len(images), number, f'{split} images')
-        report.need(images.keys() == maps.keys(),
-                    f'{len(maps):,} annotations for {len(images):,} {split} images',
-                    'one .png for each image, of the same name')
-        report.maps([(path, images[n]) for n, path in maps.items() if n in images], 150)
-
-
 def check_toy(folder, report):
     """The set that semmae.datasets.toy writes."""
     report.fix = f'python -m semmae.datasets.toy --out {folder}'
@@ -229,9 +154,9 @@ def unreadable_because(path):
     return None
 
 
-CHECKS = dict(imagenet=(check_imagenet, 'imagenet'), inat19=(check_inat19, 'inat2019'),
-              cub=(check_cub, 'CUB_200_2011'), cars=(check_cars, 'stanford_cars'),
-              ade20k=(check_ade20k, 'ADEChallengeData2016'), toy=(check_toy, 'toy'))
+CHECKS = dict(imagenet=Check(check_imagenet, 'imagenet'), inat19=Check(check_inat19, 'inat2019'),
+              cub=Check(check_cub, 'CUB_200_2011'), cars=Check(check_cars, 'stanford_cars'),
+              **DENSE_CHECKS, **PART_CHECKS, toy=Check(check_toy, 'toy'))
 
 
 def check(name, root, decode=False):
@@ -239,16 +164,17 @@ def check(name, root, decode=False):
 
     decode: also read every image to the end.
     """
-    function, folder = CHECKS[name][0], root / CHECKS[name][1]
+    function, place, mark = CHECKS[name]
+    folder = root / place
     if name == 'toy' and (root / 'toy.json').exists():
         folder = root
     report = Report(reads_all=decode)
-    is_there = folder.is_dir() and any(folder.iterdir())
+    is_there = (folder / mark).is_dir() and any((folder / mark).iterdir())
     if is_there or name == 'toy':
         function(folder, report)
     else:
-        report.need(False, f'no {folder}', f'the data set {name} in it',
-                    f'unpack it there, or link it: ln -s DIR {folder}')
+        report.need(False, f'no {folder / mark}', f'the data set {name} in it',
+                    f'unpack it there, or link it: ln -s DIR {folder / mark}')
     if is_there and decode:
         bad = unreadable(folder)
         report.need(not bad, f'{len(bad):,} unreadable images', 'none', 'unpack these files again:'
@@ -269,5 +195,5 @@ def check_all(names, root, decode=False):
     for name in dict.fromkeys(names or CHECKS):
         state, row = check(name, root, decode)
         states.add(state)
-        print(f'{name:9} {state:8} {row}', flush=True)
+        print(f'{name:14} {state:8} {row}', flush=True)
     return int('wrong' in states or 'missing' in states and (bool(names) or 'ok' not in states))

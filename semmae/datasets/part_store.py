@@ -4,24 +4,20 @@ A folder with ``manifest.json`` (written last: no manifest, no store), ``images.
 paths, sorted), ``part_ids.npy`` and ``foreground.npy`` (images x L patches, uint8 each, larger is
 more foreground). 1.6 KB an image at 28x28. N images, L = grid x grid patches.
 """
-import json
 import os
 import shutil
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from .. import __version__
 from ..files import sha256, write_atomically
 from ..needs import cure
 from . import stored
+from .sharded import ShardedWriter
 
 MAX_PARTS = 256  # ids are uint8
 ARRAYS = ('part_ids', 'foreground')
-# Must agree while a store is made, and may differ afterwards: they say how it is made.
-HOW = ('created_by', 'precision', 'batch_size', 'shard_size', 'learner')
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
 
 
@@ -58,91 +54,21 @@ def sample_images(root, out, limit) -> Path:
     return out
 
 
-class PartStoreWriter:
-    """Writes a store in shards; any number of processes may write the same one together.
+class PartStoreWriter(ShardedWriter):
+    """Writes a part store in shards (`ShardedWriter`).
 
     images: sorted relative paths. manifest: dict with at least grid, num_parts and what made them.
-
-    A process claims a shard until it is written; starting, claiming, merging and cleaning up need
-    one lock of the folder. The kernel frees these flock(2) locks when their process ends. So a
-    store is bit-identical, even if writers are killed and started again. The file system needs
-    atomic renames and flocks that all processes see: local disks, NFS 4, CephFS, GPFS, Lustre with
-    ``flock``. With ``localflock`` all must be on one node.
     """
+
+    what = 'part store'
+    how = ('created_by', 'precision', 'batch_size', 'shard_size', 'learner')
+    cure = 'Remove the folder, or give another --out'
 
     def __init__(self, root, images, manifest, shard_size=1024):
         if manifest['num_parts'] > MAX_PARTS:
             raise ValueError(f'{manifest["num_parts"]} parts; a part store holds at most '
                              f'{MAX_PARTS}, one byte a patch')
-        self.root, self.images, self.shard_size = Path(root), list(images), shard_size
-        manifest = dict(
-            manifest, format=stored.FORMAT, count=len(self.images), shard_size=shard_size,
-            images_sha256=stored.images_hash(self.images), created_by=f'semmae {__version__}')
-        self.manifest = json.loads(json.dumps(manifest))  # as read from the file
-        self.shards, self.claimed = self.root / 'shards', {}
-        self.lock = FileLock(self.root / 'lock')
-        if not self.is_complete():  # a complete store may be read-only: no lock
-            self.root.mkdir(parents=True, exist_ok=True)
-            with self.lock:
-                self._start()
-        if self.is_complete():
-            self._require_same(self.root / 'manifest.json', 'a', HOW)
-
-    def _start(self):
-        plan = self.shards / 'plan.json'
-        if plan.exists():
-            self._require_same(plan, 'an unfinished')
-        elif not self.is_complete():
-            self.shards.mkdir(exist_ok=True)
-            stored.write_json(plan, self.manifest)
-
-    def _require_same(self, path, what, skip=()):
-        wrong = stored.differences(stored.read_manifest(path), self.manifest, skip)
-        if wrong:
-            raise ValueError(f'{self.root} holds {what} part store that differs: '
-                             f'{wrong}. Remove the folder, or give another --out')
-
-    def is_complete(self):
-        return (self.root / 'manifest.json').exists()
-
-    def todo(self):
-        """(start, stop) of the shards that are not on disk yet."""
-        done = {path.name for path in self.shards.glob('*.npy')}
-        if self.is_complete():  # checked last: completing a store removes the shards
-            return []
-        starts = range(0, len(self.images), self.shard_size)
-        return [self.shard_of(s) for s in starts if self._shard(s).name not in done]
-
-    def shard_of(self, index):
-        """(start, stop) of the shard that an image is in."""
-        start = index // self.shard_size * self.shard_size
-        return start, min(start + self.shard_size, len(self.images))
-
-    def _shard(self, start):
-        return self.shards / f'{start:010d}.npy'
-
-    def claim(self):
-        """(start, stop) of a shard that is neither written nor claimed, or None."""
-        with self.lock:
-            for start, stop in self.todo():
-                if start in self.claimed:
-                    continue
-                lock = FileLock(self._shard(start).with_suffix('.lock'))
-                try:
-                    lock.acquire(timeout=0)
-                except Timeout:
-                    continue
-                if self._shard(start).exists():  # written since `todo` was called
-                    lock.release()
-                    continue
-                self.claimed[start] = lock
-                return start, stop
-        return None
-
-    def release(self):
-        """Give up the shards that are claimed and not written."""
-        while self.claimed:
-            self.claimed.popitem()[1].release()
+        super().__init__(root, images, manifest, shard_size)
 
     def write(self, start, part_ids, foreground):
         """One shard: part_ids (n, L) integers, foreground (n, L) integers below 256."""
@@ -155,33 +81,21 @@ class PartStoreWriter:
             if values.min() < 0 or values.max() >= limit:
                 raise ValueError(f'{name} from {values.min()} to {values.max()} in a store of '
                                  f'{self.manifest["num_parts"]} parts; expected 0 to {limit - 1}')
-        write_atomically(self._shard(start), lambda f: np.save(f, shard.astype(np.uint8)))
-        if start in self.claimed:
-            self.claimed.pop(start).release()
+        write_atomically(self.shard_file(start), lambda f: np.save(f, shard.astype(np.uint8)))
+        self.written(start)
 
     def finish(self):
-        """Join the shards, once for all processes; returns the complete store.
-
-        Leaves only the store in the folder, even if an earlier process was killed in this method.
-        """
-        left = (self.shards, self.root / 'lock')
-        if not self.is_complete() or any(path.exists() for path in left):
-            with self.lock:
-                if not self.is_complete():
-                    self._merge()
-                shutil.rmtree(self.shards, ignore_errors=True)  # other processes may remove it too
-                (self.root / 'lock').unlink(missing_ok=True)
+        """Join the shards, once for all processes; returns the complete store."""
+        self.complete()
         return PartStore(self.root)
 
-    def _merge(self):
-        if self.todo():
-            raise ValueError(f'{self.root}: shards are missing, from image {self.todo()[0][0]} on')
+    def merge(self):
         done = dict(self.manifest)
         for row, name in enumerate(ARRAYS):
             path = self.root / f'{name}.npy'
             write_atomically(path, partial(self._join, row))
             done[f'{name}_sha256'] = sha256(path)
-        stored.write_complete(self.root, self.images, done)
+        return done
 
     def _join(self, row, f):
         np.lib.format.write_array_header_1_0(f, dict(
@@ -190,7 +104,7 @@ class PartStoreWriter:
             f.write(self._read_shard(start)[row].tobytes())
 
     def _read_shard(self, start):
-        path, (start, stop) = self._shard(start), self.shard_of(start)
+        path, (start, stop) = self.shard_file(start), self.shard_of(start)
         shard, wanted = open_array(path), (2, stop - start, self.manifest['grid'] ** 2)
         if shard.shape != wanted or shard.dtype != np.uint8:
             raise ValueError(f'{path} holds {shard.dtype} of shape {shard.shape}, expected uint8 '

@@ -168,7 +168,8 @@ class LoadPartTruth(BaseTransform):
     Put it after LoadCenterCrop (or ResizeEdge and CenterCrop) and before PackImage. The truth is in
     pixels of the file, so an image that its EXIF tag would turn is refused.
 
-    From ``label_path`` (`PartDataset`): part_labels (S, S) uint8, the nearest label of the file.
+    From ``label_path`` (`PartDataset`) or ``part_label_map`` (`PartImageNet`, `PascalPart`):
+        part_labels (S, S) uint8, the nearest label of the file.
     From ``landmarks`` (`CUBParts`): landmarks (K, 3) float32, x, y in units of the view, visible;
         0, 0, 0 where not visible or outside. In the file, 0, 0 is the middle of the first pixel.
     From ``bbox``: bbox (4,) float32 x, y, width, height clipped to the view, in its units (width or
@@ -190,9 +191,11 @@ class LoadPartTruth(BaseTransform):
                              'semmae.RandomResizedCropWithParts from the pipeline')
         corner, resized, side = self.geometry(results)
         truth = {key: results[key] for key in ('is_train',) if key in results}
+        labels = results.get('part_label_map')
         if 'label_path' in results:
             labels = read_labels(results['label_path'])
             require_beside(labels.shape[::-1], results['label_path'], (width, height), path, False)
+        if labels is not None:
             # The pixel of the file under the middle of each pixel of the view, in integers.
             x, y = ((2 * (np.arange(side) + first) + 1) * old // (2 * new)
                     for first, old, new in zip(corner, (width, height), resized))
@@ -212,7 +215,8 @@ class LoadPartTruth(BaseTransform):
             truth['box_size'] = (ends[1] - ends[0]).astype(np.float32)
         if not truth.keys() - {'is_train'}:
             raise ValueError(f'{path}: has neither label_path nor landmarks nor bbox. Use '
-                             'semmae.PartDataset with label_root, or semmae.CUBParts')
+                             'semmae.PartDataset with label_root, semmae.PartImageNet, '
+                             'semmae.PascalPart or semmae.CUBParts')
         results['truth'] = truth
         return results
 

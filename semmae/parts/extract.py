@@ -10,6 +10,7 @@ import torch
 from rich.progress import Progress
 
 from ..datasets.part_store import PartStore, PartStoreWriter, list_images
+from ..datasets.sharded import Claims
 
 NUM_VERIFIED = 16  # images
 ROUNDING = .02  # share of the patches that may get another part on other hardware
@@ -44,24 +45,6 @@ def segment(model, loader, precision):
             ids, foreground = infer(model, batch)
         yield (batch['sample_idx'].numpy(), ids.cpu().numpy(),
                to_bytes(foreground.float()).cpu().numpy())
-
-
-class Claims:
-    """Batches of (index, name), shard by shard, as long as the writer can claim one.
-
-    A batch never crosses the end of its shard. So its images, and every bit of the store, do not
-    depend on the number of processes. Iterate again for shards that other processes gave up.
-    """
-
-    def __init__(self, writer, batch_size):
-        self.writer, self.batch_size = writer, batch_size
-
-    def __iter__(self):
-        while shard := self.writer.claim():
-            first, end = shard
-            for start in range(first, end, self.batch_size):
-                chosen = range(start, min(start + self.batch_size, end))
-                yield [(i, self.writer.images[i]) for i in chosen]
 
 
 def fill(writer, model, loader, precision):

@@ -91,10 +91,25 @@ class MaskTruth:
         """(data set, metrics, ``result``) of the config of a test."""
         data = dict(type='semmae.PartDataset', data_root=str(self.images),
                     label_root=str(self.labels))
-        metrics = [dict(type=f'semmae.{kind}', background=self.background)
-                   for kind in ('PartSegmentation', 'ForegroundQuality')]
-        return data, metrics, dict(split=Path(self.images).name, background=self.background,
-                                   metric=[*SEGMENTATION, *FOREGROUND])
+        return data, *against_labels(Path(self.images).name, self.background)
+
+
+@dataclass(frozen=True)
+class AnnotatedTruth:
+    """The part annotations of a published data set as the ground truth.
+
+    type: 'PartImageNet' or 'PascalPart'. root, split: of the data set.
+    """
+
+    type: str
+    root: str | Path
+    split: str
+    name: str
+
+    def test(self):
+        """(data set, metrics, ``result``) of the config of a test."""
+        data = dict(type=f'semmae.{self.type}', data_root=str(self.root), split=self.split)
+        return data, *against_labels(self.split)
 
 
 @dataclass(frozen=True)
@@ -111,11 +126,19 @@ class LandmarkTruth:
         return data, metrics, dict(split='test', metric=[*LANDMARKS, *FOREGROUND])
 
 
+def against_labels(split, background=0):
+    """Metrics and ``result`` of a test against label maps."""
+    metrics = [dict(type=f'semmae.{kind}', background=background)
+               for kind in ('PartSegmentation', 'ForegroundQuality')]
+    return metrics, dict(split=split, background=background, metric=[*SEGMENTATION, *FOREGROUND])
+
+
 def part_quality(learner, truth, work_dir, rows=tuple(ROWS), launcher='none', batch_size=50,
                  num_workers=0):
     """Measure ``rows`` of a part learner and append a line for each number to results.jsonl.
 
-    learner: `LearnerSource`; its ``source`` is ignored. truth: `MaskTruth` or `LandmarkTruth`.
+    learner: `LearnerSource`; its ``source`` is ignored. truth: `MaskTruth`, `AnnotatedTruth` or
+    `LandmarkTruth`.
     Returns {row: {metric: value}}. The view is that of the config's training, without flips; all
     is computed in float32. The seed is that of the learner's training.
     """

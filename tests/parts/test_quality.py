@@ -9,12 +9,20 @@ import pytest
 import torch
 
 from semmae.parts.learner import LearnerSource
-from semmae.parts.quality import RANKINGS, ROWS, LandmarkTruth, MaskTruth, part_quality
+from semmae.parts.quality import (
+    RANKINGS,
+    ROWS,
+    AnnotatedTruth,
+    LandmarkTruth,
+    MaskTruth,
+    part_quality,
+)
 from semmae.reporting.part_tables import part_tables
 from semmae.results.results import read_results
 from semmae.training.part_health import PartHealthHook
 
-from ..tiny import REPO
+from ..datasets.parts import write_part_image_net, write_pascal_part
+from ..tiny import REPO, tool
 
 CONFIG = REPO / 'mm_configs/mini/semmae_parts_mini.py'
 
@@ -50,6 +58,29 @@ def test_landmarks_are_measured_on_the_test_images_of_cub(learner, toy, tmp_path
     assert found['voronoi']['landmarks/test_images'] == found['voronoi']['foreground/images'] == 16
     records, _ = read_results([tmp_path])
     assert {r['dataset'] for r in records} == {'CUB'} and {r['split'] for r in records} == {'test'}
+
+
+def test_published_part_annotations_are_the_truth_of_a_test(learner, tmp_path):
+    write_part_image_net(tmp_path / 'pin', 'test')
+    found = part_quality(LearnerSource(CONFIG, learner),
+                         AnnotatedTruth('PartImageNet', tmp_path / 'pin', 'test', 'Fishes'),
+                         tmp_path / 'out', ['voronoi'])['voronoi']
+    assert found['parts/images'] == found['foreground/images'] == 2
+    records, problems = read_results([tmp_path / 'out'])
+    assert not problems
+    assert {(r['dataset'], r['split'], r['task']) for r in records} == {('Fishes', 'test', 'parts')}
+    assert {'parts/ARI', 'parts/pooled_NMI', 'foreground/AUC'} <= {r['metric'] for r in records}
+    write_pascal_part(tmp_path / 'voc')
+    done = tool('part_quality', CONFIG, learner, '--pascal-part', tmp_path / 'voc', 'train',
+                '--rows', 'voronoi', '--work-dir', tmp_path / 'tool')
+    assert done.returncode == 0, done
+    records, _ = read_results([tmp_path / 'tool'])
+    assert {(r['dataset'], r['split']) for r in records} == {('PascalPart', 'train')}
+    for more, said in (([], 'expected the annotations of PartImageNet'),
+                       (['--background', '40'], 'part annotations have the background 0')):
+        done = tool('part_quality', CONFIG, learner, '--part-image-net', tmp_path / 'voc', 'train',
+                    '--work-dir', tmp_path / 'tool', *more)
+        assert done.returncode == 2 and said in done.stderr
 
 
 def test_an_unknown_row_and_a_config_of_another_model_are_refused_before_anything_runs(
