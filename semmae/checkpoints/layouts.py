@@ -54,7 +54,8 @@ WRAPPERS = r'(?:(?:module|backbone|encoder|_orig_mod|vit)\.)*'
 VIT = re.compile(rf'({WRAPPERS})(?:(?:cls_token|pos_embed)$|(?:patch_embed|blocks|layers|embeddings'
                  r'|encoder\.layer)\.)')
 
-QKV_PART = re.compile(r'^(layers\.\d+\.attn)\.([qkv])(?:uery|ey|alue)?([._])(weight|bias)$')
+QKV_PART = re.compile(
+    r'^((?:layers|blocks)\.\d+\.attn)\.([qkv])(?:uery|ey|alue)?([._])(weight|bias)$')
 TABLE = 'relative_position_bias_table'
 CLASS_ENTRIES = 3  # at the end of a table: class to patch, patch to class, class to class
 

@@ -30,7 +30,8 @@ from .layouts import (
 )
 from .read import local_file, read_checkpoint
 
-STATE_DICTS = ('state_dict', 'model', 'teacher')  # mmengine, lightning; MAE, DeiT; DINO, iBOT
+# mmengine, lightning; MAE, DeiT; DINO, iBOT; I-JEPA
+STATE_DICTS = ('state_dict', 'model', 'teacher', 'encoder')
 
 LISTED = 8  # tensors that an error names
 
@@ -44,6 +45,23 @@ CONVERTERS = {'mmpretrain': for_mmpretrain, 'mmseg-mae': for_mmseg_mae, 'timm': 
 def backbone_state(content: dict, checkpoint_key=None, source='the checkpoint') -> dict:
     """The ViT's tensors in a checkpoint, under mmpretrain's names; see `find_backbone`."""
     return find_backbone(content, checkpoint_key, source)[0]
+
+
+def chosen_state(content: dict, checkpoint_key, source) -> tuple[dict, str]:
+    """(the tensors of one state dict of a file, the names of all state dicts in it as a text).
+
+    The arguments are those of `find_backbone`. Raises ValueError if none or more than one fits.
+    """
+    inside = [k for k, v in content.items()
+              if isinstance(v, dict) and any(torch.is_tensor(x) for x in v.values())]
+    say = f'state dicts in it: {", ".join(map(str, inside)) or "itself only"}'
+    keys = [checkpoint_key] if checkpoint_key else [k for k in STATE_DICTS if k in inside]
+    if len(keys) > 1 or not {*keys} <= {*inside}:
+        wrong = 'more than one state dict' if len(keys) > 1 else f'no state dict {checkpoint_key!r}'
+        raise ValueError(f'{source} holds {wrong}; {say}. Set checkpoint_key to one of them.')
+    state = {k: v for k, v in (content[keys[0]] if keys else content).items()
+             if torch.is_tensor(v) and isinstance(k, str)}
+    return state, say
 
 
 def find_backbone(content: dict, checkpoint_key=None, source='the checkpoint'):
@@ -61,15 +79,7 @@ def find_backbone(content: dict, checkpoint_key=None, source='the checkpoint'):
     Raises ValueError for no ViT, for more than one, for a duplicate tensor, and for a query, key or
     value without the others.
     """
-    inside = [k for k, v in content.items()
-              if isinstance(v, dict) and any(torch.is_tensor(x) for x in v.values())]
-    say = f'state dicts in it: {", ".join(map(str, inside)) or "itself only"}'
-    keys = [checkpoint_key] if checkpoint_key else [k for k in STATE_DICTS if k in inside]
-    if len(keys) > 1 or not {*keys} <= {*inside}:
-        wrong = 'more than one state dict' if len(keys) > 1 else f'no state dict {checkpoint_key!r}'
-        raise ValueError(f'{source} holds {wrong}; {say}. Set checkpoint_key to one of them.')
-    state = {k: v for k, v in (content[keys[0]] if keys else content).items()
-             if torch.is_tensor(v) and isinstance(k, str)}
+    state, say = chosen_state(content, checkpoint_key, source)
     prefixes = sorted({found[1] for k in state if (found := VIT.match(k))})
     if len(prefixes) != 1:
         wrong = (f'{len(prefixes)} ViTs, under {prefixes}' if prefixes else

@@ -14,6 +14,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 from . import dumped_config
 from .length import follow_length, follow_length_of_file, length_of
 from .lookup import Fields, Node, at, walk
+from .normalization import normalize_for_backbone
 
 # Keys that may be set without being in the config, besides the arguments of their class.
 OPTIONAL = ('model.backbone.init_cfg.checkpoint', 'model.backbone.init_cfg.checkpoint_key',
@@ -114,6 +115,7 @@ def read_config(path: str | Path, options: Fields | None = None) -> Config:
         raise ValueError(f'--cfg-options {" ".join(plain)}: they do not fit into {path}: '
                          f'{error}') from error
     follow_length(cfg, length, options or {})
+    normalize_for_backbone(cfg, plain)
     return cfg
 
 

@@ -189,6 +189,9 @@ def require_shapes(model: Node, sample: Node) -> None:
     """Raises ValueError for a wrong image size or number of random numbers per image."""
     found = arrays_of(sample)
     size = getattr(getattr(model, 'backbone', None), 'img_size', None)
+    if getattr(model, 'backbone', None) is not None and getattr(
+            model.backbone, 'takes_any_size', False):
+        size = None
     if 'inputs' in found and size is not None:
         size = (size, size) if isinstance(size, int) else tuple(size)
         patch = getattr(model.backbone, 'patch_size', 1)

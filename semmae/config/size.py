@@ -34,8 +34,9 @@ def run_size(runner: Runner) -> Fields:
 
 
 def side_of(backbone: Node) -> int | None:
-    """Pixels a side of the images of a backbone, or None."""
-    size = getattr(backbone, 'img_size', None)
+    """Pixels a side of the images of a backbone, or None if it takes any size."""
+    size = None if getattr(backbone, 'takes_any_size', False) else getattr(
+        backbone, 'img_size', None)
     return size[0] if isinstance(size, (tuple, list)) else size
 
 
@@ -62,7 +63,8 @@ def model_facts(model: Node, cfg: Node) -> Fields:
     patch = getattr(backbone, 'patch_size', None)
     return dict(type=str(at(cfg.model, 'backbone.type')),
                 width=getattr(backbone, 'embed_dims', None),
-                depth=len(layers) if hasattr(layers, '__len__') else None,
+                depth=len(layers) if hasattr(layers, '__len__') else getattr(
+                    backbone, 'num_layers', None),
                 patch_size=patch if isinstance(patch, int) else None,
                 pixels=side_of(backbone),
                 parameters=sum(p.numel() for p in getattr(backbone, 'parameters', list)()))

@@ -19,10 +19,12 @@ from .part_sources import (
 )
 from .semmae import ImagePreprocessor, SemMAE
 from .simmim_vit import SimMIMViT
+from .timm_vit import TimmViT
+from .wrapped_backbone import WrappedBackbone
 
 __all__ = ['ViT', 'KeptPatchClassifier', 'KNNHead', 'LinearSegHead', 'MAEDecoder',
            'AdversarialMasking', 'AttentionMasking',
            'BlockwiseMasking', 'PartGuidedMasking', 'RandomMasking',
            'PaintDecoder', 'PartDecoder', 'PartEncoder', 'PartLearner', 'ColourParts', 'HeadParts',
            'KMeansParts', 'LearnedParts', 'OnlineParts', 'VoronoiParts', 'ImagePreprocessor',
-           'SemMAE', 'SimMIMViT']
+           'SemMAE', 'SimMIMViT', 'TimmViT', 'WrappedBackbone']

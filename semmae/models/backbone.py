@@ -37,6 +37,8 @@ class ViT(VisionTransformer):
     Raises ValueError for options that exclude each other, or that MAE's ViT does not have.
     """
 
+    num_prefix, has_class_token = 1, True  # the contract of `outputs`
+
     def __init__(self, *args, is_pos_embed_fixed=False, rel_pos_bias=False, is_frozen=False,
                  interpolate_offset=0., pretrained=None, **kwargs):
         if pretrained:

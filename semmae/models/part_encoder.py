@@ -2,23 +2,23 @@
 
 B images, L = grid x grid patches, D channels, H heads.
 """
-import timm
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
-from timm.models import VisionTransformer
 
-from ..checkpoints.load import OURS_TO_TIMM, load_backbone
+from ..checkpoints.load import load_backbone
+from ..checkpoints.timm_models import load_timm
 from ..registry import MODELS
 from .backbone import RelPosAttention
+from .timm_vit import timm_vit
 
 
 @MODELS.register_module()
 class PartEncoder(BaseModule):
     """Any ViT as a frozen encoder, always in evaluation mode.
 
-    backbone: the config of a ``semmae.ViT``, or the name of a timm ViT with a class token
-        ('vit_small_patch16_224'). For iBOT and DINO use ``dict(type='semmae.ViT',
+    backbone: the config of a ``semmae.ViT`` or ``semmae.TimmViT``, or the name of a timm ViT; all
+        need a class token. Registers are left out. For iBOT and DINO use ``dict(type='semmae.ViT',
         arch='deit-small', img_size=224, patch_size=16, interpolate_offset=0.1)``: it gives the
         tokens and attention of iBOT's own code at every grid. timm interpolates the position
         embedding differently, so a timm name gives them only at the size of pre-training.
@@ -31,7 +31,7 @@ class PartEncoder(BaseModule):
         position embedding is interpolated (ours; the paper does not say how an encoder with 16x16
         patches gives 28x28 parts).
 
-    Raises ValueError for a timm name that is not a ViT with a class token.
+    Raises ValueError for a network without a class token.
     """
 
     def __init__(self, backbone, grid, checkpoint=None, checkpoint_key=None):
@@ -46,15 +46,35 @@ class PartEncoder(BaseModule):
             self.backbone = MODELS.build(dict(backbone, out_type='raw'))
             self.patch_size = self.backbone.patch_size
             self.embed_dims = self.backbone.embed_dims
-            self.num_prefix = 1
-        self.num_heads = self.last_attention.num_heads
+            self.num_prefix = self.backbone.num_prefix
+        if getattr(self.network, 'cls_token', None) is None:
+            raise ValueError(f'part encoder: {backbone} has no class token, which Eq. 1 needs. '
+                             'Expected a ViT with one, as vit_small_patch16_224 or '
+                             'vit_small_patch14_dinov2')
         self.grid, self.checkpoint, self.checkpoint_key = grid, checkpoint, checkpoint_key
         self.requires_grad_(False)
         self.eval()
 
     @property
+    def network(self):
+        """timm's module, or the ViT of this package."""
+        return getattr(self.backbone, 'vit', self.backbone)
+
+    @property
+    def num_heads(self):
+        return self.last_attention.num_heads
+
+    @property
     def last_attention(self):
-        return (self.backbone.blocks if self.is_timm else self.backbone.layers)[-1].attn
+        """The attention of the last layer; ValueError if its heads cannot be computed from qkv."""
+        layers = getattr(self.network, 'blocks', None) or self.network.layers
+        attention = layers[-1].attn
+        if getattr(self.network, 'rope', None) is not None or not hasattr(attention, 'qkv'):
+            raise ValueError(
+                f'part encoder: the heads of {type(self.network).__name__} are not available: its '
+                'attention has rotary positions or separate queries and keys. Expected another '
+                'source of parts, or a ViT as vit_small_patch14_dinov2')
+        return attention
 
     def init_weights(self):
         """Load ``checkpoint`` into the backbone (`load_backbone`); ValueError if there is none."""
@@ -63,8 +83,8 @@ class PartEncoder(BaseModule):
                 'the part encoder has no checkpoint: parts of an untrained network are useless. '
                 'Set model.encoder.checkpoint to an iBOT, DINO, MAE or timm file, for example '
                 '--cfg-options model.encoder.checkpoint=weights/ibot_vits_16.pth')
-        self.load_report = load_backbone(self.backbone, self.checkpoint,
-                                         OURS_TO_TIMM if self.is_timm else (), self.checkpoint_key)
+        load = load_backbone if self.network is self.backbone and not self.is_timm else load_timm
+        self.load_report = load(self.network, self.checkpoint, checkpoint_key=self.checkpoint_key)
         self.is_init = True
 
     def train(self, mode=True):
@@ -86,39 +106,24 @@ class PartEncoder(BaseModule):
         size = self.grid * self.patch_size
         if images.shape[-2:] != (size, size):
             images = F.interpolate(images, (size, size), mode='bicubic', antialias=True)
+        if not return_heads:
+            tokens = self.features(images)
+            return tokens[:, 0], tokens[:, self.num_prefix:]
         kept: dict[str, torch.Tensor] = {}
-        hook = self.last_attention.qkv.register_forward_hook(
-            lambda _, __, out: kept.update(qkv=out)) if return_heads else None
+        attention = self.last_attention
+        hook = attention.qkv.register_forward_hook(lambda _, __, out: kept.update(qkv=out))
         try:
             tokens = self.features(images)
         finally:
-            if hook:
-                hook.remove()
-        out = tokens[:, 0], tokens[:, self.num_prefix:]
-        if not return_heads:
-            return out
+            hook.remove()
         b, n, _ = kept['qkv'].shape
         # In float32: under autocast heads are often equal, and the argmax takes the first.
-        q, k, _ = kept['qkv'].float().view(b, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        if self.is_timm:  # the identity, except in a ViT that normalises queries and keys
-            q, k = self.last_attention.q_norm(q), self.last_attention.k_norm(k)
+        q, k, _ = kept['qkv'].float().view(b, n, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+        if hasattr(attention, 'q_norm'):  # the identity in most networks
+            q, k = attention.q_norm(q), attention.k_norm(k)
         with torch.autocast(q.device.type, enabled=False):
             logits = q[:, :, :1] @ k.transpose(-2, -1) * q.shape[-1] ** -.5
-            if isinstance(self.last_attention, RelPosAttention):
-                logits = logits + self.last_attention.bias()[:, :, :1]
-        return *out, logits.softmax(-1)[:, :, 0, self.num_prefix:]
-
-
-def timm_vit(name):
-    """timm's ViT of this name, untrained, for images of any size; ValueError if timm has none."""
-    expected = ('Expected a ViT with a class token, as vit_small_patch16_224, or the config of a '
-                'semmae.ViT. To see the names: timm.list_models("vit_*")')
-    try:
-        vit = timm.create_model(name, num_classes=0, dynamic_img_size=True)
-    except (TypeError, RuntimeError) as error:
-        raise ValueError(f"part encoder: timm builds no ViT '{name}': {error}. {expected}"
-                         ) from error
-    if not isinstance(vit, VisionTransformer) or vit.cls_token is None:
-        raise ValueError(f"part encoder: timm's '{name}' is a {type(vit).__name__} without a class "
-                         f'token, which Eq. 1 needs. {expected}')
-    return vit
+            if isinstance(attention, RelPosAttention):
+                logits = logits + attention.bias()[:, :, :1]
+        heads = logits.softmax(-1)[:, :, 0, self.num_prefix:]
+        return tokens[:, 0], tokens[:, self.num_prefix:], heads

@@ -20,7 +20,6 @@ torch 2.11, its weights loaded strictly:
 this test hold exactly those.
 """
 import functools
-import math
 import os
 import re
 import sys
@@ -40,6 +39,7 @@ from semmae.functional.patches import sincos_position_embedding
 from semmae.models.backbone import relative_positions
 from semmae.registry import MODELS
 from semmae.suites.schedule import plan
+from tests.checkpoints.drawn import drawn, image, weight
 from tools import convert_checkpoint
 from tools import test as test_tool
 from tools import train as train_tool
@@ -47,27 +47,6 @@ from tools import train as train_tool
 WIDTH, DEPTH, HEADS, PATCH = 48, 2, 3, 8
 ARCH = dict(embed_dims=WIDTH, num_layers=DEPTH, num_heads=HEADS, feedforward_channels=4 * WIDTH)
 TOLERANCE = 1e-4
-
-
-def drawn(name, *shape):
-    """float64 in [-1, 1), the same on every machine: numpy promises never to change this stream."""
-    return 2 * np.random.RandomState(crc32(name.encode())).random_sample(shape) - 1
-
-
-def weight(name, shape):
-    """The tensor of this name: no bias is 0, no norm is 1, attention is not uniform."""
-    x = drawn(name, *shape)
-    if 'table' in name:
-        x = 2 * x
-    elif len(shape) in (2, 4):  # linear, convolution
-        x = x * math.sqrt(3 / math.prod(shape[1:]))
-    else:
-        x = 0.5 * x + (name.endswith('weight') and len(shape) == 1)
-    return torch.from_numpy(np.ascontiguousarray(x)).float()
-
-
-def image(side, batch=1):
-    return 1.7 * torch.from_numpy(drawn(f'image {side}', batch, 3, side, side)).float()
 
 
 def candidates():
