@@ -1,7 +1,8 @@
 """python tools/make_tables.py benchmarks --format markdown
 
-Prints the paper's Tables 1-7 with our results beside the printed numbers; with --parts the tables
-of part quality instead (tools/part_quality.py).
+Prints the paper's Tables 1-7 with our results beside the printed numbers, and the dense table of
+backbones if there are such results; with --parts the tables of part quality instead
+(tools/part_quality.py).
 PATH: work directories, searched for results.jsonl and for the logs of mmengine, or result files. A
 file without any result is an error, a folder without any is not. Imports neither torch nor mm*, and
 executes no config.
@@ -15,7 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from semmae.reporting.elsewhere import elsewhere_table, errata_table
+from semmae.reporting.dense import DENSE
+from semmae.reporting.elsewhere import elsewhere_table, errata_table, published_tables
 from semmae.reporting.part_tables import part_tables, render_parts
 from semmae.reporting.render import FORMATS, print_tables, render
 from semmae.reporting.tables import TITLES, build_tables, conflicts, measured
@@ -26,8 +28,9 @@ from semmae.results.results import read_results
 def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n', 1)[1])
     parser.add_argument('paths', nargs='+', metavar='PATH')
-    parser.add_argument('--table', type=int, action='append', choices=TITLES, metavar='1..7',
-                        help='only these tables; several values or several times (default: all)')
+    parser.add_argument('--table', type=number_or_name, action='append', choices=[*TITLES, DENSE],
+                        metavar=f'1..7|{DENSE}', help='only these tables; several values or '
+                        'several times (default: all)')
     parser.add_argument('--measured', action='store_true',
                         help='only lines that hold a result of ours')
     parser.add_argument('--strict', action='store_true', help='refuse tables in which results were '
@@ -45,11 +48,16 @@ def parse_args(argv):
     return args
 
 
+def number_or_name(text):
+    """The value of --table."""
+    return int(text) if text.isdigit() else text
+
+
 def one_value_each(argv):
     """``--table 1 2 DIR`` as ``--table=1 --table=2 DIR``, because argparse would read DIR as 3."""
     words = []
     for word in argv:
-        if word.isdigit() and words and words[-1].startswith('--table'):
+        if (word.isdigit() or word == DENSE) and words and words[-1].startswith('--table'):
             if words[-1] == '--table':
                 words.pop()
             word = f'--table={word}'
@@ -96,8 +104,10 @@ def made(args, records):
     frames = build_tables(records, tables=args.table or tuple(TITLES))
     if args.measured:
         frames = measured(frames)
-    elif not args.table:
-        frames |= dict(elsewhere=elsewhere_table(), errata=errata_table())
+    else:
+        frames |= published_tables(frames)
+        if not args.table:
+            frames |= dict(elsewhere=elsewhere_table(), errata=errata_table())
     return frames, render(frames, args.format)
 
 

@@ -22,17 +22,17 @@ def to_the_best(lines):
     """(a text for each line, positions of bests that differ significantly from every rival).
 
     Rivals are the lines of one table that were measured under the same conditions, in a metric
-    where higher is better.
+    of known direction. The best has the highest mean, or the lowest where lower is better.
     """
     rivals, texts, bold = defaultdict(list), [''] * len(lines), []
     for position, line in enumerate(lines):
-        if line['records'] and protocol.metric_name(
-                line['records'][0]['metric']) in protocol.HIGHER_IS_BETTER:
+        if line['records'] and protocol.direction(line['records'][0]['metric']):
             rivals[protocol.conditions(line['records'][0])].append(position)
     for group in rivals.values():
         if len(group) < 2:
             continue
-        best = max(group, key=lambda position: mean(lines[position]['records']))
+        sign = protocol.direction(lines[group[0]]['records'][0]['metric'])
+        best = max(group, key=lambda position: sign * mean(lines[position]['records']))
         doubts = set()
         for position in group:
             if position != best:
@@ -59,8 +59,9 @@ def lead(records, best):
         'one pre-training' if any(len(r) > pretrainings(r) == 1 for r in (records, best)) else
         'predictions not usable' if not images and any(
             r.get('predictions') and predictions_of(r) is None for r in (*records, *best)) else '')
-    bounds = '; '.join(f'{name} {i.low:+.2f}, {i.high:+.2f}' for name, i in known.items())
-    text = f'{statistics.fmean(values) - statistics.fmean(others):+.2f}'
+    shape = '+.2f' if protocol.is_percent(records[0]) else '+.3g'
+    bounds = '; '.join(f'{name} {i.low:{shape}}, {i.high:{shape}}' for name, i in known.items())
+    text = f'{statistics.fmean(values) - statistics.fmean(others):{shape}}'
     text += f' [{bounds}]' if bounds else ''
     return f'{text}; {doubt}' if doubt else text, doubt
 

@@ -7,6 +7,7 @@ import pandas as pd
 from jinja2 import DictLoader, Environment
 
 OURS = 'ours'  # the column of our results
+COMMAND = 'to fill'  # the column of commands
 
 SECTION = '''
 {% macro show(section, shift=0, id='') %}
@@ -56,8 +57,9 @@ th,td{{padding:.2em .6em;text-align:left;border-bottom:1px solid #ccc}}</style><
 class Section:
     """A heading and the content below it, in the order of the fields; all are plain texts.
 
-    level: 2, or 3 for a part of the section before. bold: positions of rows whose 'ours' is bold.
-    links: for each row the anchor of its 'ours' in the page, or ''; () for no links.
+    level: 2, or 3 for a part of the section before. bold: see `is_bold`.
+    links: for each row the anchor of its 'ours' in the page or '', or {column: anchor}; () for no
+        links.
     """
 
     heading: str
@@ -65,8 +67,8 @@ class Section:
     text: str = ''
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
-    bold: Collection[int] = ()
-    links: Sequence[str] = ()
+    bold: Collection[int | tuple[int, str]] = ()
+    links: Sequence[str | dict[str, str]] = ()
     legend: Sequence[str] = ()
     below: str = ''
 
@@ -78,14 +80,31 @@ class Section:
         """For each row a (column, text, is bold, link) for each cell."""
         for position, row in enumerate(self.rows):
             link = self.links[position] if self.links else ''
-            yield [(name, text, name == OURS and position in self.bold,
-                    link if name == OURS else '') for name, text in zip(self.columns, row)]
+            links = {OURS: link} if isinstance(link, str) else link
+            yield [(name, text, is_bold(self.bold, position, name), links.get(name, ''))
+                   for name, text in zip(self.columns, row)]
 
     def without_empty_end(self) -> 'Section':
         """The section without a last column in which every cell is empty."""
         if not self.rows or any(row[-1] for row in self.rows):
             return self
         return replace(self, columns=self.columns[:-1], rows=[row[:-1] for row in self.rows])
+
+
+def is_bold(bold, position, column) -> bool:
+    """Whether a cell is bold. bold: positions of rows for 'ours', or (position, column) pairs."""
+    return (position, column) in bold or column == OURS and position in bold
+
+
+def escaped_cells(frame, escape, bold):
+    """The frame with escaped names and cells; ``bold`` is the format of the bold results."""
+    escaped = frame.map(lambda cell: escape(visible(cell))).rename(
+        columns=lambda name: escape(visible(name)))
+    for row in range(len(frame)):
+        for column, name in enumerate(frame):
+            if is_bold(frame.attrs['bold'], row, name):
+                escaped.iloc[row, column] = bold.format(escaped.iloc[row, column])
+    return escaped
 
 
 def section_of(frame: pd.DataFrame, heading: str, **more) -> Section:

@@ -5,11 +5,9 @@
 and names the command that fills it.
 """
 
-import json
 import re
 import shlex
-import statistics
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
@@ -18,13 +16,16 @@ from semmae.results import protocol
 
 from .cells import obstacles, stands_apart
 from .comparison import (
+    mean,
     mixed_versions,
-    pretrainings,
     protocol_marks,
     to_the_best,
     training_marks,
     training_name,
 )
+from .dense import DENSE, dense_tables, is_dense
+from .lines import Numbered, failures, lines_of, not_averaged, ours
+from .page import OURS
 from .provenance import origins
 
 TITLES: dict[int | str, str] = {
@@ -74,23 +75,27 @@ def build_tables(records, tables=tuple(TITLES)) -> dict:
     result fills each cell of its row that it fits (`cells.obstacles`); otherwise it has a line
     below the cell, named by its difference. A row that the paper lacks follows the cells of the
     first of its ``tables``, or is in the table ``OTHER``. Reduced results and those of other data
-    sets have a table for each task and data set, without numbers of the paper. Part quality has
-    tables of its own (`part_tables`).
+    sets have a table for each task and data set, without numbers of the paper. Results whose
+    ``tables`` has 'dense' are in the dense tables only (`dense_tables`), which are the last ones
+    if 'dense' is among ``tables``, or if all are asked for and there are such results. Part
+    quality has tables of its own (`part_tables`).
     ``frame.attrs`` holds title, legend (texts), bold (positions of significant bests), links
     (`protocol.anchor` of each line with a result, or '') and conflicts (a text for each difference
     in measurement).
     """
     numbers = load_numbers()
-    if not set(tables) <= set(TITLES):
-        raise ValueError(f'got tables {list(tables)}, expected some of {list(TITLES)}')
+    if not set(tables) <= {*TITLES, DENSE}:
+        raise ValueError(f'got tables {list(tables)}, expected some of {[*TITLES, DENSE]}')
+    is_all = set(TITLES) <= set(tables)
+    dense = [record for record in records if is_dense(record)]
     by_row: dict[str, list] = defaultdict(list)
     apart: dict[tuple, list] = defaultdict(list)
     for record in records:
-        if not record['task'].startswith('parts'):
+        if not record['task'].startswith('parts') and not is_dense(record):
             (apart[record['task'], record['dataset']] if stands_apart(record)
              else by_row[record['row']]).append(record)
-    lines: dict[int | str, list] = {OTHER: []} if set(tables) == set(TITLES) else {}
-    for table in set(tables):
+    lines: dict[int | str, list] = {OTHER: []} if is_all else {}
+    for table in set(tables) - {DENSE}:
         cells = numbers[numbers['table'] == table].sort_values('order').to_dict('records')
         lines[table] = [line for cell in cells
                         for line in _cell_lines(by_row.get(cell['row'], []), cell)]
@@ -99,12 +104,13 @@ def build_tables(records, tables=tuple(TITLES)) -> dict:
                    default=OTHER)
         if home in lines:
             method = min(record['method'] for record in by_row[row])
-            lines[home] += _lines(by_row[row], None, method, f'{row} (not in the paper)')
+            lines[home] += lines_of(by_row[row], None, method, f'{row} (not in the paper)')
     frames = {table: _frame(lines[table], TITLES.get(table, OTHER_TITLE),
                             [REMARKS[table]] if table in REMARKS else [])
               for table in sorted(lines, key=lambda t: (t == OTHER, t))
               if lines[table] or table != OTHER}
-    return frames | _tables_apart(apart, numbers) if set(tables) == set(TITLES) else frames
+    frames |= _tables_apart(apart, numbers) if is_all else {}
+    return frames | dense_tables(dense) if DENSE in tables or is_all and dense else frames
 
 
 def _tables_apart(apart, numbers):
@@ -138,7 +144,7 @@ def _conditions(line):
 
 def _named_lines(records):
     """The lines of a row; the method names the pre-training where a row has several."""
-    lines = _lines(records, None, '', records[0]['row'])
+    lines = lines_of(records, None, '', records[0]['row'])
     for line in lines:
         some = line['records'] or line['failed']
         told = training_name(some[0], [other['records'][0] for other in lines if other['records']])
@@ -150,7 +156,7 @@ def _cell_lines(records, cell):
     """The lines of a cell: the cell with its result or empty, then the results that do not fit."""
     why = {id(record): obstacles(record, cell) for record in records}
     filling = [record for record in records if not why[id(record)]]
-    lines = _lines(filling, cell, cell['group'], _setting(cell))
+    lines = lines_of(filling, cell, cell['group'], _setting(cell))
     outside = defaultdict(list)
     for record in records:
         if why[id(record)]:
@@ -158,7 +164,8 @@ def _cell_lines(records, cell):
     for texts in sorted(outside):
         shown = ', '.join(texts[:2]) + (f', {len(texts) - 2} more' if len(texts) > 2 else '')
         method = min(record['method'] for record in outside[texts])
-        more = _lines(outside[texts], None, f'{method} ({shown})', f"{cell['row']}, not the cell")
+        more = lines_of(outside[texts], None, f'{method} ({shown})',
+                        f"{cell['row']}, not the cell")
         for line in more:
             line['outside'] = texts
         lines += more
@@ -169,6 +176,11 @@ def measured(frames) -> dict:
     """The lines with a result of ours or a failed run; tables without such lines are left out."""
     kept = {}
     for table, frame in frames.items():
+        if OURS not in frame:  # each line of a dense table has results
+            if len(frame):
+                kept[table] = frame.copy()
+                kept[table].attrs = {**frame.attrs, 'commands': []}
+            continue
         rows = [i for i, (ours, note) in enumerate(zip(frame['ours'], frame['note']))
                 if ours or 'not averaged' in note]
         if rows:
@@ -197,67 +209,34 @@ def _setting(cell):
         cell.get('section'), cell['column'], patches, data, epochs) if part)
 
 
-def _lines(records, cell, method, setting):
-    """The lines of one row: one for each set of results that may be averaged, at least one."""
-    groups = defaultdict(list)
-    for record in records:
-        if record['status'] == 'ok':
-            groups[protocol.may_be_averaged(record)].append(record)
-    lines = [dict(method=method, setting=setting, cell=cell, records=groups[group], failed=[])
-             for group in sorted(groups)]
-    lines = lines or [dict(method=method, setting=setting, cell=cell, records=[], failed=[])]
-    lines[0]['failed'] = sorted(
-        (record for record in records if record['status'] != 'ok'),
-        key=lambda record: json.dumps({**record, 'source': ''}, sort_keys=True))
-    return lines
-
-
 def _frame(lines, title, remarks=()):
     marks, legend, conflicts = protocol_marks(lines)
     trained, *more = training_marks(lines)
     legend, conflicts = legend + more[0], conflicts + more[1]
     leads, bold = to_the_best(lines)
-    texts: dict[str, dict[str, int]] = {
-        kind: {} for kind in ('reduced', 'longer', 'outside', 'erratum')}
+    numbered = Numbered('reduced', 'longer', 'outside', 'erratum')
     rows = []
 
-    def numbered(kind, text):
-        return f'{kind} {texts[kind].setdefault(text, len(texts[kind]) + 1)}'
-
     for line, mark, training, to_best in zip(lines, marks, trained, leads):
-        cell, records, note = line['cell'], line['records'], []
-        if records and records[0]['reduced']:
-            note.append(numbered('reduced', records[0].get('reduced_why') or 'not recorded how'))
-        if records and records[0].get('enlarged_why'):
-            note.append(numbered('longer', records[0]['enlarged_why']))
+        cell, records, note = line['cell'], line['records'], numbered.size(line['records'])
         if len(line.get('outside', ())) > 2:
-            note.append(numbered('outside', ', '.join(line['outside'])))
+            note.append(numbered.mark('outside', ', '.join(line['outside'])))
         note += [f'protocol {mark}'] if mark else []
         note += [f'pre-training {training}'] if training else []
         note += _how_it_came_about(records) if records else []
         if cell and cell['erratum']:
-            note.append(numbered('erratum', cell['erratum']))
-        failed = Counter(record['status'] for record in line['failed'])
-        note += [f"{times} run{'s' if times > 1 else ''} {status}, not averaged"
-                 for status, times in sorted(failed.items())]
+            note.append(numbered.mark('erratum', cell['erratum']))
+        note += failures(line['failed'])
         command = _command(cell) if cell and cell['row'] and not records else ''
         if cell and cell.get('recipe') and not records:
             note.append(cell['recipe'])
-        rows.append([line['method'], line['setting'], cell['value'] if cell else '', _ours(records),
+        rows.append([line['method'], line['setting'], cell['value'] if cell else '', ours(records),
                      _difference(records, cell), to_best, '; '.join(note), command])
-    legend += [f'{kind} {number}: {text}.' for kind in texts
-               for text, number in texts[kind].items()] + list(remarks)
-    legend += [f"Not averaged: {record['row']}, seed {record['seed']}: {_why(record)}, "
-               f"{record['metric']}, {record['time']}, checkpoint {record['checkpoint'] or 'none'}."
-               for line in lines for record in line['failed']]
+    legend += [*numbered.legend(), *remarks, *not_averaged(lines)]
     frame = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
     links = [protocol.anchor(line['records'][0]) if line['records'] else '' for line in lines]
     frame.attrs = dict(title=title, legend=legend, bold=bold, links=links, conflicts=conflicts)
     return frame
-
-
-def _why(record):
-    return record['status'] + (f" ({record['why']})" if record.get('why') else '')
 
 
 def _how_it_came_about(records):
@@ -277,25 +256,7 @@ def _command(cell):
     return f'python tools/run_suite.py paper --only {shlex.quote(row)}{weights}'
 
 
-def _values(records):
-    return [float(record['value']) for record in records]
-
-
-def _ours(records):
-    if not records:
-        return ''
-    shape = '{:.2f}' if protocol.is_percent(records[0]) else '{:.4g}'
-    values = _values(records)
-    spread = f' ± {shape.format(statistics.stdev(values))}' if len(values) > 1 else ''
-    seeds = len({record['seed'] for record in records})
-    of_seeds = f', seeds: {seeds}' if seeds < len(records) else ''
-    weights = pretrainings(records)
-    of_weights = f', pre-trainings: {weights}' if weights < len(records) else ''
-    number = f'n={len(values)}{of_seeds}{of_weights}'
-    return f'{shape.format(statistics.fmean(values))}{spread} ({number})'
-
-
 def _difference(records, cell):
     if not records or not cell:
         return ''
-    return f"{statistics.fmean(_values(records)) - float(cell['value']):+.2f}"
+    return f"{mean(records) - float(cell['value']):+.2f}"

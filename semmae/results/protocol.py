@@ -32,7 +32,8 @@ COMPARED = (
     'train_cfg', 'optim_wrapper', 'param_scheduler', 'train_dataloader', 'val_dataloader',
     'val_evaluator')
 
-HIGHER_IS_BETTER = frozenset({'top1', 'top5', 'miou', 'macc', 'aacc'})
+HIGHER_IS_BETTER = frozenset({'top1', 'top5', 'miou', 'macc', 'aacc', 'd1', 'd2', 'd3'})
+LOWER_IS_BETTER = frozenset({'rmse', 'rmse_log', 'abs_rel', 'sq_rel', 'log10', 'silog'})
 
 NOT_RECORDED = '(not recorded)'
 
@@ -134,6 +135,12 @@ def same_quantity(a: Record, b: Record) -> bool:
 def metric_name(metric: str) -> str:
     """'top1' of 'accuracy/top1'."""
     return metric.rsplit('/', 1)[-1].lower()
+
+
+def direction(metric: str) -> int:
+    """1 for a metric where higher is better, -1 where lower is better, 0 if not known."""
+    name = metric_name(metric)
+    return (name in HIGHER_IS_BETTER) - (name in LOWER_IS_BETTER)
 
 
 def is_percent(record: Record) -> bool:

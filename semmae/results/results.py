@@ -30,7 +30,7 @@ REQUIRED: dict[str, tuple[type, ...]] = {
     'status': (str,), 'time': (str,)}
 
 # Tasks without random numbers: with the same weights every seed gives the same value.
-SEEDLESS = frozenset({'knn'})
+SEEDLESS = frozenset({'knn', 'logistic'})
 
 # Written as null where unknown, so that every line has the same keys.
 DOCUMENTARY = ('tables', 'epochs', 'iters', 'config_sha256', 'load_report', 'git_commit',
@@ -223,7 +223,7 @@ def _parse(line: bytes) -> tuple[Record | None, str]:
         record['why'] = f"{record['value']:g} percent"
     odd = [name for name, kind in DOCUMENTARY_TYPES.items()
            if not isinstance(record.get(name, None), (kind, type(None)))]
-    if 'tables' not in odd and any(type(t) is not int for t in record.get('tables') or ()):
+    if 'tables' not in odd and any(type(t) not in (int, str) for t in record.get('tables') or ()):
         odd.append('tables')
     record.update(dict.fromkeys(odd))
     expected = fingerprint(record['protocol']) if record['protocol'] else record['fingerprint']
@@ -270,9 +270,10 @@ def _latest(records: list[Record]) -> list[Record]:
     for record in sorted(records, key=_age):
         report = record.get('load_report')
         pretrained = report.get('sha256') if isinstance(report, dict) else None
-        seed = None if record['task'] in SEEDLESS else record['seed']
+        weights = pretrained or record['checkpoint_sha256']
+        seed = None if record['task'] in SEEDLESS and weights else record['seed']
         key = (*(record[name] for name in ('row', 'dataset', 'split', 'metric')), seed,
-               record['fingerprint'], str(pretrained or record['checkpoint_sha256']))
+               record['fingerprint'], str(weights))
         (good if record['status'] == 'ok' else failed)[key] = record
     failed = {key: record for key, record in failed.items()
               if key not in good or _age(record) > _age(good[key])}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from semmae.reporting.elsewhere import elsewhere_table, errata_table
+from semmae.reporting.elsewhere import elsewhere_table, errata_table, published_tables
 from semmae.reporting.part_tables import part_tables, render_parts
 from semmae.reporting.render import render, visible
 from semmae.reporting.tables import build_tables
@@ -28,13 +28,17 @@ OVERFULL = 20  # points that a line may stick out, a third of a margin
 
 
 def frames_of(names):
-    """All tables; each name is a method, a recipe, a reason, a value of a protocol and a path."""
+    """All tables; each name is a method, a recipe, a reason, a value, a path and a data set."""
     records = [a_record(f'linprobe/{name}', method=name, reduced=True, reduced_why=name,
                         protocol={'view': name}) for name in names]
     records += [a_record('linprobe/mae_p16', seed=seed, value=60.0 + seed) for seed in (0, 1)]
     records += [a_record('finetune/mae_p16', status='non-finite', value=None, checkpoint=name)
                 for name in names]
-    return {**build_tables(records), 'elsewhere': elsewhere_table(),
+    dense = dict(task='seg_hummingbird', metric='mIoU', tables=['dense'])
+    records += [a_record(f'seg_hummingbird/{name}', method=name, dataset=name, seed=seed, **dense)
+                for name in [*names, 'ADE20K', 'CamVid'] for seed in (0, 1)]
+    frames = build_tables(records)
+    return {**frames, **published_tables(frames), 'elsewhere': elsewhere_table(),
             'errata': errata_table()}
 
 
@@ -93,7 +97,7 @@ def test_every_title_cell_and_legend_is_printed(compiled):
         assert bare(re.sub(r'^Table \d\. ', '', frame.attrs['title'])) in printed
         for legend in frame.attrs['legend']:
             assert bare(legend) in printed, legend
-        for column in ('method', 'setting', 'paper', 'source'):
+        for column in ('backbone', 'method', 'setting', 'paper', 'source'):
             for cell in frame.get(column, ()):
                 assert bare(cell) in printed, cell
 

@@ -410,7 +410,8 @@ def test_a_results_file_cannot_name_predictions_outside_its_folder(tmp_path):
 def test_seeds_of_a_task_that_draws_nothing_are_one_sample(tmp_path):
     for seed in range(3):
         append_result(tmp_path / 'results.jsonl', a_record(
-            'knn/mae_p16', task='knn', checkpoint=None, checkpoint_sha256=None, seed=seed))
+            'knn/mae_p16', task='knn', checkpoint=None, checkpoint_sha256=None, seed=seed,
+            load_report=dict(sha256='a')))
         append_result(tmp_path / 'results.jsonl', a_record(seed=seed))
     records = read_results(tmp_path)[0]
     assert [r['row'] for r in records] == ['knn/mae_p16'] + 3 * ['linprobe/mae_p16']
