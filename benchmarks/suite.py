@@ -263,6 +263,12 @@ PAPER = Suite(
         *map(with_val_store, evaluations(_at[8], (*_p8, MAPS, 'mae_p8'))),
         Train('finetune/vit', 'results.jsonl', f'{_ab}/scratch_vit-base-p16.py')))
 
-SUITES = {'mini': MINI, 'mini_tables': MINI_TABLES, 'paper': PAPER, 'parts': PARTS,
+# ------------------------------------------------------------------ any backbone, dense table
+_dense = ('cub', 'cub25', 'imagenet', 'ade20k', 'voc2012', 'pascal_context', 'cityscapes',
+          'coco_stuff', 'camvid', 'nyu', 'upernet_ade20k', 'upernet_camvid')
+DENSE = Suite(rows=(), images='data', is_dense=True, tasks={
+    name: {0: f'mm_configs/dense/dense_{name}.py'} for name in _dense})
+
+SUITES = {'dense': DENSE, 'mini': MINI, 'mini_tables': MINI_TABLES, 'paper': PAPER, 'parts': PARTS,
           'parts_cub': PARTS_CUB, 'table3_true': TABLE3_TRUE, 'table3_learned': TABLE3_LEARNED,
           'transfer': TRANSFER}

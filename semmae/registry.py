@@ -77,9 +77,12 @@ def _child(parent, *locations):
 
 DATA = [f'semmae.datasets.{m}' for m in
         ('seeded', 'part_dataset', 'transforms', 'fast_loading', 'image_cache', 'cub_parts',
-         'inat2019', 'cars', 'image_reading')]
+         'inat2019', 'cars', 'image_reading', 'part_image_net', 'pascal_part')]
 
-MODELS = _child(root.MODELS, 'semmae.models')
+MODELS = _child(root.MODELS, 'semmae.models', 'semmae.probes.frozen',
+                *(f'semmae.probes.{m}' for m in
+                  ('knn', 'linear', 'attentive', 'logistic', 'seg_linear', 'seg_logistic',
+                   'seg_knn', 'depth')))
 DATASETS = _child(root.DATASETS, *DATA)
 TRANSFORMS = _child(root.TRANSFORMS, *DATA)
 DATA_SAMPLERS = _child(root.DATA_SAMPLERS, *DATA)
@@ -92,6 +95,7 @@ HOOKS = _child(root.HOOKS, 'semmae.mmengine_patches', 'semmae.config.data_check'
 OPTIMIZERS = _child(root.OPTIMIZERS, 'semmae.training.lars')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'semmae.training.optim')
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'semmae.training.precision')
-LOOPS = _child(root.LOOPS, 'semmae.training.knn_loop', 'semmae.training.loops')
+LOOPS = _child(root.LOOPS, 'semmae.training.knn_loop', 'semmae.training.loops',
+               'semmae.probes.loop')
 METRICS = _child(root.METRICS, 'semmae.evaluation.metrics', 'semmae.evaluation.knn',
                  'semmae.evaluation.segmentation')

@@ -2,6 +2,7 @@
 
 Suites are data: benchmarks/suite.py. Finished rows are skipped, stopped ones resume. With
 --checkpoint FILE the suite's tasks run on that file: a table from a checkpoint alone.
+The dense suite takes any backbone: run_suite.py dense --timm vit_small_patch14_dinov2.lvd142m
 Under Slurm: PARTITION=NAME GPUS=16 python tools/run_suite.py paper --launcher slurm --jobs 4, with
 GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS as for tools/slurm_train.sh.
 """
@@ -20,7 +21,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     parser.add_argument('suite', choices=sorted(SUITES))
     parser.add_argument('--checkpoint', help='evaluate this file instead of own pre-trainings')
-    parser.add_argument('--only', nargs='+', metavar='ROW')
+    parser.add_argument('--only', nargs='+', metavar='ROW', help='these rows and what they need; '
+                        'of the dense suite data sets, or DATASET/PROBE')
+    parser.add_argument('--timm', metavar='NAME', help='dense suite: a model of timm, with its '
+                        'weights (downloaded) or those of --checkpoint FILE')
+    parser.add_argument('--untrained', action='store_true',
+                        help='dense suite: the --timm model with random weights')
     parser.add_argument('--interpolate-offset', type=float, metavar='N', help='with --checkpoint: '
                         'how its code resizes positions; 0.1 for DINO, iBOT and AttMask, else 0')
     parser.add_argument('--dry-run', action='store_true',
@@ -70,7 +76,17 @@ def main():
         suite = replace(suite, images=str(images))
         gpus = args.gpus or (int(os.environ.get('GPUS', 8)) if args.launcher == 'slurm'
                              else count_gpus())
-        runs = plan(suite, work_dir, args.only, args.checkpoint, args.seeds, gpus, args.launcher,
+        only, checkpoint = args.only, args.checkpoint
+        if suite.is_dense:
+            from semmae.suites.dense import dense_rows
+            suite = replace(suite, rows=tuple(dense_rows(
+                suite, args.timm, checkpoint, only or (), args.interpolate_offset,
+                args.untrained)))
+            only = checkpoint = None
+        elif args.timm or args.untrained:
+            raise ValueError('--timm and --untrained go with the dense suite: python '
+                             'tools/run_suite.py dense --timm NAME')
+        runs = plan(suite, work_dir, only, checkpoint, args.seeds, gpus, args.launcher,
                     args.interpolate_offset)
         if args.dry_run:
             from semmae.suites.costs import costs, show

@@ -32,6 +32,7 @@ def split_of(runner: Runner) -> Fields:
                 split_sha256=hashlib.sha256('\n'.join(names).encode()).hexdigest()[:12])
 
 
+WITHOUT_TRAINING = ('semmae.KNNLoop', 'semmae.ProbeLoop')
 # Fields of a training. k-NN trains nothing, and its batches change nothing.
 OF_TRAINING = ('precision', 'batch_size', 'norm_batch', 'optim_wrapper.', 'param_scheduler.',
                'custom_hooks.', 'default_hooks.', 'train_cfg.', 'train_dataloader.drop_last',
@@ -59,9 +60,48 @@ def protocol_of(runner: Runner, weights: Fields, size: Fields, is_test: bool = F
         **training_fields(cfg),
         **evaluation_fields(cfg, is_test), **probe_parts(runner),
         pretraining={k: weights.get(k) for k in ('epochs', 'num_train', 'batch_size')})
-    if at(cfg, 'train_cfg.type') == 'semmae.KNNLoop':
-        protocol = {k: v for k, v in protocol.items() if not k.startswith(OF_TRAINING)}
+    if at(cfg, 'train_cfg.type') in WITHOUT_TRAINING:
+        kept = 'train_cfg.' if at(cfg, 'train_cfg.type') == 'semmae.ProbeLoop' else ()
+        protocol = {k: v for k, v in protocol.items()
+                    if not k.startswith(OF_TRAINING) or k.startswith(kept)}
+    if is_dense(cfg):
+        backbone = getattr(unwrapped(runner.model), 'backbone', None)
+        layers = getattr(backbone, 'layers', None)
+        depth = len(layers) if layers is not None else getattr(backbone, 'num_layers', None)
+        protocol = without_network(protocol, depth)
     return protocol
+
+
+# Of a dense result: the network, which is compared, and what follows from its width.
+NETWORK = re.compile(r'model\.(backbone\.(type|model_name|arch\b.*|patch_size|depth|embed_dims?|'
+                     r'num_heads|interpolate_offset|module\b.*|mean|std)|'
+                     r'data_preprocessor\.(mean|std))$')
+WIDTH = re.compile(r'model\.(backbone\.img_size|neck\.(embed_dim|input_features)|'
+                   r'\w*head\.in_channels|probes?\..*num_heads)$')
+
+
+def is_dense(cfg: Node) -> bool:
+    """Whether the results of a config stand in the dense table, which compares backbones."""
+    return 'dense' in (at(cfg, 'result.tables') or ())
+
+
+def network_fields(cfg: Node) -> Fields:
+    """{field: value} of the network of a dense result and of its normalisation of images.
+
+    They belong to the identity of the backbone. In the protocol they would keep the results of two
+    backbones from being compared.
+    """
+    return {k: v for k, v in training_fields(cfg).items() if NETWORK.match(k)}
+
+
+def without_network(protocol: Fields, depth: int | None) -> Fields:
+    """The protocol of a dense result; layers counted from the first become shares of the depth."""
+    kept = {k: v for k, v in protocol.items()
+            if not (NETWORK.match(k) or WIDTH.match(k) or k == 'pretraining')}
+    layers = kept.get('model.backbone.out_indices')
+    if depth and isinstance(layers, list) and min(layers) >= 0:
+        kept['model.backbone.out_indices'] = [round((i + 1) / depth, 3) for i in layers]
+    return kept
 
 
 START = re.compile(r'\.(init_cfg|pretrained)(\.|$)')  # weights that a tested checkpoint replaces

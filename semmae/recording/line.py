@@ -5,7 +5,14 @@ from pathlib import Path
 from mmengine.hooks import CheckpointHook
 
 from ..config.lookup import plain
-from ..config.protocol import probe_parts, protocol_of, protocol_of_test, split_of
+from ..config.protocol import (
+    is_dense,
+    network_fields,
+    probe_parts,
+    protocol_of,
+    protocol_of_test,
+    split_of,
+)
 from ..config.recipes import task_differences
 from ..config.size import model_facts, run_size, why_enlarged, why_reduced
 from ..files import sha256
@@ -37,7 +44,8 @@ def line_of(runner, weights, checkpoint, trained=None):
         protocol = protocol_of_test(trained['protocol'], protocol)
     protocol |= split_of(runner) | selection(cfg, checkpoint)
     full = result.get('full', {})
-    reduced_why = both(of.get('reduced_why'), why_reduced(full, size))
+    # A row of the dense table is named by its backbone, whatever the length of its pre-training.
+    reduced_why = both(not is_dense(cfg) and of.get('reduced_why'), why_reduced(full, size))
     of_training = weights.loaded.get('semmae_run') or {} if trained else {}
     return dict(
         row=f'{result.task}/{of["id"]}', tables=list(result.get('tables', [])),
@@ -49,11 +57,12 @@ def line_of(runner, weights, checkpoint, trained=None):
         checkpoint=near(checkpoint) if checkpoint else None,
         checkpoint_sha256=sha256(checkpoint) if checkpoint else None,
         load_report=of.get('load_report'), git_commit=git_commit(),
-        pretraining={k: of[k] for k in ('identity', 'differs') if of.get(k)},
+        pretraining=pretraining_of(of, cfg),
         model=model_facts(unwrapped(runner.model), cfg),
+        **chosen_setting(unwrapped(runner.model)),
         kind=trained.get('kind') if trained else weights.kind(runner),
         differs=trained.get('differs') if trained else differences_of_task(runner),
-        enlarged_why=both(of.get('enlarged_why'), why_enlarged(full, size)),
+        enlarged_why=both(not is_dense(cfg) and of.get('enlarged_why'), why_enlarged(full, size)),
         versions=versions(), device=device(), reduced=bool(reduced_why), reduced_why=reduced_why)
 
 
@@ -70,6 +79,20 @@ def other_sources(fields):
             if key in ('train_parts.source', 'val_parts.source') and source != 'learned'}
 
 
+def pretraining_of(of, cfg):
+    """Identity of the weights and what differs from their recipe; of: `Weights.describe`."""
+    found = {k: of[k] for k in ('identity', 'differs') if of.get(k)}
+    if is_dense(cfg):
+        found['identity'] = plain(network_fields(cfg)) | found.get('identity', {})
+    return found
+
+
+def chosen_setting(model):
+    """dict(chosen=setting) of a probe that chose its setting, else {}."""
+    chosen = getattr(model, 'chosen', None)
+    return dict(chosen=chosen) if chosen else {}
+
+
 def selection(cfg, checkpoint):
     """dict(selection=text) for the best of several settings or validations, else {}.
 
@@ -79,6 +102,8 @@ def selection(cfg, checkpoint):
     texts = []
     if cfg.result.get('selected_from'):
         texts.append(f'best of {cfg.result.selected_from} settings')
+    if cfg.result.get('selected_on'):
+        texts.append(f'setting chosen on {cfg.result.selected_on}')
     if checkpoint and Path(checkpoint).name.startswith('best_'):
         train = cfg.get('train_cfg') or {}
         length = train.get('max_epochs') or train.get('max_iters')

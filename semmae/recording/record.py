@@ -115,8 +115,7 @@ class ResultRecorder(Hook):
                       wall_time_s=round(time.time() - self.started, 1))
         path = Path(runner.work_dir) / 'results.jsonl'
         for metric in wanted:
-            unit = '' if metric.endswith('parts_used') else '%'
-            line = append_result(path, dict(record, metric=metric, unit=unit,
+            line = append_result(path, dict(record, metric=metric, unit=unit_of(metric),
                                             value=float(metrics[metric])))
             runner.logger.info(f"result {line['row']}: {metric} {metrics[metric]:.2f} -> {path}")
 
@@ -124,3 +123,12 @@ class ResultRecorder(Hook):
 def names_of(metric):
     """The names of ``result.metric``, a text or a list of texts."""
     return [metric] if isinstance(metric, str) else list(metric)
+
+
+UNITS = {'rmse': 'm', 'abs_rel': '', 'd1': '', 'd2': '', 'd3': ''}  # others are percent
+
+
+def unit_of(metric):
+    """The unit of a metric: '%', 'm' for metres, or ''."""
+    name = metric.rsplit('/', 1)[-1]
+    return '' if name.endswith('parts_used') else UNITS.get(name, '%')

@@ -116,6 +116,7 @@ class Suite:
     unavailable: {row id of a table: why no command of ours fills its cell}.
     max_images: of a user's own folder (--data) at most this many are used; 0 is all.
     is_mini: the configs have batches of their own; one process each, without accumulation.
+    is_dense: its tasks run on one backbone (`suites.dense`); it has no rows of its own.
     """
     rows: tuple[Row, ...]
     tasks: dict[str, dict[int, str]]
@@ -124,6 +125,7 @@ class Suite:
     unavailable: dict[str, str] = field(default_factory=dict)
     max_images: int = 0
     is_mini: bool = False
+    is_dense: bool = False
     complete: Callable[[Train], Train] = lambda row: row
 
     def require_available(self, name: str, has_checkpoint: bool) -> None:

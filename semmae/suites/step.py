@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ..config.lookup import walk
+from ..config.lookup import innermost, walk
 from ..models import layers
 from ..registry import MODELS
 
@@ -60,14 +60,26 @@ def step_of(cfg, batch=None, is_mixed=None) -> Step:
     if is_mixed is None:
         is_mixed = cfg.optim_wrapper.type == 'AmpOptimWrapper'
     return count_step(json.dumps(structure(cfg.model), sort_keys=True),
-                      batch or cfg.train_dataloader.batch_size, is_mixed, cfg.get('default_scope'))
+                      batch or cfg.train_dataloader.batch_size, is_mixed, cfg.get('default_scope'),
+                      view_of(cfg))
+
+
+def view_of(cfg):
+    """(height, width) of the images that a frozen probe encodes, or None for other models."""
+    if cfg.model.type != 'semmae.FrozenProbe':
+        return None
+    for step in reversed(innermost(cfg.train_dataloader)['pipeline']):
+        if size := step.get('crop_size') or step.get('scale'):
+            width, height = (size, size) if isinstance(size, int) else size
+            return height, width
+    return None
 
 
 def structure(node):
     """The config of a model without keys that change no size."""
     if isinstance(node, dict):
         return {k: structure(v) for k, v in node.items() if k not in (
-            'init_cfg', 'checkpoint', 'gamma', 'alpha_start', 'alpha_end')}
+            'init_cfg', 'checkpoint', 'pretrained', 'gamma', 'alpha_start', 'alpha_end')}
     return [structure(v) for v in node] if isinstance(node, (list, tuple)) else node
 
 
@@ -92,8 +104,8 @@ def fused_attention():
 
 
 @functools.cache
-def count_step(model, batch, is_mixed, scope) -> Step:
-    """The `Step` of a model on ``batch`` images. model: its config as JSON.
+def count_step(model, batch, is_mixed, scope, view=None) -> Step:
+    """The `Step` of a model on ``batch`` images. model: its config as JSON. view: `view_of`.
 
     Not counted: drawing of masks, optimiser, data loading.
     """
@@ -104,7 +116,7 @@ def count_step(model, batch, is_mixed, scope) -> Step:
         with FlopCounterMode(display=False, custom_mapping=FUSED) as counter, Alive(model) as alive:
             with torch.autocast('cpu', torch.bfloat16, enabled=is_mixed), \
                     torch.set_grad_enabled(bool(trained)):
-                loss = loss_of(model, batch)
+                loss = loss_of(model, batch, view)
             features = alive.now
             if trained:
                 loss.backward()
@@ -157,7 +169,7 @@ def without_memory(models, model):
         return built.to_empty(device='cpu')
 
 
-def loss_of(model, batch):
+def loss_of(model, batch, view=None):
     """A loss of ``batch`` blank images with the shapes of the training, for any model of ours.
 
     Labels are blank too. Masks have the size of the strategy, which is not run.
@@ -166,6 +178,8 @@ def loss_of(model, batch):
     if kind == 'PartLearner':
         side = model.encoder.grid * model.encoder.patch_size
         return model.loss(torch.zeros(batch, 3, side, side))['loss']
+    if view:  # a frozen probe, whose heads cost little
+        return sum(out.float().sum() for out in model.backbone(torch.zeros(batch, 3, *view)))
     side = model.backbone.img_size[0]
     images, labels = torch.zeros(batch, 3, side, side), torch.zeros(batch, dtype=torch.long)
     if kind == 'SemMAE':
