@@ -35,6 +35,9 @@ class FrozenProbe(BaseModel):
         self.probes = {name: MODELS.build({k: v for k, v in probe.items() if k != 'fraction'})
                        for name, probe in probes.items() if probe}
         self.fractions = {name: probe.get('fraction') for name, probe in probes.items() if probe}
+        if self.task.kind != 'classification' and any(self.fractions.values()):
+            raise ValueError('model.probes: fraction is for classification, whose classes it keeps '
+                             f'in proportion; got it in a probe of {self.task.kind}')
         self.layers, self.patch_layers = tuple(layers), tuple(patch_layers)
         self.chosen = None
 

@@ -62,10 +62,11 @@ class Backbone:
     changes: options of the backbone, for a frozen one with ``raw`` outputs.
     """
 
-    def __init__(self, recipe, method, width, depth, changes, tag='', is_replaced=False):
+    def __init__(self, recipe, method, width, depth, changes, tag='', is_replaced=False,
+                 has_class_token=True):
         self.recipe, self.method, self.tag = recipe, method, tag
         self.width, self.depth, self.changes = width, depth, changes
-        self.is_replaced = is_replaced
+        self.is_replaced, self.has_class_token = is_replaced, has_class_token
 
     def options(self, cfg) -> dict[str, Any]:
         """The overrides of a config of the dense suite for this backbone."""
@@ -79,6 +80,8 @@ class Backbone:
         options['model.backbone.out_indices'] = indices
         if is_probe and len(cfg.model.layers) > self.depth:
             options['model.layers'] = indices
+        if not self.has_class_token and at(cfg, 'model.probes.depth_linear'):
+            options['model.probes.depth_linear.has_class_token'] = False
         if self.is_replaced:
             kept = {k: v for k, v in cfg.model.backbone.items() if k in (
                 'out_type', 'is_frozen', 'drop_path_rate', 'final_norm')}
@@ -109,7 +112,8 @@ def of_timm(name, checkpoint, is_untrained) -> Backbone:
             recipe, method = f'{name}-untrained', f'untrained {name}'
         else:
             changes['model.backbone.pretrained'] = True
-    return Backbone(recipe.replace('/', '-'), method, vit.embed_dim, len(vit.blocks), changes, tag)
+    return Backbone(recipe.replace('/', '-'), method, vit.embed_dim, len(vit.blocks), changes, tag,
+                    has_class_token=getattr(vit, 'cls_token', None) is not None)
 
 
 def of_file(checkpoint, offset) -> Backbone:
