@@ -266,7 +266,7 @@ PAPER = Suite(
 # ------------------------------------------------------------------ any backbone, dense table
 _dense = ('cub', 'cub25', 'imagenet', 'ade20k', 'voc2012', 'pascal_context', 'cityscapes',
           'coco_stuff', 'camvid', 'nyu', 'upernet_ade20k', 'upernet_camvid')
-DENSE = Suite(rows=(), images='data', is_dense=True, tasks={
+DENSE = Suite(rows=(), images='data', is_dense=True, optional=('cub25',), tasks={
     name: {0: f'mm_configs/dense/dense_{name}.py'} for name in _dense})
 
 SUITES = {'dense': DENSE, 'mini': MINI, 'mini_tables': MINI_TABLES, 'paper': PAPER, 'parts': PARTS,

@@ -5,14 +5,14 @@ Run:    python tools/train.py mm_configs/dense/dense_nyu.py --cfg-options \
         Any backbone: python tools/run_suite.py dense --timm NAME --only nyu
 Needs:  data/nyu/{images,annotations}/{train,test} as mmseg reads them: depth in millimetres.
 Metric: RMSE in metres on mmseg's nyu_crop (45:471, 41:601), depths of 1 mm to 10 m.
-Ours:   the whole image at 560x420, encoded once, without augmentation; the settings of the head are
+Ours:   the whole image at 560x448, encoded once, without augmentation; the settings of the head are
         chosen on 10 % of the training images. `LinearDepthProbe` says what differs from DINOv2 and
         DINOv3.
 Status: not run here.
 """
 _base_ = ['../_base_/dense_segmentation.py', '../_base_/default_runtime.py']
 default_scope = 'mmseg'
-view = (560, 420)  # a multiple of 14; TimmViT pads for patches of 16
+view = (560, 448)  # multiples of 14 and 16
 
 model = dict(
     layers=(-1,),

@@ -53,6 +53,7 @@ LET_THROUGH = tuple((re.compile(pattern), reason) for pattern, reason in (
     (r'optim_wrapper\.dtype$', 'it decides the fact precision, as a known type of wrapper does'),
     (r'train_cfg\.(val_interval|val_begin|dynamic_intervals)(\.|$)',
      'when a training is validated; the best of several validations is marked as such'),
+    (r'train_cfg\.only$', 'a probe has its own line and depends on no other probe'),
     (r'randomness\.seed$', 'seeds may be averaged'),
     (r'env_cfg\.(mp_cfg|dist_cfg|resource_limit)(\.|$)', 'how processes are started and connected'),
     (r'.*\.(backend_args|file_client_args|meta_keys|lazy_init|serialize_data|palette|max_damaged)'
@@ -193,7 +194,8 @@ def images_fingerprint(data: Node, with_sizes: bool = False) -> str | None:
     for i in np.linspace(0, len(data) - 1, min(1000, len(data))).round().astype(int):
         info = data.get_data_info(int(i))
         name = Path(info.get('img_path', '')).parts[-2:]
-        sizes = [size_of(info.get(key)) for key in ('img_path', 'seg_map_path')]
+        depth = ('depth_map_path',) if 'depth_map_path' in info else ()
+        sizes = [size_of(info.get(key)) for key in ('img_path', 'seg_map_path', *depth)]
         found.update(f'{"/".join(name)} {info.get("gt_label")}'
                      f'{f" {sizes}" if with_sizes else ""}\n'.encode())
     digest = found.hexdigest()[:12]

@@ -68,16 +68,18 @@ def protocol_of(runner: Runner, weights: Fields, size: Fields, is_test: bool = F
         backbone = getattr(unwrapped(runner.model), 'backbone', None)
         layers = getattr(backbone, 'layers', None)
         depth = len(layers) if layers is not None else getattr(backbone, 'num_layers', None)
-        protocol = without_network(protocol, depth)
+        is_probe = at(cfg, 'train_cfg.type') == 'semmae.ProbeLoop'
+        protocol = without_network(protocol, is_probe, depth)
     return protocol
 
 
-# Of a dense result: the network, which is compared, and what follows from its width.
-NETWORK = re.compile(r'model\.(backbone\.(type|model_name|arch\b.*|patch_size|depth|embed_dims?|'
-                     r'num_heads|interpolate_offset|module\b.*|mean|std)|'
-                     r'data_preprocessor\.(mean|std))$')
-WIDTH = re.compile(r'model\.(backbone\.img_size|neck\.(embed_dim|input_features)|'
-                   r'\w*head\.in_channels|probes?\..*num_heads)$')
+# Of a dense result: what follows from the width of the network.
+WIDTH = re.compile(r'model\.(neck\.(embed_dim|input_features)|\w*head\.in_channels|'
+                   r'probes?\..*num_heads|data_preprocessor\.(mean|std))$')
+BACKBONE = 'model.backbone.'
+# Options of a backbone that belong to the measurement, and those that change no feature.
+MEASURED = ('final_norm', 'out_indices', 'drop_path_rate', 'is_frozen')
+UNSEEN = ('img_size', 'out_type', 'init_cfg', 'pretrained')
 
 
 def is_dense(cfg: Node) -> bool:
@@ -91,16 +93,28 @@ def network_fields(cfg: Node) -> Fields:
     They belong to the identity of the backbone. In the protocol they would keep the results of two
     backbones from being compared.
     """
-    return {k: v for k, v in training_fields(cfg).items() if NETWORK.match(k)}
+    return {key: value for key, value in training_fields(cfg).items()
+            if key.startswith('model.data_preprocessor.') and key.endswith(('.mean', '.std'))
+            or key.startswith(BACKBONE) and option_of(key) not in (*MEASURED, *UNSEEN)}
 
 
-def without_network(protocol: Fields, depth: int | None) -> Fields:
-    """The protocol of a dense result; layers counted from the first become shares of the depth."""
-    kept = {k: v for k, v in protocol.items()
-            if not (NETWORK.match(k) or WIDTH.match(k) or k == 'pretraining')}
-    layers = kept.get('model.backbone.out_indices')
-    if depth and isinstance(layers, list) and min(layers) >= 0:
-        kept['model.backbone.out_indices'] = [round((i + 1) / depth, 3) for i in layers]
+def option_of(key: str) -> str:
+    """'arch' of 'model.backbone.arch.num_heads'."""
+    return key[len(BACKBONE):].split('.')[0]
+
+
+def without_network(protocol: Fields, is_probe: bool, depth: int | None) -> Fields:
+    """The protocol of a dense result, in which layers are shares of the depth.
+
+    The last layers, as a frozen probe reads them, need no field: ``model.layers`` says how many.
+    """
+    kept = {k: v for k, v in protocol.items() if not (WIDTH.match(k) or k == 'pretraining') and (
+        not k.startswith(BACKBONE) or option_of(k) in (MEASURED[:2] if is_probe else MEASURED))}
+    layers = kept.pop(f'{BACKBONE}out_indices', None)
+    if layers and depth:
+        layers = [i % depth for i in layers]
+        if not is_probe or layers != list(range(depth - len(layers), depth)):
+            kept[f'{BACKBONE}out_indices'] = [round((i + 1) / depth, 3) for i in layers]
     return kept
 
 

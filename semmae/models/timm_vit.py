@@ -126,9 +126,10 @@ class TimmViT(BaseModule):
         """(images padded to a multiple of the patch size, their grid (h, w))."""
         size, patch = tuple(images.shape[-2:]), self.patch_size
         if not self.takes_any_size and size != self.img_size:
+            wanted = size[0] if size[0] == size[1] else size
             raise ValueError(
                 f"timm's {self.model_name} takes images of {self.img_size[0]}x{self.img_size[1]} "
-                f'pixels only, got {size[0]}x{size[1]}. Set img_size={size[0]} of the backbone, or '
+                f'pixels only, got {size[0]}x{size[1]}. Set img_size={wanted} of the backbone, or '
                 'the size in the pipeline')
         missing = [-side % patch for side in size]
         if any(missing):

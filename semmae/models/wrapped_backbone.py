@@ -2,6 +2,7 @@
 
 B images, L = h x w patches, X prefix tokens, D channels.
 """
+import itertools
 import re
 
 import torch
@@ -27,7 +28,8 @@ class WrappedBackbone(BaseModule):
         ``patches``; None: the first of the prefix tokens.
     num_prefix: X, tokens before those of the patches.
     grid: (h, w) of token outputs; None: that of square patches (`outputs.grid_of`).
-    blocks: name of its list of layers, for layer decay; None: its only ModuleList or Sequential.
+    blocks: name of its list of layers, for layer decay; None: its only ModuleList or
+        Sequential that is in no other one.
     embed_dims: of the network; None: its own attribute, or unknown.
     init_cfg: ``dict(type='Pretrained', checkpoint=FILE, prefix='', checkpoint_key=None)`` fills
         every tensor of ``module`` with the tensor of FILE that has its name after ``prefix``, or
@@ -38,6 +40,8 @@ class WrappedBackbone(BaseModule):
                  out_type='featmap', is_frozen=False, *, blocks=None, embed_dims=None,
                  init_cfg=None):
         super().__init__(init_cfg)
+        if module['type'] in MODELS.module_dict:  # the scope of a config is another library
+            module = dict(module, type=f'semmae.{module["type"]}')
         self.module = MODELS.build(module)
         name = type(self.module).__name__
         self.patches = as_list(patches)
@@ -100,34 +104,37 @@ class WrappedBackbone(BaseModule):
         if self.blocks and self.blocks not in lists:
             raise ValueError(f'{type(self.module).__name__} has no list of layers {self.blocks!r}. '
                              f'Expected blocks to be one of {sorted(lists)}')
-        top = [name for name in lists if name and '.' not in name]
-        name = self.blocks or (top[0] if len(top) == 1 else '')
+        outer = [x for x in lists if not any(x.startswith(f'{other}.') for other in lists)]
+        name = self.blocks or (outer[0] if len(outer) == 1 else '')
         return name, lists[name] if name else []
 
     def get_layer_depth(self, param_name, prefix=''):
         """(layer of a parameter, number of layers + 2), as in mmpretrain.
 
-        Parameters registered before the list of layers are layer 0, those of layer i are i + 1,
-        and those after it are last. A network with its own ``get_layer_depth`` decides itself.
+        Parameters registered before the list of layers are layer 0, those of its layer i are i + 1,
+        all others are last. Without ``blocks`` a network's own ``get_layer_depth`` decides.
         Raises ValueError if the list is not known.
         """
-        if own := getattr(self.module, 'get_layer_depth', None):
+        own, (name, layers) = getattr(self.module, 'get_layer_depth', None), self.list_of_layers()
+        if own and not self.blocks:
             return own(param_name, prefix=f'{prefix}module.')
-        name, layers = self.list_of_layers()
         if not name:
             raise ValueError(
                 f'layer_decay_rate needs the list of layers of {type(self.module).__name__}. Set '
                 'model.backbone.blocks to its name in the network, or '
                 'optim_wrapper.paramwise_cfg.layer_decay_rate=1.0')
-        names = [key for key, _ in self.module.named_parameters()]
-        first = next((i for i, key in enumerate(names) if key.startswith(f'{name}.')), len(names))
-        key = param_name.removeprefix(f'{prefix}module.')
+        key, last = param_name.removeprefix(f'{prefix}module.'), len(layers) + 1
+        if key == param_name:  # of a head
+            return last, last + 1
         if found := re.match(rf'{re.escape(name)}\.(\d+)\.', key):
-            return int(found[1]) + 1, len(layers) + 2
-        return (0 if names.index(key) < first else len(layers) + 1), len(layers) + 2
+            return int(found[1]) + 1, last + 1
+        names = [n for n, _ in self.module.named_parameters()]
+        before = itertools.takewhile(lambda n: not n.startswith(f'{name}.'), names)
+        return (0 if key in before else last), last + 1
 
 
 def as_list(value):
+    """A list of the values, or of the one value."""
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 

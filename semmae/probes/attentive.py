@@ -11,7 +11,10 @@ import torch
 import torch.nn.functional as F
 
 from ..registry import MODELS
-from .classification import ClassificationProbe, Standard, chunks
+from .classification import ClassificationProbe
+from .grid import require_counts
+from .probe import is_stored
+from .standard import Standard, chunks
 
 INIT_STD = .02
 CHUNK = 64  # images of patch tokens that are read at a time, except for a batch of training
@@ -27,16 +30,15 @@ class AttentiveProbe(ClassificationProbe):
     rates and weight decays is trained together as in V-JEPA 2; its values and 20 epochs are ours.
     The tokens are the patches and, if it is stored, the class token. Cosine to 0, no warm-up.
     Initial weights and the order of the images depend on ``seed`` only, not on the other settings.
-    layers: see `ClassificationProbe`. Raises ValueError if ``num_heads`` does not divide D.
+    layers: see `ClassificationProbe`. num_heads: None for the largest of 12, 6, 4, 3, 2, 1 that
+    divides D. Raises ValueError if ``num_heads`` does not divide D.
     """
     known = ('patches',)
 
     def __init__(self, lr=(1e-4, 3e-4, 1e-3, 3e-3), weight_decay=(.01, .1), epochs=20,
-                 batch_size=128, num_heads=12, layers=None):
+                 batch_size=128, num_heads=None, layers=None):
         super().__init__(layers, self.known, lr=tuple(lr), weight_decay=tuple(weight_decay))
-        if min(epochs, batch_size, num_heads) < 1:
-            raise ValueError(f'epochs={epochs}, batch_size={batch_size}, num_heads={num_heads}: '
-                             'expected at least 1 each')
+        require_counts(epochs=epochs, batch_size=batch_size, num_heads=num_heads or 1)
         self.epochs, self.batch_size, self.num_heads = epochs, batch_size, num_heads
 
     def fit_head(self, data, index, labels, settings, task, seed, device):
@@ -45,11 +47,12 @@ class AttentiveProbe(ClassificationProbe):
         standards = {kind: Standard.of(partial(data.tokens, layer, kind), index, CHUNK, device)
                      for kind in kinds}
         channels = len(standards['patches'].mean)
-        if channels % self.num_heads:
-            raise ValueError(f'num_heads={self.num_heads} does not divide the {channels} channels '
+        num_heads = self.num_heads or math.gcd(channels, 12)
+        if channels % num_heads:
+            raise ValueError(f'num_heads={num_heads} does not divide the {channels} channels '
                              'of the tokens, expected a divisor')
         generator = torch.Generator().manual_seed(seed)
-        first = initial(self.num_heads, channels, task.num_classes, generator)
+        first = initial(num_heads, channels, task.num_classes, generator)
         parameters = [{name: value.clone().to(device).requires_grad_()
                        for name, value in first.items()} for _ in settings]
         head = AttentiveHeads(layer, standards, parameters)
@@ -75,15 +78,6 @@ class AttentiveProbe(ClassificationProbe):
                 (loss / len(part)).backward()
                 optimizer.step()
                 schedule.step()
-
-
-def is_stored(data, layer, kind):
-    """True if ``data`` holds tokens of this kind."""
-    try:
-        data.tokens(layer, kind, slice(0, 1))
-    except ValueError:
-        return False
-    return True
 
 
 def initial(heads: int, channels: int, classes: int, generator: torch.Generator) -> Parameters:

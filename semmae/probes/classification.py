@@ -4,62 +4,22 @@ N images, B images of a chunk, S settings, D channels, C classes.
 """
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 
 from .features import Features, Task
+from .grid import by_key, grid_of, layers_of
 from .probe import Probe
+from .standard import chunks
 
 TOKENS = ('class', 'mean', 'class+mean')  # 'class+mean' concatenates both: (N, 2D)
-EPS = 1e-6  # MAE's batch norm before the linear classifier
 
 
 def read(data: Features, layer: int, tokens: str, index: np.ndarray) -> torch.Tensor:
     """float32 features (n, D) of the images ``index``. tokens: one of `TOKENS`."""
     return torch.cat([data.tokens(layer, kind, index) for kind in tokens.split('+')], 1)
-
-
-def chunks(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """``index`` in order, ``size`` images at a time; the last chunk may be smaller."""
-    return (index[start:start + size] for start in range(0, len(index), size))
-
-
-@dataclass
-class Standard:
-    """Standardises channels by statistics of the training images. mean, scale: (D,).
-
-    This is batch norm without affine as in MAE's linear probe, with the statistics of all training
-    images instead of those of a batch.
-    """
-    mean: torch.Tensor
-    scale: torch.Tensor
-
-    @classmethod
-    def of(cls, read: Callable[[np.ndarray], torch.Tensor], index: np.ndarray, chunk: int,
-           device: str) -> 'Standard':
-        """Statistics over the tokens (..., D) that ``read`` returns for ``index``, read in chunks.
-
-        Raises ValueError for features with NaN or infinity.
-        """
-        count, total, squares = 0, torch.zeros(1), torch.zeros(1)
-        for part in chunks(index, chunk):
-            tokens = read(part).flatten(0, -2).double()
-            count, total = count + len(tokens), total + tokens.sum(0)
-            squares = squares + tokens.square().sum(0)
-        mean = total / count
-        if not mean.isfinite().all():
-            raise ValueError('got NaN or infinite features, expected finite ones. Check the '
-                             'checkpoint for NaN')
-        variance = (squares / count - mean.square()).clamp(min=0)
-        return cls(mean.float().to(device), (variance + EPS).rsqrt().float().to(device))
-
-    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens.to(self.mean.device).sub(self.mean).mul_(self.scale)
 
 
 class ClassificationProbe(Probe):
@@ -82,14 +42,7 @@ class ClassificationProbe(Probe):
                              f"{', '.join(empty) or 'layers'}, expected at least one each")
 
     def settings(self, layers):
-        wanted = (layers[-1:] if self.layers is None else layers if self.layers == 'all'
-                  else tuple(self.layers))
-        missing = sorted(set(wanted) - set(layers))
-        if missing:
-            raise ValueError(f'layers={missing} are not stored, expected any of: '
-                             f"{', '.join(map(str, layers))}")
-        return [dict(zip(('layer', *self.axes), values))
-                for values in product(wanted, *self.axes.values())]
+        return grid_of(layer=layers_of(self.layers, layers), **self.axes)
 
     def fit(self, data, index, settings, task, seed, device='cpu'):
         """[(numbers of the settings, their head)], one head for each input.
@@ -105,11 +58,9 @@ class ClassificationProbe(Probe):
         if labels.min() < 0 or labels.max() >= task.num_classes:
             raise ValueError(f'got labels from {labels.min()} to {labels.max()}, expected 0 to '
                              f'{task.num_classes - 1}; set num_classes of the task')
-        groups: dict[tuple[int, str], list[int]] = {}
-        for number, setting in enumerate(settings):
-            groups.setdefault((setting['layer'], setting['tokens']), []).append(number)
+        groups = by_key(settings, 'layer', 'tokens').values()
         return [(numbers, self.fit_head(data, index, labels, [settings[n] for n in numbers], task,
-                                        seed, device)) for numbers in groups.values()]
+                                        seed, device)) for numbers in groups]
 
     @abstractmethod
     def fit_head(self, data: Features, index: np.ndarray, labels: torch.Tensor,

@@ -17,8 +17,8 @@ from scipy import sparse
 from torch.nn import functional as F
 
 from ..results.predictions import pixel_counts, recount
-from .classification import Standard, chunks
 from .features import Features, Task
+from .standard import Standard, chunks
 
 IMAGES = 16  # images that are read at a time
 UPSAMPLED = 2 ** 22  # numbers that are upsampled at a time: 16 MiB, the fastest on a CPU

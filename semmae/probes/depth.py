@@ -13,21 +13,12 @@ from mmseg.evaluation import DepthMetric
 from torch.nn import functional as F
 
 from ..registry import MODELS
-from .classification import Standard, chunks
 from .dense import IMAGES, patch_of_pixel, upsample
 from .features import Features, Task
-from .heads import (
-    Heads,
-    Setting,
-    by_key,
-    grid_of,
-    layers_of,
-    require_counts,
-    steps_of,
-    train_heads,
-    values_of,
-)
+from .grid import Setting, by_key, grid_of, layers_of, require_counts, values_of
+from .heads import Heads, steps_of, train_heads
 from .probe import Probe
+from .standard import Standard, chunks
 
 RELU_SHIFT = .1  # added to the outputs after the ReLU (DINOv2: eps of depth_pred)
 LOG_SHIFT = 1e-3  # added to depths before the logarithm (DINOv2: eps of SigLoss)

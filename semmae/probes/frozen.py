@@ -57,7 +57,8 @@ class FrozenProbe(BaseModel):
         for position in sorted({*self.layers, *self.patch_layers}, key=lambda i: i % len(outs)):
             if not -len(outs) <= position < len(outs):
                 raise ValueError(f'model.layers: got {position}, the backbone returns {len(outs)} '
-                                 'layers. Set model.layers, or out_indices (patches) of the backbone')
+                                 'layers. Set model.layers to some of these, or out_indices of the '
+                                 'backbone (patches of WrappedBackbone) to more layers')
             prefix, patches, grid = self.parts(outs[position], images)
             layer = numbers[position]
             if position in self.layers:

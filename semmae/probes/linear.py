@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from ..registry import MODELS
-from .classification import TOKENS, ClassificationProbe, Standard, chunks, read
+from .classification import TOKENS, ClassificationProbe, read
+from .standard import Standard, chunks
 
 LRS = tuple(4 * lr for lr in (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2,
                               5e-2, .1))  # DINOv2's, times batch size / 256

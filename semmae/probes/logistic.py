@@ -7,7 +7,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from ..registry import MODELS
-from .classification import ClassificationProbe, Standard, read
+from .classification import ClassificationProbe, read
+from .standard import Standard
 
 
 @MODELS.register_module()

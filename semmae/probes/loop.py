@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import ConfigDict
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.runner import BaseLoop
 from mmengine.structures import PixelData
 from mmpretrain.structures import DataSample
@@ -18,12 +18,14 @@ from ..config.identity import fields_of, images_fingerprint
 from ..config.lookup import plain
 from ..datasets.seeded import Seeded
 from ..datasets.sharded import Claims
+from ..datasets.stored import write_json
 from ..models.layers import unwrapped
 from ..registry import LOOPS
 from .probe import HELD_OUT, choose, low_shot
 from .store import FeatureStore, FeatureStoreWriter, fingerprint
 
 SHARD = 256  # images
+FINISHED = 'probes.json'  # written in the work directory when every probe has its result
 DEPTH_STEPS = 50_000  # of a stored depth map, up to the farthest depth of the task
 
 
@@ -69,6 +71,8 @@ class ProbeLoop(BaseLoop):
             with only_probe(runner.cfg, name):
                 self.run_probe(name, train, test)
         runner.call_hook('after_train')
+        if is_main_process():
+            write_json(Path(runner.work_dir) / FINISHED, dict(probes=self.names))
         return runner.model
 
     def run_probe(self, name, train, test):

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from ..functional.knn import nearest
 from ..registry import MODELS
-from .classification import Standard, chunks
 from .dense import IMAGES, patch_areas, patch_rows, predict_maps, score_layers
 from .features import Features, Task
-from .heads import Setting, by_key, grid_of, layers_of, require_counts, values_of
+from .grid import Setting, by_key, grid_of, layers_of, require_counts, values_of
 from .probe import Probe
+from .standard import Standard, chunks
 
 QUERIES = 512  # patches that are searched at a time: 256 MiB of similarities (functional.knn.CHUNK)
 

@@ -11,17 +11,8 @@ import torch
 from ..registry import MODELS
 from .dense import patch_areas, patch_rows, predict_maps, score_layers, standard_patches
 from .features import Features, Task
-from .heads import (
-    Heads,
-    Setting,
-    by_key,
-    grid_of,
-    layers_of,
-    require_counts,
-    steps_of,
-    train_heads,
-    values_of,
-)
+from .grid import Setting, by_key, grid_of, layers_of, require_counts, values_of
+from .heads import Heads, steps_of, train_heads
 from .probe import Probe
 
 Fitted = dict[int, tuple[list[int], Heads]]  # {layer: (numbers of its settings, their heads)}

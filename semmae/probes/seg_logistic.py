@@ -11,11 +11,11 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
 from ..registry import MODELS
-from .classification import Standard, chunks
 from .dense import IMAGES, patch_areas, patch_rows, predict_maps, score_layers
 from .features import Features, Task
-from .heads import Setting, by_key, grid_of, layers_of, require_counts, values_of
+from .grid import Setting, by_key, grid_of, layers_of, require_counts, values_of
 from .probe import Probe
+from .standard import Standard, chunks
 
 CS = tuple((10. ** np.linspace(-6, 5, 8)).tolist())  # CAPI's
 

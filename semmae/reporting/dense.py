@@ -206,8 +206,14 @@ def _lower(names):
 
 
 def _start(record):
-    """The row of the dense suite that gives a result: 'cub/knn', or 'upernet_ade20k'."""
-    name = record['config'].rsplit('/', 1)[-1].removesuffix('.py').removeprefix('dense_')
+    """The row of the dense suite that gives a result: 'cub/knn', or 'upernet_ade20k'.
+
+    For a config that the suite does not have, its path.
+    """
+    folder, _, name = record['config'].rpartition('/dense_')
+    if folder != 'mm_configs/dense':
+        return record['config']
+    name = name.removesuffix('.py')
     return name if name.startswith('upernet') else f"{name}/{record['task']}"
 
 
@@ -221,9 +227,11 @@ def _commands(rows, trained, records):
         is_untrained = 'untrained' in row.label
         weights = ' '.join([f'--timm {shlex.quote(str(name))}'] * bool(name) + [
             '--untrained' if is_untrained else '--checkpoint FILE'])
-        only = dict.fromkeys(shlex.quote(starts[column]) for column in row.to_fill)
-        if only:
-            mark = f' ({training})' if training else ''
-            found.append((f'the empty cells of {row.label}{mark}',
-                          f"python tools/run_suite.py dense {weights} --only {' '.join(only)}"))
+        wanted = dict.fromkeys(starts[column] for column in row.to_fill)
+        mark = f' ({training})' if training else ''
+        only = [shlex.quote(name) for name in wanted if not name.endswith('.py')]
+        commands = [f"python tools/run_suite.py dense {weights} --only {' '.join(only)}"] * bool(
+            only) + [f'python tools/train.py {shlex.quote(name)}' for name in wanted
+                     if name.endswith('.py')]
+        found += [(f'the empty cells of {row.label}{mark}', command) for command in commands]
     return found if rows else [('it', 'python tools/run_suite.py dense --checkpoint FILE')]

@@ -129,7 +129,7 @@ def training_images(cfg, known, config) -> tuple[int | None, bool]:
     is_counted = True
     try:
         images = known.get(images_of(cfg)) or count_images(json.dumps(inner, sort_keys=True))
-    except (FileNotFoundError, ValueError, RuntimeError):
+    except (FileNotFoundError, ValueError, RuntimeError, AssertionError):  # mmseg asserts
         images, is_counted = stated_images(cfg, config), False
     return images and images * max(1, -(-outer.get('min_length', 0) // images)), is_counted
 

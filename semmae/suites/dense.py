@@ -3,6 +3,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..checkpoints.load import anatomy, backbone_state
 from ..checkpoints.read import read_checkpoint
 from ..config.lookup import at
@@ -12,6 +14,7 @@ from ..models.timm_vit import timm_vit
 from .rows import INIT, Suite, Train
 from .tasks import ARCHS, WIDTHS, offset_of
 
+FINISHED = 'probes.json'  # `semmae.probes.loop` writes it when every probe has its result
 ARCH_FIELD = 'model.backbone.arch'
 BASE = {(768, 12): 'base'}
 
@@ -21,7 +24,7 @@ def dense_rows(suite: Suite, timm=None, checkpoint=None, only=(), offset=None,
     """A row for each data set of the suite, with the backbone in its config.
 
     timm: name of a timm model; checkpoint: its file, or a checkpoint of a ViT without a timm name.
-    only: data sets, or ``data set/probe``; () for all.
+    only: data sets, or ``data set/probe``; () for all but the optional ones.
     offset: ``interpolate_offset`` of a checkpoint without a timm name (`tasks.offset_of`).
     is_untrained: a timm model with random weights.
     Raises ValueError for unknown names, for no backbone, and for a file whose network is not known.
@@ -33,25 +36,27 @@ def dense_rows(suite: Suite, timm=None, checkpoint=None, only=(), offset=None,
     if is_untrained and (checkpoint or not timm):
         raise ValueError('--untrained goes with --timm NAME alone')
     chosen: dict[str, list[str]] = {}
-    for name in only or suite.tasks:
+    for name in only or [task for task in suite.tasks if task not in suite.optional]:
         task, _, probe = name.partition('/')
         if task not in suite.tasks:
             raise ValueError(f"the dense suite has no data set '{task}', it has: "
                              f'{", ".join(suite.tasks)}')
-        chosen.setdefault(task, []).extend([probe] if probe else [])
+        chosen.setdefault(task, []).append(probe)
     backbone = of_timm(timm, checkpoint, is_untrained) if timm else of_file(checkpoint, offset)
     rows = []
     for task, probes in chosen.items():
         config = next(iter(suite.tasks[task].values()))
         options = backbone.options(config_of(config))
-        if probes:
-            known = at(config_of(config), 'model.probes') or {}
+        part = ''
+        if all(probes):  # and not the whole data set
+            known = [k for k, v in (at(config_of(config), 'model.probes') or {}).items() if v]
             if unknown := [p for p in probes if p not in known]:
                 raise ValueError(f"{task} has no probe '{unknown[0]}', it has: "
                                  f'{", ".join(known) or "one fine-tuning"}')
             options['train_cfg.only'] = probes
+            part = '-' + '-'.join(probes)  # a folder of its own: a finished row is skipped
         rows.append(Train(f'{task}/{backbone.recipe}', 'results.jsonl', config, options,
-                          home=f'{task}/{backbone.recipe}{backbone.tag}'))
+                          home=f'{task}/{backbone.recipe}{backbone.tag}{part}'))
     return rows
 
 
@@ -99,7 +104,8 @@ class Backbone:
 
 def of_timm(name, checkpoint, is_untrained) -> Backbone:
     """A timm model with a file, with timm's own weights, or with random weights."""
-    vit = timm_vit(name)
+    with torch.device('meta'):  # for its sizes alone
+        vit = timm_vit(name)
     changes: dict[str, Any] = {'model.backbone.model_name': name}
     recipe, method, tag = name, name, ''
     if checkpoint:
@@ -112,7 +118,7 @@ def of_timm(name, checkpoint, is_untrained) -> Backbone:
             recipe, method = f'{name}-untrained', f'untrained {name}'
         else:
             changes['model.backbone.pretrained'] = True
-    return Backbone(recipe.replace('/', '-'), method, vit.embed_dim, len(vit.blocks), changes, tag,
+    return Backbone(as_name(recipe), method, vit.embed_dim, len(vit.blocks), changes, tag,
                     has_class_token=getattr(vit, 'cls_token', None) is not None)
 
 
@@ -148,6 +154,10 @@ def of_file(checkpoint, offset) -> Backbone:
                'model.backbone.patch_size': patch, 'model.backbone.interpolate_offset': offset,
                **{f'model.backbone.{k}': v for k, v in stated.items()},
                'model.backbone.init_cfg.type': 'Pretrained', INIT: str(checkpoint)}
-    recipe = re.sub(r'[^\w.+-]', '-', name)
-    return Backbone(recipe, '' if own else name, width, depth, changes,
+    return Backbone(as_name(name), '' if own else name, width, depth, changes,
                     f'-{sha256(checkpoint)[:8]}', is_replaced=True)
+
+
+def as_name(text) -> str:
+    """A text as an id and the name of a folder."""
+    return re.sub(r'[^\w.+-]', '-', text)

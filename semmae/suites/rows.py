@@ -117,6 +117,7 @@ class Suite:
     max_images: of a user's own folder (--data) at most this many are used; 0 is all.
     is_mini: the configs have batches of their own; one process each, without accumulation.
     is_dense: its tasks run on one backbone (`suites.dense`); it has no rows of its own.
+    optional: tasks of the dense suite that run only if they are named.
     """
     rows: tuple[Row, ...]
     tasks: dict[str, dict[int, str]]
@@ -126,6 +127,7 @@ class Suite:
     max_images: int = 0
     is_mini: bool = False
     is_dense: bool = False
+    optional: tuple[str, ...] = ()
     complete: Callable[[Train], Train] = lambda row: row
 
     def require_available(self, name: str, has_checkpoint: bool) -> None:
