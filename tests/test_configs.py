@@ -15,10 +15,15 @@ from semmae.config.length import follow_length, length_of
 from semmae.registry import DATASETS, HOOKS, MODELS
 from semmae.training import run as training
 
+from .datasets.dense import copy_of
+
 REPO = Path(__file__).resolve().parents[1]
 LEAVES = sorted(p.relative_to(REPO).as_posix() for p in (REPO / 'mm_configs').rglob('*.py')
                 if '_base_' not in p.parts)
+# Frozen probes train no network: tests/probes/test_dense_configs.py runs them.
+PROBES = [leaf for leaf in LEAVES if '/dense/' in leaf and 'upernet' not in leaf]
 ARCH = dict(embed_dims=24, num_layers=4, num_heads=2, feedforward_channels=48)
+TINY = dict(embed_dim=24, depth=4, num_heads=2)  # arguments of timm's models
 SIDE = 64  # pixels of downstream images
 STEPS = 2  # images of a batch; one batch an epoch
 
@@ -36,7 +41,9 @@ def test_the_header_has_the_command_and_the_source_of_the_recipe(leaf):
     assert 'Run:' in header and leaf in header
     if 'mini' not in leaf:
         assert 'Status:' in header
-        assert 'Paper' in header or 'MAE:' in header
+        assert 'Paper' in header or 'MAE:' in header or (
+            '/dense/' in leaf and 'Ours:' in header)
+        assert 'Needs:' in header or '/dense/' not in leaf
 
 
 @HOOKS.register_module(force=True)
@@ -49,7 +56,7 @@ class InitialWeights(Hook):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('leaf', LEAVES)
+@pytest.mark.parametrize('leaf', [leaf for leaf in LEAVES if leaf not in PROBES])
 def test_config_builds_and_takes_one_step(leaf, toy, cars, inat, tmp_path, monkeypatch):
     cfg = Config.fromfile(REPO / leaf)
     shrink(cfg, toy, cars, inat, tmp_path)
@@ -89,7 +96,7 @@ def shrink(cfg, toy, cars, inat, tmp_path):
     else:
         for loader in evaluated(cfg):
             loader.update(batch_size=STEPS, num_workers=0, persistent_workers=False)
-        shrink_labelled(cfg, train, toy, cars, inat)
+        shrink_labelled(cfg, train, toy, cars, inat, tmp_path)
         classes = DATASETS.build(dict(train, pipeline=[])).metainfo.get('classes')
         if classes and cfg.model.get('head'):
             for node in (cfg.model.head, cfg.model.get('data_preprocessor') or {}):
@@ -148,16 +155,14 @@ def shrink_self_supervised(cfg, train, toy, tmp_path):
         train.pipeline[0].size = 64
 
 
-def shrink_labelled(cfg, train, toy, cars, inat):
+def shrink_labelled(cfg, train, toy, cars, inat, tmp_path):
+    copy_of(tmp_path, 'camvid', count=4, size=(SIDE, 2 * SIDE))
     homes = {'semmae.INaturalist2019': inat, 'semmae.CUBParts': toy / 'CUB_200_2011',
              'semmae.StanfordCars': cars, 'mmseg.ADE20KDataset': toy / 'ADEChallengeData2016',
              'mmseg.BaseSegDataset': toy / 'ADEChallengeData2016'}
     for split, data in (('train', train), *(('val', x.dataset) for x in evaluated(cfg))):
-        data.data_root = str(homes.get(data.type, toy / 'imagenet' / split))
-        if data.type == 'mmseg.BaseSegDataset':
-            folder = dict(train='training', val='validation')[split]
-            data.data_prefix = dict(img_path=f'images/{folder}',
-                                    seg_map_path=f'annotations/{folder}')
+        data.data_root = str(tmp_path / 'CamVid' if 'CamVid' in data.data_root else
+                             homes.get(data.type, toy / 'imagenet' / split))
         for step in data.pipeline:
             if step.type == 'semmae.LoadParts':  # scores of the toy store are random
                 step.update(store=str(toy / 'parts' / f'{split}_8'), grid=8, foreground=None,
@@ -166,7 +171,8 @@ def shrink_labelled(cfg, train, toy, cars, inat):
 
 def shrink_model(cfg, tmp_path):
     model, backbone = cfg.model, cfg.model.backbone
-    backbone.update(arch=ARCH, img_size=SIDE)
+    is_timm = backbone.type == 'semmae.TimmViT'
+    backbone.update(TINY if is_timm else dict(arch=ARCH), img_size=SIDE)
     if model.get('decode_head'):
         model.data_preprocessor.size = (SIDE, SIDE)
         if model.test_cfg.mode == 'slide':
@@ -199,6 +205,6 @@ def shrink_model(cfg, tmp_path):
         return  # from scratch
     weights = tmp_path / 'pretrained.pth'
     torch.save(dict(state_dict={f'backbone.{k}': v for k, v in MODELS.build(dict(
-        backbone, init_cfg=None, out_type='raw', final_norm=True, rel_pos_bias=False)
-    ).state_dict().items()}), weights)
+        backbone, init_cfg=None, out_type='raw', final_norm=True,
+        **({} if is_timm else dict(rel_pos_bias=False)))).state_dict().items()}), weights)
     backbone.init_cfg = dict(type='Pretrained', checkpoint=str(weights))

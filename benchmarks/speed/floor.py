@@ -29,6 +29,7 @@ from semmae.suites.costs import optimizer_states
 from semmae.suites.roofline import Device, probe
 from semmae.suites.step import encoding_of, loss_of, step_of, structure
 from semmae.training.allocator import keep_freed_memory
+from semmae.training.compile import compile_parts
 from semmae.training.precision import mixed_precision
 
 REPO = Path(__file__).resolve().parents[2]
@@ -65,11 +66,12 @@ def counted(cfg, stage, batch, is_mixed):
     return step, step.moved(optimizer_states(cfg))
 
 
-def action(cfg, stage, batch):
-    """``step()``: runs once what `counted` counts."""
+def action(cfg, stage, batch, is_compiled=False):
+    """``step()``: runs once what `counted` counts. is_compiled: as with compile=True."""
     place = own_device()
     with MODELS.switch_scope_and_registry(cfg.get('default_scope')) as models:
         model = revert_sync_batchnorm(models.build(Config(structure(cfg.model)))).to(place).train()
+    compile_parts(model, is_compiled)
     if stage == 'part extraction':
         side = model.encoder.grid * model.encoder.patch_size
         images = torch.zeros(batch, 3, side, side, device=place)

@@ -82,21 +82,62 @@ def parts(folder):
            f'{number(only("parts", folder, what="random reads")["per_s"])} reads/s', '')
 
 
+def backbones(folder):
+    """(what, how fast, against what) of training steps with other backbones, a line for each task.
+    """
+    names = {'paper': 'ViT-B/16', 'small': 'ViT-S/16', 'mini': 'mini'}
+    lines: dict[tuple[str, str], dict[str, list]] = {}
+    for row in rows_of('backbones', folder):
+        if row['backbone'] != 'semmae.ViT':
+            line = lines.setdefault((row['task'], row['size']), {})
+            line.setdefault(row.get('mode', 'eager'), []).append(row)
+    for (task, size), modes in lines.items():
+        ratios = {mode: [f'{row["times_ours"]:.2f}' for row in rows]
+                  for mode, rows in modes.items()}
+        first, *rest = (f'{row["backbone"]}{" takes" * (not i)} {ratio}' for i, (row, ratio)
+                        in enumerate(zip(modes['eager'], ratios['eager'])))
+        compiled = f'; compiled {", ".join(ratios["compiled"])}' if 'compiled' in modes else ''
+        yield (f'{task}, {names[size]}, step', '',
+               f'{", ".join([first, *rest])} times as long as `semmae.ViT`{compiled}')
+
+
+def probes(folder):
+    """(what, how fast, against what) of probes on a feature store."""
+    def faster(row):
+        epochs = row['extrapolated_from_epochs']
+        how = f'extrapolated from {epochs} epochs' if epochs else 'measured'
+        return f'{number(row["times_ours"])} times faster than {row["what"]}, {how}'
+
+    ours, one, all_at_once = (only('probes', folder, what=what) for what in (
+        'both', 'one probe after the other, through the network',
+        'all probes at once, through the network'))
+    yield (f'{ours["probes"]} linear probes, {ours["images"]} images, {ours["epochs"]} epochs, '
+           'encoding included', f'{number(ours["s"])} s', f'{faster(one)}; {faster(all_at_once)}')
+    ours, one = (only('probes', folder, what=f'small case: {what}') for what in (
+        'store and probes', 'one probe after the other'))
+    yield (f'{ours["probes"]} linear probes, {ours["images"]} images, {ours["epochs"]} epochs, '
+           'encoding included', f'{number(ours["s"])} s',
+           f'{number(one["times_ours"])} times faster than one probe after the other, measured')
+    ours, again = (only('probes', folder, what=what) for what in (
+        'read all tokens from the store', 'decode and encode again'))
+    yield ('reading all tokens from the feature store', f'{number(ours["images_per_s"])} images/s',
+           f'{number(again["times_ours"])} times faster than decoding and encoding again')
+
+
 def others(folder):
     """(what, how fast, against what) of downstream steps, backbones and tables."""
     for row in rows_of('downstream', folder):
         yield f'{row["name"]}, {row["patches"]} patches', f'{row["images_per_s"]:.3g} images/s', ''
-    for row in rows_of('backbones', folder, size='paper'):
-        if row['times_ours'] != 1:
-            yield (f'{row["task"]}, ViT-B/16, step', '', f'{row["backbone"]} takes '
-                   f'{row["times_ours"]:.2f} times as long as `semmae.ViT`')
+    yield from backbones(folder)
     row = only('tables', folder, what='results to tables', runs=10_000)
     yield 'tables of 10,000 runs', f'{row["s"]:.1f} s', ''
 
 
 def table(folder=RESULTS) -> str:
     """Markdown lines: what, how fast, against what."""
-    lines = [line for some in (steps, data, masks, parts, others) for line in some(folder)]
+    is_there = (Path(folder) / 'speed_probes.json').is_file()
+    sections = (steps, data, masks, parts, others, *[probes] * is_there)
+    lines = [line for some in sections for line in some(folder)]
     return '\n'.join(['| | two CPU cores | against |', '|---|---|---|',
                       *(f'| {" | ".join(cells)} |' for cells in lines)])
 

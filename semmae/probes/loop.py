@@ -109,7 +109,7 @@ class ProbeLoop(BaseLoop):
             backbone=plain(fields_of({'backbone': self.runner.cfg.model.backbone})),
             weights=model.weights_sha256(), layers=model.layers, patch_layers=model.patch_layers,
             normalization=plain(fields_of({'is': self.runner.cfg.model.data_preprocessor})),
-            task=model.task.kind, precision=self.precision)
+            task=model.task.kind, precision=self.precision, **labels_of(data, model.task))
         name = re.sub(r'\W+', '-', self.runner.cfg.result.dataset)
         root = self.store / f'{name}-{fingerprint(made_of)}'
         if not (root / 'manifest.json').is_file():
@@ -196,6 +196,14 @@ class ProbeLoop(BaseLoop):
         metrics = loop.evaluator.evaluate(len(test))
         runner.call_hook('after_val_epoch', metrics=metrics)
         runner.call_hook('after_val')
+
+
+def labels_of(data, task):
+    """What changes the labels of a data set, besides its files and pipeline; {} by default."""
+    found = dict(reduce_zero_label=getattr(data, 'reduce_zero_label', None),
+                 label_map=getattr(data, 'label_map', None),
+                 depth_range=task.depth_range if task.kind == 'depth' else None)
+    return {key: str(value) for key, value in found.items() if value}
 
 
 @contextlib.contextmanager

@@ -2,11 +2,12 @@
 import functools
 import gc
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks.speed import backbones, floor, growth, tables
+from benchmarks.speed import backbones, floor, growth, plain_probes, probes, summary, tables
 
 
 def record_of(script, tmp_path, *arguments):
@@ -51,15 +52,83 @@ def test_the_lower_bound_for_another_device_needs_no_run(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_backbones_are_compared_at_equal_operations_and_sizes(tmp_path):
-    rows = record_of(backbones, tmp_path, '--size', 'mini', '--repeats', 1)['rows']
-    assert [row['backbone'] for row in rows] == [
-        'semmae.ViT', 'mmpretrain.VisionTransformer', 'semmae.ViT', 'mmseg.MAE']
-    for ours, theirs in (rows[:2], rows[2:]):
+    rows = record_of(backbones, tmp_path, '--quick')['rows']
+    classifiers = ['semmae.ViT', 'semmae.TimmViT', 'mmpretrain.VisionTransformer', 'timm']
+    by_task = {task: [row for row in rows if row['task'] == task] for task in backbones.TASKS}
+    assert {task: [row['backbone'] for row in found] for task, found in by_task.items()} == {
+        'fine-tuning': classifiers, 'linear probing': classifiers,
+        'UPerNet': ['semmae.ViT', 'mmseg.MAE'],
+        'UPerNet, plain': ['semmae.ViT', 'semmae.TimmViT', 'mmseg.VisionTransformer']}
+    for ours, *others in by_task.values():
         assert ours['times_ours'] == 1
-        assert theirs['gflops_per_image'] == pytest.approx(ours['gflops_per_image'], rel=.01)
-        # mmseg's has a layer scale, and neither class position nor patch positions
-        assert theirs['parameters'] == pytest.approx(ours['parameters'], rel=.02)
-        assert theirs['times_ours_lowest'] <= theirs['times_ours'] <= theirs['times_ours_highest']
+        for row in others:
+            assert row['gflops_per_image'] == pytest.approx(ours['gflops_per_image'], rel=.01)
+            # mmseg's has a layer scale, and neither class position nor patch positions
+            assert row['parameters'] == pytest.approx(ours['parameters'], rel=.02)
+            assert row['times_ours_lowest'] <= row['times_ours'] <= row['times_ours_highest']
+    assert [row['task'] for row in rows if 'times_timm' in row] == ['fine-tuning',
+                                                                   'linear probing']
+
+
+@pytest.mark.parametrize('task', backbones.TASKS)
+def test_a_task_has_one_size_for_all_of_its_backbones(task):
+    for cfg in backbones.variants(task, 'small').values():
+        backbone = cfg.model.backbone
+        width = backbone.get('embed_dim') or backbone.get('embed_dims')
+        assert (width, backbone.get('arch')) in ((384, None), (None, 'deit-small'))
+        head = cfg.model.get('decode_head') or cfg.model.head
+        assert head.in_channels in (384, [384] * 4)
+
+
+def test_the_summary_puts_the_backbones_of_a_task_on_one_line(tmp_path):
+    rows = [dict(task='fine-tuning', size='small', mode=mode, backbone=name, times_ours=times)
+            for mode, of in (('eager', (1, 1.016, .95)), ('compiled', (1, 1., .9)))
+            for name, times in zip(('semmae.ViT', 'semmae.TimmViT', 'timm'), of)]
+    (tmp_path / 'speed_backbones.json').write_text(json.dumps(dict(rows=rows)))
+    assert list(summary.backbones(tmp_path)) == [
+        ('fine-tuning, ViT-S/16, step', '', 'semmae.TimmViT takes 1.02, timm 0.95 times as long as '
+         '`semmae.ViT`; compiled 1.00, 0.90')]
+
+
+@pytest.mark.slow
+def test_extrapolated_probes_are_a_multiple_of_measured_epochs(tmp_path):
+    record = record_of(probes, tmp_path, '--model', 'test_vit', '--limit', 6, '--epochs', 3,
+                       '--few', 4, '--few-epochs', 1, '--repeats', 2, '--classes', 10)
+    rows = {row['what']: row for row in record['rows']}
+    assert rows[probes.GRID]['probes'] == 78 and rows[probes.FEW]['probes'] == 8
+    for what, measured, factor in (
+            ('one probe after the other, through the network', probes.ONE, 78 * 3),
+            ('all probes at once, through the network', probes.ALL, 3)):
+        assert rows[what]['s'] == pytest.approx(factor * rows[measured]['s'])
+        assert rows[what]['extrapolated_from_epochs'] == 2
+    extrapolated = [row['what'] for row in record['rows'] if row['extrapolated_from_epochs']]
+    text = (tmp_path / 'new/speed.md').read_text()
+    assert len(extrapolated) == 2 == text.count('extrapolated from 2 measured epochs')
+    assert all(row['cpu_s'] >= 0 for row in record['rows'])
+    (tmp_path / 'new/speed.json').rename(tmp_path / 'speed_probes.json')
+    together, small, reading = summary.probes(tmp_path)
+    assert 'extrapolated from 2 epochs' in together[2] and 'extrapolated' not in small[2]
+    assert 'images/s' in reading[1]
+
+
+def test_probes_through_the_network_see_all_images_in_each_epoch(monkeypatch):
+    steps = []
+    monkeypatch.setattr(plain_probes.PlainProbe, 'step', lambda probe, features, labels: (
+        steps.append((probe.kinds, sorted(labels.tolist()), len(features['mean'])))))
+    monkeypatch.setattr(plain_probes, 'encode', lambda loop, batch: torch.zeros(
+        len(batch['data_samples']), 5, 8))
+    images = [dict(data_samples=SimpleNamespace(gt_label=i)) for i in range(7)]
+    loader = torch.utils.data.DataLoader(images, 2, collate_fn=lambda samples: {
+        'data_samples': [sample['data_samples'] for sample in samples]})
+    model = SimpleNamespace(backbone=SimpleNamespace(num_prefix=1, embed_dims=8),
+                            task=SimpleNamespace(num_classes=7))
+    loop = SimpleNamespace(runner=SimpleNamespace(model=model), dataloader=loader)
+    settings = [dict(tokens=kind, lr=.1, weight_decay=0.) for kind in ('class', 'class+mean')]
+    plain_probes.through_network(loop, loader, settings, epochs=2, batch_size=4)
+    assert [kinds for kinds, _, _ in steps] == [['class'], ['class', 'mean']] * 4
+    assert [count for *_, count in steps] == [4, 4, 3, 3] * 2
+    for epoch in (steps[0:4:2], steps[4::2]):
+        assert sorted(label for _, labels, _ in epoch for label in labels) == list(range(7))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ TINY = dict(depth=2, embed_dim=48, num_heads=2)  # arguments of timm's model
 VIT = 'vit_small_patch14_dinov2'
 SIDE = 56  # pixels a side: 4 x 4 patches
 SIZE = (64, 96)  # of photos and label maps
-FEW = dict(epochs=2, C=(.1, 1.), max_iter=20, lr=(1e-3, 1e-2))
+FEW = dict(epochs=2, C=(.1, 1.), max_iter=200, lr=(1e-3, 1e-2))
 
 
 def cub_of(toy, root, classes=4):

@@ -37,5 +37,8 @@ def test_each_probe_of_a_config_leaves_its_line(leaf, toy, tmp_path, monkeypatch
         assert line['tables'] == ['dense'] and line['dataset'] == cfg.result.dataset
         assert math.isfinite(line['value']) and line['reduced'] and line['chosen']['tried'] >= 1
         assert line['row'] == f'{line["task"]}/{line["recipe"]}'
-        assert (tmp_path / 'run' / line['predictions']).is_file() or Path(
-            line['predictions']).is_file()
+        if cfg.model.task.kind == 'depth':
+            assert line['predictions'] is None and line['unit'] == dict(rmse='m').get(
+                line['metric'], '')
+        else:
+            assert Path(tmp_path / 'run', line['predictions']).is_file() and line['unit'] == '%'

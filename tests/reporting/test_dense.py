@@ -20,6 +20,7 @@ CHOSEN = 'best of 52 settings on 10 % of the training images'
 MEASURED = {  # task: (dataset, metric, unit)
     'knn': ('CUB-25', 'accuracy/top1', '%'), 'linear': ('CUB-25', 'accuracy/top1', '%'),
     'seg_linear': ('CamVid', 'mIoU', '%'), 'depth_linear': ('NYUv2', 'rmse', 'm')}
+CONFIGS = {'CUB-25': 'cub25', 'CamVid': 'camvid', 'NYUv2': 'nyu'}
 KNN, SEG, DEPTH = ('k-NN, CUB-25', 'linear segmentation, CamVid (mIoU)',
                    'linear depth, NYUv2 (rmse in m)')
 
@@ -27,7 +28,9 @@ KNN, SEG, DEPTH = ('k-NN, CUB-25', 'linear segmentation, CamVid (mIoU)',
 def runs(task, name, values, **changes):
     """Results of several seeds; ``changes`` replace fields of all of them."""
     dataset, metric, unit = MEASURED.get(task, MEASURED['knn'])
-    fields = dict(task=task, method=name, recipe=name.lower(), dataset=dataset, metric=metric,
+    config = f"mm_configs/dense/dense_{CONFIGS.get(dataset, 'other')}.py"
+    network = {'model.backbone.model_name': name} if name.startswith('vit') else {}
+    fields = dict(task=task, method=name, config=config, pretraining=dict(identity=network), recipe=name.lower(), dataset=dataset, metric=metric,
                   unit=unit, split='test', kind='trained', tables=['dense'],
                   protocol={'input_size': 224, 'selection': CHOSEN}) | changes
     return [a_record(f"{task}/{fields['recipe']}", value=value, seed=seed, **fields)
@@ -145,18 +148,25 @@ def test_empty_cells_name_the_command_that_fills_them():
         'SemMAE': 2, DINO: 0, 'x (a b.pth)': 2}
     start = ['python', 'tools/run_suite.py', 'dense']
     assert commands(frame) == [
-        [*start, '--checkpoint', 'FILE', '--only', 'linear/semmae_p16', 'depth_linear/semmae_p16'],
-        [*start, '--checkpoint', 'FILE', '--only', 'knn/file:a b', 'depth_linear/file:a b']]
-    frame = dense([*runs('linear', DINO, [81.0]), *runs('knn', f'{DINO}.lvd', [80.0])])
-    assert commands(frame) == [[*start, '--timm', DINO, '--only', f'knn/{DINO}'],
-                               [*start, '--timm', f'{DINO}.lvd', '--only', f'linear/{DINO}.lvd']]
+        [*start, '--checkpoint', 'FILE', '--only', 'cub25/linear', 'nyu/depth_linear'],
+        [*start, '--checkpoint', 'FILE', '--only', 'cub25/knn', 'nyu/depth_linear']]
+    frame = dense([*runs('linear', DINO, [81.0]), *runs('knn', DINOV2, [80.0], method=(
+        f'untrained {DINOV2}'))])
+    assert sorted(commands(frame)) == sorted([
+        [*start, '--timm', DINO, '--checkpoint', 'FILE', '--only', 'cub25/knn'],
+        [*start, '--timm', DINOV2, '--untrained', '--only', 'cub25/linear']])
+
+
+def test_a_config_of_ones_own_is_filled_by_its_own_command():
+    frame = dense([*runs('knn', DINO, [81.0], config='mine/seg.py'), *runs('linear', DINOV2, [80.0])])
+    assert ['python', 'tools/train.py', 'mine/seg.py'] in commands(frame)
 
 
 @pytest.mark.parametrize('format, shown', [
     ('markdown', '`{}`'), ('latex', '\n% to fill: {}\n'), ('csv', '{}'), ('html', '{}</li>')])
 def test_each_format_shows_the_commands_below_the_table_and_measured_leaves_them_out(format, shown):
     frames = build_tables(runs('linear', DINO, [81.0]) + runs('knn', 'SemMAE', [60.0]))
-    command = f'python tools/run_suite.py dense --timm {DINO} --only knn/{DINO}'
+    command = f'python tools/run_suite.py dense --timm {DINO} --checkpoint FILE --only cub25/knn'
     assert shown.format(command) in render(frames, format)
     only = measured(frames)
     assert list(only) == ['dense'] and 'run_suite' not in render(only, format)
@@ -181,7 +191,7 @@ def test_a_failed_run_is_named_and_its_cell_is_empty():
     frame = dense(failed + runs('linear', DINO, [81.0]))
     assert frame[KNN][0] == '' and frame['note'][0] == '1 run non-finite, not averaged'
     assert frame.attrs['legend'][-1].startswith(f'Not averaged: knn/{DINO}, seed 0: non-finite')
-    assert commands(frame)[0][-1] == f'knn/{DINO}'
+    assert commands(frame)[0][-1] == 'cub25/knn'
     assert any('non-finite' in text for text in frame.attrs['conflicts'])
 
 
