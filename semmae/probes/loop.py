@@ -19,6 +19,7 @@ from ..config.lookup import plain
 from ..datasets.seeded import Seeded
 from ..datasets.sharded import Claims
 from ..datasets.stored import write_json
+from ..evaluation.segmentation import require_classes
 from ..models.layers import unwrapped
 from ..registry import LOOPS
 from .probe import HELD_OUT, choose, low_shot
@@ -169,7 +170,10 @@ class ProbeLoop(BaseLoop):
 
     @staticmethod
     def labels(batch, task, step):
-        """(B,) int64 classes, or B label maps: uint8, uint16; depth in steps, 0 if unlabelled."""
+        """(B,) int64 classes, or B label maps: uint8, uint16; depth in steps, 0 if unlabelled.
+
+        Raises ValueError with the file for a label that is neither a class nor ignored.
+        """
         samples = batch['data_samples']
         if task.kind == 'classification':
             return np.array([int(sample.gt_label) for sample in samples])
@@ -178,6 +182,9 @@ class ProbeLoop(BaseLoop):
             return [np.where(m / step < 65536, np.round(m / step), 0).astype(np.uint16)
                     for m in maps]
         maps = [sample.gt_sem_seg.data.squeeze(0).numpy() for sample in samples]
+        for label_map, sample in zip(maps, samples):
+            require_classes(label_map, task.num_classes, 'label',
+                            sample.get('seg_map_path') or sample.img_path, task.ignore_index)
         return [m.astype(np.uint8 if m.max() < 256 else np.uint16) for m in maps]
 
     # ------------------------------------------------------------------ the test set

@@ -203,7 +203,7 @@ def test_a_timm_vit_by_name_gives_timms_features_and_attention(is_qk_norm, tmp_p
 def test_a_timm_file_with_a_tensor_missing_is_refused(tmp_path):
     state = timm.create_model(TIMM, num_classes=0).state_dict()
     state.pop('blocks.3.attn.qkv.weight')
-    with pytest.raises(ValueError, match=r'1 tensors differ from the 150 of VisionTransformer:\n'
+    with pytest.raises(ValueError, match=r'1 tensors differ from the 150 of the model:\n'
                                          r'  blocks.3.attn.qkv.weight: missing in the file, '
                                          r'\(576, 192\) in the model'):
         encoder(TIMM, 4, state, tmp_path)

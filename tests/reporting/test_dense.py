@@ -30,8 +30,8 @@ def runs(task, name, values, **changes):
     dataset, metric, unit = MEASURED.get(task, MEASURED['knn'])
     config = f"mm_configs/dense/dense_{CONFIGS.get(dataset, 'other')}.py"
     network = {'model.backbone.model_name': name} if name.startswith('vit') else {}
-    fields = dict(task=task, method=name, config=config, pretraining=dict(identity=network), recipe=name.lower(), dataset=dataset, metric=metric,
-                  unit=unit, split='test', kind='trained', tables=['dense'],
+    fields = dict(task=task, method=name, config=config, pretraining=dict(identity=network),
+                  recipe=name.lower(), dataset=dataset, metric=metric, unit=unit, split='test', kind='trained', tables=['dense'],
                   protocol={'input_size': 224, 'selection': CHOSEN}) | changes
     return [a_record(f"{task}/{fields['recipe']}", value=value, seed=seed, **fields)
             for seed, value in enumerate(values)]
@@ -158,7 +158,8 @@ def test_empty_cells_name_the_command_that_fills_them():
 
 
 def test_a_config_of_ones_own_is_filled_by_its_own_command():
-    frame = dense([*runs('knn', DINO, [81.0], config='mine/seg.py'), *runs('linear', DINOV2, [80.0])])
+    frame = dense([*runs('knn', DINO, [81.0], config='mine/seg.py'),
+                   *runs('linear', DINOV2, [80.0])])
     assert ['python', 'tools/train.py', 'mine/seg.py'] in commands(frame)
 
 
