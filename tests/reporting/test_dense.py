@@ -31,7 +31,8 @@ def runs(task, name, values, **changes):
     config = f"mm_configs/dense/dense_{CONFIGS.get(dataset, 'other')}.py"
     network = {'model.backbone.model_name': name} if name.startswith('vit') else {}
     fields = dict(task=task, method=name, config=config, pretraining=dict(identity=network),
-                  recipe=name.lower(), dataset=dataset, metric=metric, unit=unit, split='test', kind='trained', tables=['dense'],
+                  recipe=name.lower(), dataset=dataset, metric=metric, unit=unit, split='test',
+                  kind='trained', tables=['dense'],
                   protocol={'input_size': 224, 'selection': CHOSEN}) | changes
     return [a_record(f"{task}/{fields['recipe']}", value=value, seed=seed, **fields)
             for seed, value in enumerate(values)]
