@@ -86,7 +86,7 @@ FAULTS = {
         'semmae/results/results.py', '!= checksum(record)', '!= checksum(record) and False',
         'tests/results/test_results.py'),
     'tables: population instead of sample deviation': Fault(
-        'semmae/reporting/tables.py', 'statistics.stdev(values)', 'statistics.pstdev(values)',
+        'semmae/reporting/lines.py', 'statistics.stdev(values)', 'statistics.pstdev(values)',
         'tests/reporting/test_tables.py'),
     'tables: a field of the protocol does not count': Fault(
         'semmae/results/protocol.py', 'flat[prefix] = _canonical(value)',

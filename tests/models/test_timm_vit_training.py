@@ -76,7 +76,8 @@ def segmentor(**kwargs):
         neck=dict(type='mmseg.Feature2Pyramid', embed_dim=24, rescales=[4, 2, 1, .5],
                   norm_cfg=norm),
         decode_head=dict(type='mmseg.UPerHead', in_channels=[24] * 4, in_index=[0, 1, 2, 3],
-                         channels=8, num_classes=3, norm_cfg=norm, align_corners=False)))
+                         channels=8, num_classes=3, norm_cfg=norm, align_corners=False,
+                         loss_decode=dict(type='mmseg.CrossEntropyLoss'))))
 
 
 def segmentation_losses(model):
