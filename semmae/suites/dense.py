@@ -1,5 +1,7 @@
 """Rows of the dense benchmark: one backbone on every data set with frozen and fine-tuned heads."""
+import logging
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import torch
 
 from ..checkpoints.load import anatomy, backbone_state
 from ..checkpoints.read import read_checkpoint
+from ..checkpoints.timm_models import load_timm
 from ..config.lookup import at
 from ..config.options import config_of
 from ..files import sha256
@@ -109,6 +112,7 @@ def of_timm(name, checkpoint, is_untrained) -> Backbone:
     changes: dict[str, Any] = {'model.backbone.model_name': name}
     recipe, method, tag = name, name, ''
     if checkpoint:
+        require_fit(vit, checkpoint)
         stem = Path(checkpoint).stem
         recipe, method = f'{name}-{stem}', f'{name} ({stem})'
         changes[INIT], tag = str(checkpoint), f'-{sha256(checkpoint)[:8]}'
@@ -120,6 +124,20 @@ def of_timm(name, checkpoint, is_untrained) -> Backbone:
             changes['model.backbone.pretrained'] = True
     return Backbone(as_name(recipe), method, vit.embed_dim, len(vit.blocks), changes, tag,
                     has_class_token=getattr(vit, 'cls_token', None) is not None)
+
+
+def require_fit(vit, checkpoint) -> None:
+    """Raises ValueError for a file of another network, before a run starts. vit: without memory."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # a tensor without memory takes no value
+            load_timm(vit, checkpoint)
+    except NotImplementedError:
+        pass  # values must be compared (DINOv3's rotary periods): the run does that
+    finally:
+        logging.disable(before)
 
 
 def of_file(checkpoint, offset) -> Backbone:

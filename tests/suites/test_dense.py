@@ -3,9 +3,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import timm
 import torch
 
 from benchmarks.suite import DENSE
+from semmae.files import sha256
 from semmae.registry import MODELS
 from semmae.suites.dense import dense_rows
 from semmae.suites.schedule import plan
@@ -85,10 +87,10 @@ def test_a_huge_model_is_planned_without_its_memory(tmp_path):
 
 def test_a_file_of_a_timm_model_has_its_name_and_hash_in_the_row(tmp_path):
     path = tmp_path / 'my weights.pth'
-    path.write_bytes(b'x')
+    torch.save(timm.create_model('vit_tiny_patch16_224', num_classes=0).state_dict(), path)
     [row] = dense_rows(DENSE, timm='vit_tiny_patch16_224', checkpoint=path, only=['cub25'])
     assert row.id == 'cub25/vit_tiny_patch16_224-my-weights'
-    assert row.home == f'{row.id}-2d711642'  # the sha256 of "x"
+    assert row.home == f'{row.id}-{sha256(path)[:8]}'
     cfg = configs(tmp_path, 'cub25', timm='vit_tiny_patch16_224', checkpoint=path)['cub25']
     assert cfg.model.backbone.init_cfg == dict(type='Pretrained', checkpoint=str(path))
     assert cfg.model.backbone.get('pretrained') is None
@@ -227,6 +229,12 @@ def test_a_network_without_patches_is_one_line_that_says_so():
     status, lines = dense('--timm', 'resnet18')
     assert status == 2 and len(lines) == 1
     assert 'resnet18' in lines[0] and 'Expected a vision transformer' in lines[0]
+
+
+def test_a_file_of_another_architecture_is_refused_before_any_row_starts(tmp_path):
+    status, lines = dense('--timm', 'vit_tiny_patch16_224', '--checkpoint',
+                          vit_file(tmp_path / 'other.pth'))
+    assert status == 2 and 'does not fit vit_tiny_patch16_224: width 96 in the file' in lines[0]
 
 
 def test_the_flags_of_the_dense_suite_are_refused_elsewhere():
