@@ -220,14 +220,15 @@ def _start(record):
 def _commands(rows, trained, records):
     """[(what it measures, command)] for each row with empty cells; one for a table without rows."""
     starts = {_column(record): _start(record)
-              for record in sorted(records, key=lambda record: record['row'], reverse=True)}
+              for record in sorted(records, key=lambda record: record['row'], reverse=True)
+              if not record['config'].endswith('/config.py')}  # a run that has not finished
     found = []
     for row, training in zip(rows, trained):
         name = protocol.identity(row.records[0]).get('model.backbone.model_name')
         is_untrained = 'untrained' in row.label
         weights = ' '.join([f'--timm {shlex.quote(str(name))}'] * bool(name) + [
             '--untrained' if is_untrained else '--checkpoint FILE'])
-        wanted = dict.fromkeys(starts[column] for column in row.to_fill)
+        wanted = dict.fromkeys(starts[column] for column in row.to_fill if column in starts)
         mark = f' ({training})' if training else ''
         only = [shlex.quote(name) for name in wanted if not name.endswith('.py')]
         commands = [f"python tools/run_suite.py dense {weights} --only {' '.join(only)}"] * bool(
