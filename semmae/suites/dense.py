@@ -91,6 +91,8 @@ class Backbone:
         if not self.has_class_token and at(cfg, 'model.probes.depth_linear'):
             options['model.probes.depth_linear.has_class_token'] = False
         if self.is_replaced:
+            if not is_probe:  # positions are made for the crops
+                options['model.backbone.img_size'] = cfg.model.backbone.img_size
             kept = {k: v for k, v in cfg.model.backbone.items() if k in (
                 'out_type', 'is_frozen', 'drop_path_rate', 'final_norm')}
             options = {f'+{key}': value for key, value in {

@@ -130,7 +130,8 @@ def test_a_checkpoint_of_ours_brings_its_own_arch(tmp_path):
         backbone = cfg.model.backbone
         assert (backbone.type, backbone.arch) == ('semmae.ViT', MINI)
         assert 'model_name' not in backbone
-        assert (backbone.img_size, backbone.patch_size, backbone.interpolate_offset) == (64, 8, 0)
+        crop = 112 if task == 'upernet_camvid' else 64  # positions are those of the crops
+        assert (backbone.img_size, backbone.patch_size, backbone.interpolate_offset) == (crop, 8, 0)
         model = MODELS.build(cfg.model).eval()
         model.backbone.init_weights()
         assert model.backbone.load_report['matched'] > 0
@@ -143,9 +144,10 @@ def test_a_checkpoint_of_ours_brings_its_own_arch(tmp_path):
 def test_a_vit_b_of_mae_is_known_by_its_width_and_depth(tmp_path):
     path = mae_file(tmp_path / 'mae_pretrain_vit_base.pth')
     found = configs(tmp_path, 'ade20k', 'upernet_ade20k', checkpoint=path)
-    for cfg in found.values():
+    for task, cfg in found.items():
         backbone = cfg.model.backbone
-        assert (backbone.type, backbone.arch, backbone.img_size) == ('semmae.ViT', 'base', 224)
+        side = 448 if task == 'upernet_ade20k' else 224
+        assert (backbone.type, backbone.arch, backbone.img_size) == ('semmae.ViT', 'base', side)
         assert (backbone.patch_size, backbone.interpolate_offset) == (16, 0)
         assert cfg.result.recipe == cfg.result.method == 'mae_pretrain_vit_base'
     assert found['ade20k'].model.backbone.out_type == 'raw'
