@@ -235,7 +235,7 @@ def draw_segmentations(work_dirs, out, num=4):
     """
     folders = {title: predictions_of(folder) for title, folder in work_dirs.items()}
     cfg = read_dumped(Path(next(iter(work_dirs.values())), 'config.py'))
-    bare = cfg.test_dataloader.dataset
+    bare = (cfg.get('test_dataloader') or cfg.val_dataloader).dataset  # frozen probes have no test
     root = Path(bare.data_root, bare.data_prefix.img_path)
     if not root.is_dir():
         raise FileNotFoundError(f'no images at {root}, where the config has its test set')

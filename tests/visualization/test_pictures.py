@@ -304,6 +304,17 @@ def test_a_class_has_one_colour_in_true_and_predicted_maps(toy, segmented, tmp_p
             assert error[(true > 0) | (column > 1)].max() <= .5
 
 
+def test_a_config_without_a_test_is_drawn_on_its_validation_images(segmented, tmp_path):
+    work = tmp_path / 'work'
+    shutil.copytree(segmented['mae_p16'], work)
+    before = pictures.draw_segmentations({'MAE': work}, tmp_path / 'a.png', num=2)
+    cfg = Config.fromfile(work / 'config.py')
+    cfg.val_dataloader, cfg.test_dataloader = cfg.test_dataloader, None
+    cfg.dump(work / 'config.py')
+    assert pictures.draw_segmentations({'MAE': work}, tmp_path / 'b.png', num=2) == before
+    assert (tmp_path / 'a.png').read_bytes() == (tmp_path / 'b.png').read_bytes()
+
+
 def test_the_label_maps_of_the_last_result_are_drawn(segmented, tmp_path):
     work = tmp_path / 'work'
     shutil.copytree(segmented['mae_p16'], work)
