@@ -2,8 +2,9 @@
 
 python benchmarks/collect.py work_dirs/mini_tables --out benchmarks/results/mini
 
-Copies every line that a table counts into OUT/results.jsonl and the predictions beside it (counts
-and labels, no label maps; git ignores them). Writes OUT/tables.md. Copies no weights or images.
+Copies every line that a table counts, without absolute paths, into OUT/results.jsonl and the
+predictions beside it (counts and labels, no label maps; git ignores them). Writes OUT/tables.md.
+Copies no weights or images.
 """
 import argparse
 import shutil
@@ -33,10 +34,19 @@ def collect(folders, out):
             copy = out / record['predictions']
             copy.parent.mkdir(exist_ok=True)
             shutil.copyfile(source / record['predictions'], copy)
-        lines.append(as_line(record).decode())
+        lines.append(as_line(without_folders(record)).decode())
     write_text(out / 'results.jsonl', ''.join(lines))
     write_text(out / 'tables.md', tables_of(out))
     return len(lines)
+
+
+def without_folders(record):
+    """The record with the names of files in place of absolute paths, which say where they were."""
+    report = record.get('load_report') or {}
+    for holder, key in ((record, 'checkpoint'), (report, 'path')):
+        if Path(holder.get(key) or '').is_absolute():
+            holder[key] = Path(holder[key]).name
+    return record
 
 
 def tables_of(folder):

@@ -6,7 +6,7 @@ Run:    python tools/train.py mm_configs/dense/dense_camvid.py --cfg-options \
 Needs:  data/CamVid/{images,annotations}/{train,val}, label maps 0 to 10, 11 is void
 Ours:   photos of 480x360 are seen at 448x336, so the aspect ratio is kept; void pixels (11) are
         ignored.
-Status: run here, see benchmarks/results.
+Status: linear was run here, see benchmarks/results/dense.
 """
 _base_ = ['../_base_/dense_segmentation.py', '../_base_/default_runtime.py']
 default_scope = 'mmseg'

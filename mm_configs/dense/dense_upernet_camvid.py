@@ -8,7 +8,7 @@ Needs:  data/CamVid/{images,annotations}/{train,val}, label maps 0 to 10, 11 is 
 Ours:   the recipe of MAE's segmentation (AdamW, layer decay 0.65, polynomial decay) shortened to
         100 iterations of 4 crops of 112x112 pixels; photos are scaled to 448x336 and tested whole;
         heads of 64 channels.
-Status: not run at full length here.
+Status: one seed was run here, see benchmarks/results/dense.
 """
 _base_ = ['../semmae_upernet_ade20k.py']
 crop, void = 112, 11

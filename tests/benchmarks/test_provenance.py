@@ -267,6 +267,15 @@ def test_results_that_were_collected_have_the_digest_of_those_in_their_work_dirs
     assert digest_of(read_results([results])[0]) != digest
 
 
+def test_collected_results_name_files_without_the_folders_of_a_machine(tmp_path):
+    line = a_line(checkpoint='/home/me/c.pth', load_report=dict(path='/data/vit.pth', matched=1))
+    append_result(tmp_path / 'work/results.jsonl', line)
+    append_result(tmp_path / 'work/results.jsonl', a_line(seed=1, checkpoint='work_dirs/c.pth'))
+    collect([tmp_path / 'work'], tmp_path / 'out')
+    found = {r['checkpoint']: r['load_report'] for r in read_results([tmp_path / 'out'])[0]}
+    assert found == {'c.pth': dict(path='vit.pth', matched=1), 'work_dirs/c.pth': None}
+
+
 # ------------------------------------------------------------------ pictures
 def test_no_picture_in_docs_is_older_than_the_results_it_shows():
     assert outdated(REPO / 'docs/pictures.json') == []
