@@ -16,10 +16,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
-def main():
-    from benchmarks.suite import SUITES
+def parse(suites):
+    """The arguments. suites: their names."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
-    parser.add_argument('suite', choices=sorted(SUITES))
+    parser.add_argument('suite', choices=sorted(suites))
     parser.add_argument('--checkpoint', help='evaluate this file instead of own pre-trainings')
     parser.add_argument('--only', nargs='+', metavar='ROW', help='these rows and what they need; '
                         'of the dense suite data sets, or DATASET/PROBE')
@@ -57,6 +57,12 @@ def main():
     if args.bandwidth and not args.tflops or args.probe and args.tflops:
         parser.error('--bandwidth goes with --tflops, and --probe with neither: got '
                      f'--tflops {args.tflops}, --bandwidth {args.bandwidth}')
+    return args
+
+
+def main():
+    from benchmarks.suite import SUITES
+    args = parse(SUITES)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the running rows too
 
     from rich.console import Console
@@ -76,16 +82,7 @@ def main():
         suite = replace(suite, images=str(images))
         gpus = args.gpus or (int(os.environ.get('GPUS', 8)) if args.launcher == 'slurm'
                              else count_gpus())
-        only, checkpoint = args.only, args.checkpoint
-        if suite.is_dense:
-            from semmae.suites.dense import dense_rows
-            suite = replace(suite, rows=tuple(dense_rows(
-                suite, args.timm, checkpoint, only or (), args.interpolate_offset,
-                args.untrained)))
-            only = checkpoint = None
-        elif args.timm or args.untrained:
-            raise ValueError('--timm and --untrained go with the dense suite: python '
-                             'tools/run_suite.py dense --timm NAME')
+        suite, only, checkpoint = of_backbone(suite, args)
         runs = plan(suite, work_dir, only, checkpoint, args.seeds, gpus, args.launcher,
                     args.interpolate_offset)
         if args.dry_run:
@@ -100,6 +97,19 @@ def main():
         sys.exit(2 if not isinstance(error, RuntimeError) else 1)
     print(f'Tables: python tools/make_tables.py {work_dir}' + (
         '' if any('/' in row.id and isinstance(row, Train) for row in suite.rows) else ' --parts'))
+
+
+def of_backbone(suite, args):
+    """(suite, rows or None for all, checkpoint or None); the dense suite gets the rows to run."""
+    if suite.is_dense:
+        from semmae.suites.dense import dense_rows
+        rows = dense_rows(suite, args.timm, args.checkpoint, args.only or (),
+                          args.interpolate_offset, args.untrained)
+        return replace(suite, rows=tuple(rows)), None, None
+    if args.timm or args.untrained:
+        raise ValueError('--timm and --untrained go with the dense suite: python '
+                         'tools/run_suite.py dense --timm NAME')
+    return suite, args.only, args.checkpoint
 
 
 def device_of(args):
