@@ -1,7 +1,7 @@
 """The analysis of the rule of choice: every setting on the test images, beside the chosen one."""
 import numpy as np
 
-from benchmarks.probe_choice import analyse, interval
+from benchmarks.probe_choice import analyse, chosen_minus_best
 from semmae.probes.features import ArrayFeatures, Task
 from semmae.probes.knn import KNNProbe
 
@@ -22,10 +22,17 @@ def test_the_chosen_setting_stands_beside_the_best_and_the_fixed_one():
     assert found['settings'] == 4 and found['chosen']['layer'] == found['best']['layer'] == 1
     assert found['fixed'] == dict(layer=1, tokens='class', k=20, temperature=.07)
     assert found['accuracy_chosen'] == found['accuracy_best'] == 100 > found['accuracy_median']
-    assert found['chosen_minus_best'] == [0, 0]
+    assert found['chosen_minus_best'] == [0, 0, 0]
 
 
 def test_the_interval_is_of_the_chosen_minus_the_best_in_percent():
-    best, worse = np.ones(200, bool), np.arange(200) % 4 > 0
-    low, high = interval(worse, best, [f'{i}.jpg' for i in range(200)])
-    assert low < -25 < high < 0
+    right = np.stack([np.ones(200, bool), np.arange(200) % 4 > 0])
+    mean, low, high = chosen_minus_best(right, chosen=1)
+    assert low < -25 < high < 0 and abs(mean + 25) < 1
+
+
+def test_the_best_of_many_settings_by_chance_is_not_better_than_the_chosen_one():
+    right = np.random.default_rng(0).random((150, 200)) < .2  # all settings are equally good
+    assert right.mean(1).max() - right[0].mean() > .05
+    mean, low, high = chosen_minus_best(right, chosen=0)
+    assert low < 0 < high and mean > -3
