@@ -35,6 +35,8 @@ def main():
     parser.add_argument('--batch-size', type=int, default=64)
     parser.add_argument('--num-workers', type=int,
                         help='processes that decode, for each GPU; default: the cores, up to 8')
+    parser.add_argument('--amp', action='store_true', help='learned parts in mixed precision also '
+                        'without a GPU: bfloat16 on CPUs that have it')
     parser.add_argument('--verify', action='store_true',
                         help='check hashes, the list of images and the parts of 16 images')
     parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='K=V',
@@ -57,7 +59,7 @@ def main():
                                  args.cfg_options)
         else:
             source = LearnerSource(args.config, args.checkpoint, args.grid, args.source,
-                                   args.cfg_options)
+                                   args.cfg_options, args.amp)
         if args.verify:
             different, compared = verify_parts(source, args.images, args.out)
             print(f'{args.out}: hashes and image list as written; of {compared} patches made '

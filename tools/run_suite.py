@@ -49,6 +49,8 @@ def parse(suites):
     parser.add_argument('--gpus', type=int, help='at most this many for a training (mini suites: '
                         'one process); without a GPU, processes. Default: those of this machine; '
                         'under Slurm $GPUS, or 8')
+    parser.add_argument('--amp', action='store_true', help='mixed precision also without a GPU: '
+                        'bfloat16 on CPUs that have it, in trainings whose config has it')
     parser.add_argument('--keep-going', action='store_true',
                         help='after a failure still run what does not need the failed row')
     args = parser.parse_args()
@@ -79,7 +81,7 @@ def main():
             links = Path(work_dir) / 'images'
             known = {str(links): min(len(list_images(images)), suite.max_images)}
             images = links if args.dry_run else sample_images(images, links, suite.max_images)
-        suite = replace(suite, images=str(images))
+        suite = replace(suite, images=str(images), amp=args.amp)
         gpus = args.gpus or (int(os.environ.get('GPUS', 8)) if args.launcher == 'slurm'
                              else count_gpus())
         suite, only, checkpoint = of_backbone(suite, args)

@@ -41,7 +41,8 @@ def segment(model, loader, precision):
             raise ValueError(f'{batch}. Repair the file and run the same command again: finished '
                              'shards are kept. For the data sets of tools/check_data.py, its '
                              '--decode finds all such files')
-        with torch.autocast('cuda', getattr(torch, precision), precision != 'float32'):
+        with torch.autocast(next(model.parameters()).device.type, getattr(torch, precision),
+                            precision != 'float32'):
             ids, foreground = infer(model, batch)
         yield (batch['sample_idx'].numpy(), ids.cpu().numpy(),
                to_bytes(foreground.float()).cpu().numpy())

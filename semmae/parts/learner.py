@@ -8,11 +8,13 @@ from pathlib import Path
 import torch
 
 from ..checkpoints.load import load_whole
+from ..config.lookup import kind
 from ..config.options import read_config
 from ..datasets.geometry import view_of
 from ..files import sha256
 from ..models.part_sources import SOURCES
 from ..registry import MODELS
+from ..training.precision import mixed_precision
 from .photos import Photos, without_random_steps
 
 
@@ -22,6 +24,7 @@ class LearnerSource:
 
     grid: patches a side; None: the config's. source: a key of `SOURCES`.
     options: overrides of the config.
+    amp: mixed precision also without a GPU, as --amp of a training.
     """
 
     config: str | Path
@@ -29,6 +32,7 @@ class LearnerSource:
     grid: int | None = None
     source: str = 'learned'
     options: dict | None = None
+    amp: bool = False
 
     def at_grid(self, cfg):
         """The config with the grid set; ValueError if it trains no part learner."""
@@ -41,6 +45,8 @@ class LearnerSource:
     def load(self):
         """(model in evaluation mode, its config). Prints a warning if part learning collapsed."""
         cfg = self.at_grid(read_config(self.config, self.options))
+        if self.amp:
+            cfg.optim_wrapper = mixed_precision(cfg.optim_wrapper, asked=True)
         if self.source not in SOURCES:
             raise ValueError(f'source of parts is {self.source!r}, expected one of '
                              f'{", ".join(SOURCES)}')
@@ -89,7 +95,11 @@ def own_device():
 
 
 def precision_of(cfg, source='learned'):
-    """On a GPU, learned parts are computed in the precision of training; all else in float32."""
+    """Learned parts are computed in the precision of training, all else in float32.
+
+    A config of mixed precision means float32 on a CPU, unless it was asked for (--amp).
+    """
     optim = cfg.optim_wrapper
-    is_mixed = torch.cuda.is_available() and optim.type == 'AmpOptimWrapper'
+    is_mixed = kind(optim) == 'CPUAmpOptimWrapper' or (
+        torch.cuda.is_available() and kind(optim) == 'AmpOptimWrapper')
     return (optim.get('dtype') or 'float16') if is_mixed and source == 'learned' else 'float32'

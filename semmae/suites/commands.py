@@ -24,7 +24,8 @@ def command_of(row: Row, work_dir, seed, processes=1, steps=1, launcher=None) ->
     else:
         command = [sys.executable, *row.arguments()]
     return [*command, '--work-dir', str(work_dir), '--seed', str(seed), '--resume',
-            *(['--keep-batch'] if steps > 1 else []), *overrides(row.options)]
+            *(['--keep-batch'] if steps > 1 else []), *(['--amp'] if row.amp else []),
+            *overrides(row.options)]
 
 
 def slurm_task(row: Row) -> list[str]:

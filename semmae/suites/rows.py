@@ -49,9 +49,11 @@ class Train(Row):
 
     options: overrides of the config. A key may name a step of a list by its type, as
         ``val_dataloader.dataset.pipeline.LoadParts.store``.
+    amp: mixed precision also without a GPU.
     """
     config: str
     options: dict[str, Any] = field(default_factory=dict)
+    amp: bool = False
 
     def arguments(self):
         return ['tools/train.py', self.config]
@@ -69,12 +71,14 @@ class Extract(Row):
     labels: str = ''
     out: str = '{work_dir}'
     options: dict[str, Any] = field(default_factory=dict)
+    amp: bool = False
 
     def arguments(self):
         made_from = ['--labels', self.labels] if self.labels else [self.checkpoint]
         source = [] if self.labels else ['--source', self.source]
         return ['tools/extract_parts.py', self.config, *made_from, '--images', self.images,
-                '--out', self.out, '--grid', str(self.grid), *source, *overrides(self.options)]
+                '--out', self.out, '--grid', str(self.grid), *source,
+                *(['--amp'] if self.amp and not self.labels else []), *overrides(self.options)]
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,8 @@ class Suite:
     max_images: of a user's own folder (--data) at most this many are used; 0 is all.
     is_mini: the configs have batches of their own; one process each, without accumulation.
     is_dense: its tasks run on one backbone (`suites.dense`); it has no rows of its own.
-    optional: tasks of the dense suite that run only if they are named.
+    amp: mixed precision also without a GPU, in part stores and trainings whose config has it.
+    optional: rows, or tasks of the dense suite, that run only if they are named or needed.
     """
     rows: tuple[Row, ...]
     tasks: dict[str, dict[int, str]]
@@ -128,6 +133,7 @@ class Suite:
     is_mini: bool = False
     is_dense: bool = False
     optional: tuple[str, ...] = ()
+    amp: bool = False
     complete: Callable[[Train], Train] = lambda row: row
 
     def require_available(self, name: str, has_checkpoint: bool) -> None:

@@ -2,10 +2,10 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..config.lookup import full_size, numbered
+from ..config.lookup import full_size, kind, numbered
 from ..config.options import config_of
 from .commands import command_of
-from .rows import Row, Suite, Train
+from .rows import Extract, Row, Suite, Train
 from .tasks import tasks_on
 
 
@@ -60,7 +60,7 @@ def plan(suite: Suite, work_dir, only=None, checkpoint=None, seeds=(0,), gpus=0,
         found = {row.id: row for row in tasks_on(suite, checkpoint, only or (), offset)}
         rows = {name: row for name, row in rows.items() if name not in found} | found
         only = list(found)
-    only = list(rows) if only is None else only
+    only = [name for name in rows if name not in suite.optional] if only is None else only
     if not only or not seeds:
         raise ValueError(f'nothing to run: got rows {list(only)} and seeds {list(seeds)}, expected '
                          'at least one of each')
@@ -103,9 +103,12 @@ def run_of(rows, row: Row, root: Path, seed, suite: Suite, gpus, launcher) -> Ru
     row = row.filled(named | dict(images=str(suite.images), work_dir=str(home(row)),
                                   seed_dir=str(root / f'seed{seed}')))
     processes, steps, batch = 1, 1, ''
+    if isinstance(row, Extract):
+        row = replace(row, amp=suite.amp)
     if isinstance(row, Train):
         cfg = config_of(row.config)
-        row = replace(row, options={numbered(cfg, k): v for k, v in row.options.items()})
+        row = replace(row, amp=suite.amp and 'Amp' in kind(cfg.get('optim_wrapper')),
+                      options={numbered(cfg, k): v for k, v in row.options.items()})
         each = row.options.get('train_dataloader.batch_size', cfg.train_dataloader.batch_size)
         whole = full_size(cfg).get('batch_size')
         if gpus or keeps_batch(row.config):

@@ -291,3 +291,22 @@ def test_the_hours_for_imagenet_follow_from_the_rate_and_the_epochs_of_the_confi
     assert extraction['imagenet_hours'] == pytest.approx(12811.67 / 3600)
     assert '2 hours on one A100' in speed.table(dict(
         rows=[learning], paper=speed.PAPER, machine=machine(), date=''))
+
+
+def test_learned_parts_are_made_in_bfloat16_on_a_cpu_if_asked_and_heads_never(
+        source, toy, tmp_path, monkeypatch):
+    monkeypatch.setattr('semmae.training.precision.multiplies_bfloat16', lambda: True)
+    seen = set()
+    original = extract.infer
+
+    def look(model, batch):
+        seen.add(torch.is_autocast_enabled('cpu') and torch.get_autocast_dtype('cpu'))
+        return original(model, batch)
+    monkeypatch.setattr(extract, 'infer', look)
+    images = toy / 'imagenet/train'
+    for kind, dtype in (('learned', torch.bfloat16), ('heads', False)):
+        asked = replace(source, amp=True, source=kind)
+        store = extract_parts(asked, images, tmp_path / kind)
+        assert seen == {dtype} and store.manifest['precision'] == (
+            'bfloat16' if dtype else 'float32')
+        seen.clear()
