@@ -1,0 +1,14 @@
+"""SemMAE on Tiny-ImageNet with the encoder's attention heads as parts (Table 4).
+
+Run:    python tools/train.py mm_configs/tiny_imagenet/semmae_heads.py
+Needs:  the store of head parts: the command in semmae.py with
+            --out data/parts/tiny_imagenet_8_heads --source heads
+"""
+_base_ = ['semmae.py']
+num_parts = 6  # heads of a ViT-S
+
+model = dict(masking=dict(num_parts=num_parts))
+train_dataloader = dict(dataset=dict(dataset=dict(
+    part_store='data/parts/tiny_imagenet_8_heads', num_parts=num_parts)))
+
+recipe = dict(id='semmae_p16_heads', method='SemMAE, heads as parts', parts=dict(source='heads'))
