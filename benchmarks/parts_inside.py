@@ -28,6 +28,7 @@ from semmae.files import sha256, write_atomically
 from semmae.functional.losses import diversity_loss
 from semmae.functional.parts import blur_maps, border_share
 from semmae.models import PartLearner
+from semmae.models.part_encoder import Seen
 from semmae.recording.environment import device, git_commit, versions
 from semmae.registry import DATASETS, MODELS
 from semmae.reporting.part_tables import cell, origin_sentence
@@ -99,10 +100,10 @@ class CachedTokens(torch.nn.Module):
         self.tokens, self.grid, self.is_mean = tokens, grid, is_mean
         self.embed_dims = tokens['train'][0].shape[-1]
 
-    def forward(self, images):
+    def look(self, images):
         split, ids = self.at
         cls_token, patches = (t[ids] for t in self.tokens[split])
-        return patches.mean(1) if self.is_mean else cls_token, patches
+        return Seen(patches.mean(1) if self.is_mean else cls_token, patches, {}, {})
 
 
 class DiverseAfterBlur(PartLearner):
@@ -119,8 +120,8 @@ class DiverseAfterBlur(PartLearner):
 class Scaled(PartLearner):
     """Logits over sqrt(D), as in attention."""
 
-    def attend(self, images):
-        logits, *tokens = super().attend(images)
+    def attend(self, images, seen=None):
+        logits, *tokens = super().attend(images, seen)
         return logits / tokens[0].shape[-1] ** .5, *tokens
 
 
@@ -130,12 +131,12 @@ class Within(PartLearner):
     The first part is the background; the softmax of the others is multiplied with the object's map.
     """
 
-    def attend(self, images):
+    def attend(self, images, seen=None):
         with torch.no_grad():
             maps = self.first.normalised(self.first.attend(images)[0])
             which = border_share(maps, self.grid).argmin(1)
             object_ = maps[torch.arange(len(maps)), which, None].clamp(1e-6, 1 - 1e-6)
-        logits, *tokens = super().attend(images)
+        logits, *tokens = super().attend(images, seen)
         inside = logits[:, 1:].log_softmax(1) + object_.log()
         return torch.cat([(1 - object_).log(), inside], 1), *tokens
 

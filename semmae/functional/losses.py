@@ -10,18 +10,24 @@ from .parts import off_diagonal_cosines
 
 
 def reconstruction_loss(image: torch.Tensor, reconstruction: torch.Tensor,
-                        over_colours: str = 'mean') -> torch.Tensor:
+                        over_colours: str = 'mean', weights: torch.Tensor | None = None
+                        ) -> torch.Tensor:
     """Mean squared error of two images (B, C, H, W), mean over pixels and images, 0-d (Eq. 5).
 
     over_colours: Eq. 5 divides the sum over pixels by H * W. It does not say how the squared
         difference of two colours becomes a number. 'mean' (ours): the mean of the C squared
         differences. 'sum': their sum, C times as large, so lambda of Eq. 7 has 1 / C of its weight.
+    weights: (B, H, W) of the pixels in the mean (ours); None: all are equal.
     Raises ValueError for images of different shapes and another ``over_colours``.
     """
     _check_same_shape(image, reconstruction, 'image', 'reconstruction')
     if over_colours not in ('mean', 'sum'):
         raise ValueError(f"over_colours is {over_colours!r}, expected 'mean' or 'sum'")
-    loss = F.mse_loss(reconstruction.float(), image.float())
+    if weights is None:
+        loss = F.mse_loss(reconstruction.float(), image.float())
+    else:
+        errors = (reconstruction.float() - image.float()).square().mean(1)
+        loss = (errors * weights).sum() / weights.sum().clamp(min=1e-6)
     return loss * image.shape[1] if over_colours == 'sum' else loss
 
 
@@ -36,13 +42,14 @@ def diversity_loss(maps: torch.Tensor) -> torch.Tensor:
 
 
 def part_loss(image: torch.Tensor, reconstruction: torch.Tensor, maps: torch.Tensor,
-              weight: float = 0.03, over_colours: str = 'mean') -> torch.Tensor:
+              weight: float = 0.03, over_colours: str = 'mean',
+              pixel_weights: torch.Tensor | None = None) -> torch.Tensor:
     """Eq. 5 plus ``weight`` times Eq. 6, 0-d (Eq. 7). weight: the paper's lambda (Sec. 4.1).
 
     image, reconstruction: (B, C, H, W). maps: (B, P, L) of Eq. 2 before the blur, M in Eq. 6.
-    over_colours, errors: see `reconstruction_loss`.
+    over_colours, errors: see `reconstruction_loss`; pixel_weights: its ``weights``.
     """
-    return (reconstruction_loss(image, reconstruction, over_colours)
+    return (reconstruction_loss(image, reconstruction, over_colours, pixel_weights)
             + weight * diversity_loss(maps))
 
 

@@ -197,6 +197,27 @@ def off_diagonal_cosines(maps: torch.Tensor) -> torch.Tensor:
     return cosines * (1 - torch.eye(maps.shape[1], device=maps.device))
 
 
+def otsu_thresholds(scores: torch.Tensor) -> torch.Tensor:
+    """(B,): the threshold that parts the scores (B, L) of each image best in two groups.
+
+    It has the largest variance between the groups "above" and "not above" (Otsu 1979), over all
+    thresholds at a score but the highest, so neither group is empty unless all scores are equal.
+    Raises ValueError for other shapes and for fewer than two patches.
+    """
+    if scores.ndim != 2 or scores.shape[1] < 2:
+        raise ValueError(f'scores have shape {tuple(scores.shape)}, expected (B, L) with L above 1')
+    ordered = scores.double().sort(1).values
+    below = torch.arange(1, scores.shape[1], device=scores.device)
+    above = scores.shape[1] - below
+    total = ordered.cumsum(1)
+    means = total[:, :-1] / below - (total[:, -1:] - total[:, :-1]) / above
+    between = below * above * means.square()
+    # A cut between equal scores parts nothing.
+    between = between.where(ordered[:, 1:] > ordered[:, :-1], -torch.inf)
+    at = between.argmax(1, keepdim=True)
+    return scores.sort(1).values.gather(1, at).squeeze(1)
+
+
 def foreground_ids(scores: torch.Tensor, keep: int) -> torch.Tensor:
     """Positions (B, keep) int64, ascending, of the ``keep`` highest scores (B, L) (Sec. 4.2).
 

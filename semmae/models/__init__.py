@@ -2,6 +2,7 @@
 from .adversarial_masking import AdversarialMasking
 from .backbone import ViT
 from .classifier import KeptPatchClassifier
+from .foreground import ObjectMap
 from .knn_head import KNNHead
 from .linear_seg_head import LinearSegHead
 from .mae_decoder import MAEDecoder
@@ -10,6 +11,7 @@ from .part_decoder import PaintDecoder, PartDecoder
 from .part_encoder import PartEncoder
 from .part_learner import PartLearner
 from .part_sources import (
+    CellParts,
     ColourParts,
     HeadParts,
     KMeansParts,
@@ -25,6 +27,6 @@ from .wrapped_backbone import WrappedBackbone
 __all__ = ['ViT', 'KeptPatchClassifier', 'KNNHead', 'LinearSegHead', 'MAEDecoder',
            'AdversarialMasking', 'AttentionMasking',
            'BlockwiseMasking', 'PartGuidedMasking', 'RandomMasking',
-           'PaintDecoder', 'PartDecoder', 'PartEncoder', 'PartLearner', 'ColourParts', 'HeadParts',
-           'KMeansParts', 'LearnedParts', 'OnlineParts', 'VoronoiParts', 'ImagePreprocessor',
-           'SemMAE', 'SimMIMViT', 'TimmViT', 'WrappedBackbone']
+           'PaintDecoder', 'PartDecoder', 'PartEncoder', 'PartLearner', 'ObjectMap',
+           'CellParts', 'ColourParts', 'HeadParts', 'KMeansParts', 'LearnedParts', 'OnlineParts',
+           'VoronoiParts', 'ImagePreprocessor', 'SemMAE', 'SimMIMViT', 'TimmViT', 'WrappedBackbone']

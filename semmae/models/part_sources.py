@@ -7,6 +7,7 @@ The interface: ``source(learner, images) -> (part_ids (B, L) int64, foreground (
 ``source.num_parts(learner)``. Part stores, online parts and part quality read parts through it.
 """
 import contextlib
+import math
 import zlib
 
 import numpy as np
@@ -20,17 +21,16 @@ from ..checkpoints.load import load_whole
 from ..files import sha256
 from ..functional.parts import (
     border_share,
-    centre_scores,
     foreground_scores,
     part_ids,
     unlike_border_parts,
-    unlike_border_tokens,
     voronoi_ids,
 )
 from ..registry import MODELS
+from .foreground import BY, Ranking, object_first
 
 SOURCES = dict(learned='semmae.LearnedParts', heads='semmae.HeadParts', kmeans='semmae.KMeansParts',
-               colour='semmae.ColourParts', voronoi='semmae.VoronoiParts')
+               colour='semmae.ColourParts', voronoi='semmae.VoronoiParts', cells='semmae.CellParts')
 
 
 class PartSource(BaseModule):
@@ -45,32 +45,34 @@ class PartSource(BaseModule):
 class LearnedParts(PartSource):
     """The argmax of Eq. 2 (Sec. 3.2).
 
-    foreground: how patches are ranked (measured in benchmarks/results/parts). 'border': by
-        `unlike_border_tokens`. 'parts-border': by `unlike_border_parts`. 'parts': by
-        `foreground_scores` (Sec. 4.2). 'attention': by the attention of the encoder's class token.
-        'centre': by the distance from the centre of the image, the baseline.
-    Raises ValueError for another ranking.
+    foreground: how patches are ranked (measured in benchmarks/results/parts): 'parts-border': by
+        `unlike_border_parts`. 'parts': by `foreground_scores` (Sec. 4.2). Or ``by`` of a
+        `foreground.Ranking`: 'border', 'attention', 'both' or 'centre'.
+    layer: of the encoder, for these; None: the tokens that it gives, and its last attention.
+    A learner with an object ranks the object's patches above all others.
+    Raises ValueError for another ranking, and for a layer of a ranking by the parts.
     """
 
-    def __init__(self, foreground='border'):
+    def __init__(self, foreground='border', layer=None):
         super().__init__()
-        choices = 'border', 'parts-border', 'parts', 'attention', 'centre'
-        if foreground not in choices:
-            raise ValueError(f'foreground is {foreground!r}, expected one of {choices}')
+        of_parts = 'parts-border', 'parts'
+        if foreground not in (*of_parts, *BY) or layer is not None and foreground in of_parts:
+            raise ValueError(f'foreground is {foreground!r} with layer {layer}, expected one of '
+                             f'{(*of_parts, *BY)}; the first two read no layer')
         self.foreground = foreground
+        self.ranking = None if foreground in of_parts else Ranking(foreground, layer)
 
     def forward(self, learner, images):
-        logits, _, patches = learner.attend(images)
+        seen = learner.look(images, self.ranking)
+        logits = learner.attend(images, seen)[0]
         ids = part_ids(logits)  # of logits, see `part_ids`
-        if self.foreground == 'border':
-            return ids, unlike_border_tokens(patches, learner.grid)
-        if self.foreground == 'centre':
-            return ids, centre_scores(learner.grid, ids.device).expand(len(ids), -1)
-        if self.foreground == 'parts-border':
-            return ids, unlike_border_parts(logits.softmax(1), learner.grid)
-        if self.foreground == 'parts':
-            return ids, foreground_scores(learner.normalised(logits))
-        return ids, learner.encoder(images, return_heads=True)[2].mean(1)
+        if self.ranking:
+            scores = self.ranking.scores(seen, learner.grid)
+        elif self.foreground == 'parts-border':
+            scores = unlike_border_parts(logits.softmax(1), learner.grid)
+        else:
+            scores = foreground_scores(learner.normalised(logits))
+        return ids, object_first(scores, ids) if learner.object else scores
 
 
 @MODELS.register_module()
@@ -86,7 +88,7 @@ class HeadParts(PartSource):
         return learner.encoder.num_heads
 
     def forward(self, learner, images):
-        attention = learner.encoder(images, return_heads=True)[2]
+        attention = learner.encoder.look(images, attention_layers=(-1,)).attention[-1]
         return attention.argmax(1), attention.mean(1)
 
 
@@ -96,56 +98,85 @@ class ClusteredParts(PartSource):
     is_pooled: one set of centres for all images, so a part has one meaning; call `fit`
         first. False: each image has its own clusters, numbered by their share of the border, the
         largest first.
+    object: config of an `ObjectMap`; None: that of the learner, if it has one. Part 0 is then the
+        background, and the other parts are clusters of the object's patches.
     """
 
     STARTS = 3  # k-means keeps the best of these
+    needs_encoder = True
 
-    def __init__(self, is_pooled=False, seed=0):
+    def __init__(self, is_pooled=False, seed=0, object=None):
         super().__init__()
         self.is_pooled, self.seed, self.centres = is_pooled, seed, None
+        self.own_object = MODELS.build(dict(object, type='semmae.ObjectMap')) if object else None
 
-    def features(self, learner, images):
-        """(B, L, D): the features that are clustered."""
+    def object(self, learner):
+        """The `ObjectMap` that the clusters are within, or None."""
+        return self.own_object or learner.object
+
+    def read(self, learner, images):
+        """(features (B, L, D) float32, patches that are clustered (B, L) bool)."""
+        found = self.object(learner)
+        seen = learner.encoder.look(images, **(found.ranking.reads if found else {})) if (
+            found or self.needs_encoder) else None
+        features = self.features(learner, images, seen).float()
+        inside = found(seen, learner.grid)[0] > 0 if found else torch.ones(
+            features.shape[:2], dtype=torch.bool, device=features.device)
+        return features, inside
+
+    def features(self, learner, images, seen):
+        """(B, L, D): the features that are clustered. seen: what the encoder saw, if anything."""
         raise NotImplementedError
 
     def cluster(self, features, learner):
-        return KMeans(learner.num_parts, n_init=self.STARTS, random_state=self.seed).fit(features)
+        """k-means of features (n, D); fewer clusters than parts if there are fewer features."""
+        wanted = learner.num_parts - bool(self.object(learner))
+        return KMeans(min(wanted, len(features)), n_init=self.STARTS,
+                      random_state=self.seed).fit(features)
 
     def fit(self, learner, batches):
         """Find the centres for all images, from batches (B, 3, H, W) of some of them."""
-        features = [self.features(learner, images).flatten(0, 1).float().cpu().numpy()
-                    for images in batches]
-        self.centres = self.cluster(np.concatenate(features), learner).cluster_centers_
+        features = [found[inside].cpu() for found, inside in (
+            self.read(learner, images) for images in batches)]
+        self.centres = self.cluster(torch.cat(features).numpy(), learner).cluster_centers_
 
     def forward(self, learner, images):
-        features = self.features(learner, images).float()
+        features, inside = self.read(learner, images)
         if self.is_pooled:
             if self.centres is None:
                 raise ValueError('pooled k-means has no centres: call fit(learner, batches) first')
             ids = torch.cdist(features, features.new_tensor(self.centres)).argmin(-1)
         else:
-            ids = [self.cluster(f, learner).labels_ for f in features.cpu().numpy()]
-            ids = torch.from_numpy(np.stack(ids)).long().to(features.device)
+            ids = torch.zeros_like(inside, dtype=torch.long)
+            for own, where, of_image in zip(ids, inside, features):
+                labels = self.cluster(of_image[where].cpu().numpy(), learner).labels_
+                own[where] = torch.from_numpy(labels).long().to(ids.device)
+        is_inside = bool(self.object(learner))
+        if is_inside:
+            ids = (ids + 1) * inside
         maps = F.one_hot(ids, learner.num_parts).movedim(-1, 1).float()
-        if not self.is_pooled:
+        if not self.is_pooled and not is_inside:
             order = border_share(maps, learner.grid).argsort(dim=1, descending=True, stable=True)
             ids = order.argsort(dim=1).gather(1, ids)
-        return ids, unlike_border_parts(maps, learner.grid)
+        scores = unlike_border_parts(maps, learner.grid)
+        return ids, object_first(scores, ids) if is_inside else scores
 
 
 @MODELS.register_module()
 class KMeansParts(ClusteredParts):
     """k-means on the encoder's patch tokens."""
 
-    def features(self, learner, images):
-        return learner.encoder(images)[1]
+    def features(self, learner, images, seen):
+        return seen.patches
 
 
 @MODELS.register_module()
 class ColourParts(ClusteredParts):
     """k-means on the mean colour of each patch, without a network."""
 
-    def features(self, learner, images):
+    needs_encoder = False
+
+    def features(self, learner, images, seen):
         return F.adaptive_avg_pool2d(images, learner.grid).flatten(2).transpose(1, 2)
 
 
@@ -170,6 +201,24 @@ class VoronoiParts(PartSource):
         ids = voronoi_ids(images.new_tensor(points), learner.grid)
         maps = F.one_hot(ids, learner.num_parts).movedim(-1, 1).float()
         return ids, unlike_border_parts(maps, learner.grid)
+
+
+@MODELS.register_module()
+class CellParts(PartSource):
+    """Fixed cells: a checkerboard of P equal rectangles, the same in all images. The baseline.
+
+    P = rows x columns, as square as possible: 3 x 4 for 12. Foreground: `unlike_border_parts`.
+    """
+
+    def forward(self, learner, images):
+        rows = next(r for r in range(math.isqrt(learner.num_parts), 0, -1)
+                    if learner.num_parts % r == 0)
+        columns, grid = learner.num_parts // rows, learner.grid
+        at = torch.arange(grid, device=images.device)
+        ids = (at * rows // grid)[:, None] * columns + at * columns // grid
+        ids = ids.flatten().expand(len(images), -1)
+        maps = F.one_hot(ids, learner.num_parts).movedim(-1, 1).float()
+        return ids, unlike_border_parts(maps, grid)
 
 
 @MODELS.register_module()

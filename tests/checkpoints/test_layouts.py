@@ -464,7 +464,7 @@ def test_a_part_encoder_shows_the_attention_of_a_beit_with_its_positions(tmp_pat
     torch.testing.assert_close(cls_token[0, :6], torch.tensor(
         LAYOUTS['BEiT']['official']['cls_token']), rtol=0, atol=TOLERANCE)
     seen = {}
-    attn = encoder.last_attention
+    attn = encoder.attention_of(-1)
     attn.register_forward_hook(lambda _, args, __: seen.update(x=args[0]))
     encoder(image(32))
     q, k, _ = attn.qkv(seen['x']).view(1, 17, 3, HEADS, -1).permute(2, 0, 3, 1, 4)

@@ -118,3 +118,13 @@ def test_lambda_has_a_third_of_its_weight_with_the_sum_over_colours():
 def test_maps_on_a_grid_are_refused_by_the_diversity_loss():
     with pytest.raises(ValueError, match=r'expected \(B, P, L\)'):
         diversity_loss(torch.zeros(1, 2, 3, 3))
+
+
+def test_weights_choose_the_pixels_of_the_reconstruction_error():
+    image, other = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
+    weights = torch.zeros(2, 4, 4)
+    weights[:, 1:3] = 1
+    found = reconstruction_loss(image, other, weights=weights)
+    torch.testing.assert_close(found, (image - other)[..., 1:3, :].square().mean())
+    torch.testing.assert_close(reconstruction_loss(image, other, weights=torch.ones(2, 4, 4)),
+                               reconstruction_loss(image, other))

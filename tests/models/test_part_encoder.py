@@ -141,7 +141,7 @@ def test_return_heads_changes_no_token_and_leaves_no_hook(tmp_path):
     model, images = toy(tmp_path), torch.randn(1, 3, 64, 64)
     with_heads, without = model(images, return_heads=True), model(images)
     assert with_heads[0].equal(without[0]) and with_heads[1].equal(without[1])
-    output = weakref.ref(model.last_attention.qkv(torch.zeros(1, 24)))
+    output = weakref.ref(model.attention_of(-1).qkv(torch.zeros(1, 24)))
     assert output() is None  # no hook keeps it
     assert not any(t.requires_grad for t in with_heads)
 
@@ -189,7 +189,7 @@ def test_a_timm_vit_by_name_gives_timms_features_and_attention(is_qk_norm, tmp_p
     last.fused_attn = False
     if is_qk_norm:
         last.q_norm, last.k_norm = torch.nn.LayerNorm(64), torch.nn.LayerNorm(64)
-        model.last_attention.q_norm, model.last_attention.k_norm = last.q_norm, last.k_norm
+        model.attention_of(-1).q_norm, model.attention_of(-1).k_norm = last.q_norm, last.k_norm
     seen = {}
     last.attn_drop.register_forward_hook(lambda _, __, out: seen.update(attention=out))
     images = torch.randn(1, 3, 224, 224)
@@ -216,3 +216,77 @@ def test_a_timm_file_with_a_tensor_missing_is_refused(tmp_path):
 def test_a_timm_name_that_is_no_vit_with_a_class_token_is_refused(name, complaint):
     with pytest.raises(ValueError, match=f'{complaint}.* Expected a (vision transformer|ViT)'):
         MODELS.build(dict(type='semmae.PartEncoder', backbone=name, grid=4))
+
+
+def timm_encoder(**kwargs):
+    torch.manual_seed(1)
+    return MODELS.build(dict(type='semmae.PartEncoder', grid=4, backbone=dict(
+        type='semmae.TimmViT', model_name='vit_small_patch14_reg4_dinov2', embed_dim=24, depth=4,
+        num_heads=2, img_size=56, out_type='raw'), **kwargs))
+
+
+@pytest.mark.parametrize('layer', [0, 2, -2, 3, -1])
+def test_tokens_of_a_layer_are_timms_with_its_norm_and_without_registers(layer):
+    model, images = timm_encoder(layer=layer), image(56)
+    cls_token, patches = model(images)
+    wanted = model.network.forward_intermediates(
+        images, indices=[layer % 4], norm=True, output_fmt='NLC', intermediates_only=True)[0]
+    torch.testing.assert_close(patches, wanted, atol=1e-5, rtol=0)
+    whole = model.network.forward_features(images)
+    torch.testing.assert_close(cls_token, whole[:, 0], atol=1e-5, rtol=0)
+    assert patches.shape == (1, 16, 24)
+    same = timm_encoder(layer=layer, class_token='same')(images)[0]
+    assert same.equal(cls_token) == (layer % 4 == 3)
+
+
+def test_tokens_of_an_inner_layer_of_ours_are_those_of_its_out_indices(tmp_path):
+    model, images = toy(tmp_path), image(64)
+    model.layer = 0
+    _, patches = model(images)
+    model.backbone.out_indices = [0, 1]
+    inner = model.backbone(images)[0]
+    torch.testing.assert_close(patches, model.backbone.ln1(inner)[:, 1:])
+
+
+@pytest.mark.parametrize('facet, at', [('query', 0), ('key', 1), ('value', 2)])
+def test_facets_are_the_thirds_of_qkv(facet, at):
+    model, images = timm_encoder(layer=1, facet=facet, class_token='same'), image(56)
+    cls_token, patches = model(images)
+    network = model.network
+    tokens = network.forward_intermediates(
+        images, indices=[0], output_fmt='NLC', return_prefix_tokens=True, intermediates_only=True
+    )[0]
+    tokens = network.blocks[1].norm1(torch.cat([tokens[1], tokens[0]], 1))
+    wanted = network.blocks[1].attn.qkv(tokens).chunk(3, -1)[at]
+    torch.testing.assert_close(patches, wanted[:, 5:], atol=1e-5, rtol=0)
+    torch.testing.assert_close(cls_token, wanted[:, 0], atol=1e-5, rtol=0)
+
+
+def test_one_pass_gives_tokens_of_several_layers_and_attention(tmp_path, monkeypatch):
+    model, images = timm_encoder(layer=2), image(56)
+    calls, original = [], model.features
+    monkeypatch.setattr(model, 'features', lambda x: calls.append(1) or original(x))
+    seen = model.look(images, token_layers=(0, -1), attention_layers=(1, -1))
+    assert len(calls) == 1 and seen.patches.equal(model(images)[1])
+    for layer in (0, -1):
+        assert seen.tokens[layer].equal(timm_encoder(layer=layer)(images)[1])
+    assert seen.attention[-1].equal(model(images, return_heads=True)[2])
+    assert seen.attention[1].shape == (1, 2, 16) and not seen.attention[1].equal(
+        seen.attention[-1])
+    hooks = [block._forward_hooks for block in model.blocks]
+    assert not any(hooks), 'a hook was left'
+
+
+@pytest.mark.parametrize('wrong, said', [
+    (dict(layer=4), 'layer 4 of a network with 4 layers'), (dict(layer='last'), "layer 'last'"),
+    (dict(facet='keys'), "facet is 'keys'"), (dict(class_token='mean'), "class_token 'mean'")])
+def test_a_layer_or_facet_that_is_not_there_is_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        timm_encoder(**wrong)
+
+
+def test_facets_of_a_rotary_network_are_refused():
+    with pytest.raises(ValueError, match='rotary positions or separate queries and keys'):
+        MODELS.build(dict(type='semmae.PartEncoder', grid=4, facet='key', backbone=dict(
+            type='semmae.TimmViT', model_name='vit_small_patch16_dinov3', embed_dim=24, depth=2,
+            num_heads=2, img_size=64, out_type='raw')))

@@ -4,6 +4,7 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
+from semmae.models.part_encoder import Seen
 from semmae.registry import MODELS
 from tests.conftest import REPO
 
@@ -163,3 +164,78 @@ def test_the_main_recipe_declares_its_choices_and_an_ablation_has_the_other_loss
     other = Config.fromfile(REPO / 'mm_configs/ablations/parts_vit-small_sum_colours.py')
     assert other.model.over_colours == 'sum'
     assert Config.fromfile(main).model.get('over_colours', 'mean') == 'mean'
+
+
+OBJECT = dict(by='centre', threshold=.25)
+
+
+def test_with_an_object_the_first_map_is_the_background_and_the_others_share_the_object(tmp_path):
+    model, images = learner(tmp_path, object=OBJECT), halves(2)
+    maps = model(images, mode='tensor')
+    inside = model.object(model.look(images), model.grid)[0]
+    assert inside.sum(1).tolist() == [16, 16]
+    torch.testing.assert_close(maps[:, 0], 1 - inside, atol=1e-5, rtol=0)
+    torch.testing.assert_close(maps[:, 1:].sum(1), inside, atol=1e-5, rtol=0)
+    ids, foreground = model.segment(images)
+    assert ((ids == 0) == (inside == 0)).all()
+    assert foreground[inside > 0].min() > foreground[inside == 0].max()
+
+
+def test_with_an_object_losses_count_its_pixels_only(tmp_path):
+    model, images = learner(tmp_path, object=OBJECT), halves(4)
+    seen = model.look(images)
+    monkey = images.clone()
+    outside = model.object(seen, 8)[0].view(-1, 1, 8, 8) == 0
+    monkey[torch.nn.functional.interpolate(outside.float(), (32, 32)).expand_as(images) > 0] += 5
+    model.look = lambda *_, **__: seen  # the same tokens for other pixels
+    assert model.loss(images)['loss'].equal(model.loss(monkey)['loss'])
+
+
+def test_parts_within_the_object_are_found_on_a_textured_background(tmp_path):
+    torch.manual_seed(3)
+    model = learner(tmp_path, object=OBJECT, num_parts=3, blur_kernel=1)
+    model.encoder.look = lambda images, **_: Seen(
+        torch.linspace(-1, 1, 24).expand(len(images), -1), colours(images), {}, {})
+    wrapper = build_optim_wrapper(model, dict(optimizer=dict(type='Adam', lr=4e-3)))
+    for _ in range(80):
+        losses = model(noisy_halves(16), mode='loss')
+        wrapper.update_params(losses['loss'])
+    assert losses['explained'] > .9  # of the object
+    ids = model.segment(noisy_halves(6))[0].view(6, 8, 8)[:, 2:6, 2:6]
+    left, right = ids[..., :2].flatten(1), ids[..., 2:].flatten(1)
+    assert (left == left[:1, :1]).all() and (right == right[:1, :1]).all()
+    assert {left[0, 0].item(), right[0, 0].item()} == {1, 2}
+
+
+def noisy_halves(batch):
+    """Red and blue halves of a square in the middle, on noise."""
+    x = torch.randn(batch, 3, 32, 32)
+    x[..., 8:24, 8:24] = 0
+    x[:, 0, 8:24, 8:16] = x[:, 2, 8:24, 16:24] = 2
+    return x
+
+
+def colours(images):
+    """(B, 64, 24): the mean colour of each patch as its token."""
+    mean = torch.nn.functional.adaptive_avg_pool2d(images, 8).flatten(2).transpose(1, 2)
+    return mean.repeat(1, 1, 8)
+
+
+@pytest.mark.parametrize('wrong', [dict(num_parts=1), dict(softmax_over='positions')])
+def test_an_object_needs_two_parts_and_a_softmax_over_parts(tmp_path, wrong):
+    with pytest.raises(ValueError, match='expected at least 2 .the background and a part.'):
+        learner(tmp_path, object=OBJECT, **wrong)
+
+
+def test_the_token_error_counts_the_object_only(tmp_path):
+    model = learner(tmp_path, object=OBJECT, token_weight=1., blur_kernel=1, decoder=dict(
+        type='semmae.PaintDecoder', texture='parts', paints_tokens=True))
+    images = halves(2)
+    seen = model.look(images)
+    inside = model.object(seen, 8)[0]
+    other = seen._replace(patches=seen.patches + (inside == 0)[..., None] * torch.randn(24))
+    losses = []
+    for what in (seen, other):
+        model.look = lambda *_, what=what, **__: what
+        losses.append(model.loss(images)['loss'])
+    torch.testing.assert_close(*losses)

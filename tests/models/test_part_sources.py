@@ -107,3 +107,47 @@ def test_the_online_learner_is_neither_trained_nor_saved(tmp_path):
 def test_online_parts_of_another_grid_or_number_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r'gives \(patches, parts\) \(64, 4\).*\(64, 6\)'):
         pretraining(tmp_path, num_parts=6)
+
+
+def test_fixed_cells_are_equal_rectangles_in_the_same_place(tmp_path):
+    model = with_source(tmp_path, type='semmae.CellParts')
+    for parts, sides in ((4, (2, 2)), (8, (2, 4)), (2, (1, 2))):
+        model.num_parts = parts
+        ids = model.segment(halves(2))[0].view(2, 8, 8)
+        assert ids[0].equal(ids[1])
+        blocks = ids[0].unflatten(0, (sides[0], -1)).unflatten(2, (sides[1], -1))
+        assert (blocks == blocks[:, :1, :, :1]).all() and ids.unique().tolist() == [*range(parts)]
+
+
+@pytest.mark.parametrize('is_pooled', [False, True])
+@pytest.mark.parametrize('whose', ['source', 'learner'])
+def test_clusters_within_the_object_leave_the_background_alone(tmp_path, is_pooled, whose):
+    found = dict(by='centre', threshold=.25)
+    model = learner(tmp_path, num_parts=3, parts=dict(
+        type='semmae.ColourParts', is_pooled=is_pooled,
+        **(dict(object=found) if whose == 'source' else {})),
+        object=found if whose == 'learner' else None).eval()
+    images = halves(4)
+    if is_pooled:
+        model.parts.fit(model, images.chunk(2))
+    ids, foreground = model.segment(images)
+    ids = ids.view(4, 8, 8)
+    assert (ids[:, 2:6, 2:6] > 0).all() and (ids > 0).sum() == 4 * 16
+    left, right = ids[:, 2:6, 2:4], ids[:, 2:6, 4:6]
+    assert all(x.unique().numel() == 1 for x in (*left, *right))
+    assert not (left == right).any()
+    assert foreground[ids.flatten(1) > 0].min() > foreground[ids.flatten(1) == 0].max()
+
+
+def test_learned_parts_read_the_foreground_in_one_pass(tmp_path, monkeypatch):
+    model = with_source(tmp_path, type='semmae.LearnedParts', foreground='both', layer=0)
+    calls, original = [], model.encoder.features
+    monkeypatch.setattr(model.encoder, 'features', lambda x: calls.append(1) or original(x))
+    model.segment(halves(2))
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize('wrong', [dict(foreground='colour'), dict(foreground='parts', layer=1)])
+def test_a_ranking_that_is_not_there_is_refused(tmp_path, wrong):
+    with pytest.raises(ValueError, match='expected one of'):
+        with_source(tmp_path, type='semmae.LearnedParts', **wrong)
