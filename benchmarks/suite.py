@@ -200,6 +200,40 @@ TRANSFER = Suite(
           *(Train(f'{task}/scratch', 'results.jsonl', config, {'model.backbone.init_cfg': None})
             for task, config in _transfer.items())))
 
+# ------------------------------------------------------------------ photographs, two cores, hours
+_tiny = 'mm_configs/tiny_imagenet'
+_tiny_tasks = {'probes': ('mm_configs/dense/dense_tiny_imagenet.py', 'probes.json'),
+               'finetune': (f'{_tiny}/finetune.py', 'results.jsonl')}
+_tiny_recipes = {  # recipe: (config, the part store that it reads)
+    'mae_p16': ('mae', ''), 'semmae_p16': ('semmae', 'store_8'),
+    'semmae_p16_alpha1': ('semmae_alpha1', 'store_8'),
+    'semmae_p16_heads': ('semmae_heads', 'store_8_heads'),
+    'semmae_p16_kmeans': ('semmae_kmeans', 'store_8_kmeans'),
+    'semmae_p16_mae_parts': ('semmae_mae_parts', 'store_8_mae')}
+
+
+def tiny_rows(recipe, config, store):
+    """A pre-training on Tiny-ImageNet and its evaluations."""
+    reads = {STORE: f'{{{store}}}'} if store else {}
+    return (Train(recipe, 'epoch_6.pth', f'{_tiny}/{config}.py', {ROOT: '{images}', **reads},
+                  needs=(store,) if store else ()),
+            *(Train(f'{task}/{recipe}', product, path, {INIT: f'{{{recipe}}}'}, needs=(recipe,))
+              for task, (path, product) in _tiny_tasks.items()))
+
+
+TINY_IMAGENET = Suite(
+    images='data/tiny_imagenet/train', tasks={}, is_mini=True,
+    optional=tuple(f'{task}{recipe}' for task in ('', *(f'{task}/' for task in _tiny_tasks))
+                   for recipe in ('semmae_p16_kmeans', 'semmae_p16_mae_parts')),
+    rows=(Train('parts', 'epoch_1.pth', f'{_tiny}/parts.py', {ROOT: '{images}'}),
+          Train('parts_mae', 'epoch_1.pth', f'{_tiny}/parts_mae.py',
+                {ROOT: '{images}', 'model.encoder.checkpoint': '{mae_p16}'}, needs=('mae_p16',)),
+          *(extraction(f'{_tiny}/parts.py', 'parts', f'store_8{name}', 8, **how)
+            for name, how in {'': {}, '_heads': dict(source='heads'),
+                              '_kmeans': dict(source='kmeans')}.items()),
+          extraction(f'{_tiny}/parts_mae.py', 'parts_mae', 'store_8_mae', 8),
+          *(row for recipe, how in _tiny_recipes.items() for row in tiny_rows(recipe, *how))))
+
 # ------------------------------------------------------------------ the paper's sizes
 _ab = 'mm_configs/ablations'
 _parts = 'mm_configs/semmae_parts.py'
@@ -264,11 +298,11 @@ PAPER = Suite(
         Train('finetune/vit', 'results.jsonl', f'{_ab}/scratch_vit-base-p16.py')))
 
 # ------------------------------------------------------------------ any backbone, dense table
-_dense = ('cub', 'cub25', 'imagenet', 'ade20k', 'voc2012', 'pascal_context', 'cityscapes',
-          'coco_stuff', 'camvid', 'nyu', 'upernet_ade20k', 'upernet_camvid')
-DENSE = Suite(rows=(), images='data', is_dense=True, optional=('cub25',), tasks={
+_dense = ('cub', 'cub25', 'imagenet', 'tiny_imagenet', 'ade20k', 'voc2012', 'pascal_context',
+          'cityscapes', 'coco_stuff', 'camvid', 'nyu', 'upernet_ade20k', 'upernet_camvid')
+DENSE = Suite(rows=(), images='data', is_dense=True, optional=('cub25', 'tiny_imagenet'), tasks={
     name: {0: f'mm_configs/dense/dense_{name}.py'} for name in _dense})
 
 SUITES = {'dense': DENSE, 'mini': MINI, 'mini_tables': MINI_TABLES, 'paper': PAPER, 'parts': PARTS,
           'parts_cub': PARTS_CUB, 'table3_true': TABLE3_TRUE, 'table3_learned': TABLE3_LEARNED,
-          'transfer': TRANSFER}
+          'tiny_imagenet': TINY_IMAGENET, 'transfer': TRANSFER}

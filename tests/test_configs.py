@@ -140,6 +140,9 @@ def shrink_self_supervised(cfg, train, toy, tmp_path):
             cfg.model.online_parts.update(learner=learner, checkpoint=str(weights), grid=grid)
         if train.part_store:
             train.part_store = str(toy / 'parts' / f'train_{train.grid}')
+            train.num_parts = 6
+            if 'num_parts' in cfg.model.masking:
+                cfg.model.masking.num_parts = 6
             train.foreground = None  # scores of the toy store are random
     elif cfg.model.type == 'mmpretrain.SimMIM':
         cfg.model.backbone.update(arch=ARCH, img_size=64)
@@ -148,10 +151,15 @@ def shrink_self_supervised(cfg, train, toy, tmp_path):
     else:
         encoder = cfg.model.encoder
         weights = tmp_path / 'encoder.pth'
-        encoder.backbone.update(arch=ARCH, img_size=64)
-        torch.save(MODELS.build(encoder.backbone).state_dict(), weights)
+        is_timm = encoder.backbone.type == 'semmae.TimmViT'
+        encoder.backbone.update(TINY if is_timm else dict(arch=ARCH), img_size=64)
+        vit = MODELS.build(encoder.backbone)
+        torch.save((vit.vit if is_timm else vit).state_dict(), weights)
         encoder.update(grid=4, checkpoint=str(weights))
         cfg.model.blur_kernel = 3
+        for node in (encoder, cfg.model.get('object'), cfg.model.get('parts')):
+            if node and node.get('layer') is not None:
+                node.layer = 0
         train.pipeline[0].size = 64
 
 

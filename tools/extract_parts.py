@@ -31,7 +31,7 @@ def main():
     parser.add_argument('--out', required=True, help='folder of the part store')
     parser.add_argument('--grid', type=int, help="patches a side; default: the config's")
     parser.add_argument('--source', default='learned',
-                        help='learned (default), heads, kmeans, colour or voronoi')
+                        help='learned (default), heads, kmeans, colour, voronoi or cells')
     parser.add_argument('--batch-size', type=int, default=64)
     parser.add_argument('--num-workers', type=int,
                         help='processes that decode, for each GPU; default: the cores, up to 8')

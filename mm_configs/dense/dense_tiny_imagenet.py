@@ -7,6 +7,7 @@ Needs:  data/tiny_imagenet/train and val, one folder per class
 Ours:   the setting is chosen on 10 % of the training images, the validation images are looked at
         once. Images are seen whole, at 64 pixels. The class token and the mean patch token of the
         last four layers; see mm_configs/_base_/dense_classification.py.
+Status: not run at full length here.
 """
 _base_ = ['dense_imagenet.py']
 img_size = 64

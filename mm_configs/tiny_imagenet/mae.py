@@ -2,6 +2,8 @@
 
 Run:    python tools/train.py mm_configs/tiny_imagenet/mae.py
 Needs:  data/tiny_imagenet/train, one folder per class; no part store
+Paper:  not reported on Tiny-ImageNet.
+Status: not run at full length here.
 """
 _base_ = ['semmae.py']
 

@@ -2,6 +2,8 @@
 
 Run:    python tools/train.py mm_configs/tiny_imagenet/mae_foreground.py
 Needs:  as semmae_foreground.py; the part store ranks the foreground
+Paper:  not reported on Tiny-ImageNet.
+Status: not run at full length here.
 """
 _base_ = ['semmae_foreground.py']
 

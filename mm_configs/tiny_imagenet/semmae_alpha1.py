@@ -2,6 +2,8 @@
 
 Run:    python tools/train.py mm_configs/tiny_imagenet/semmae_alpha1.py
 Needs:  as semmae.py
+Paper:  not reported on Tiny-ImageNet.
+Status: not run at full length here.
 """
 _base_ = ['semmae.py']
 

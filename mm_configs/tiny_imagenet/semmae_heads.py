@@ -3,6 +3,8 @@
 Run:    python tools/train.py mm_configs/tiny_imagenet/semmae_heads.py
 Needs:  the store of head parts: the command in semmae.py with
             --out data/parts/tiny_imagenet_8_heads --source heads
+Paper:  not reported on Tiny-ImageNet.
+Status: not run at full length here.
 """
 _base_ = ['semmae.py']
 num_parts = 6  # heads of a ViT-S

@@ -3,6 +3,8 @@
 Run:    python tools/train.py mm_configs/tiny_imagenet/semmae_kmeans.py
 Needs:  the store of these parts: the command in semmae.py with
             --out data/parts/tiny_imagenet_8_kmeans --source kmeans
+Paper:  not reported on Tiny-ImageNet.
+Status: not run at full length here.
 """
 _base_ = ['semmae.py']
 

@@ -30,6 +30,7 @@ ROWS: dict[str, tuple[dict, str | None]] = {
     'kmeans-pooled': (dict(type='semmae.KMeansParts', is_pooled=True),
                       'k-means on tokens, one for all images'),
     'colour': (dict(type='semmae.ColourParts'), 'k-means on colour'),
+    'cells': (dict(type='semmae.CellParts'), 'fixed cells'),
     'voronoi': (dict(type='semmae.VoronoiParts'), 'Voronoi cells'),
     'voronoi-fixed': (dict(type='semmae.VoronoiParts', is_fixed=True),
                       'Voronoi cells, the same in all images')}

@@ -1,5 +1,6 @@
 """A suite runs in order, skips what is done, and says what failed."""
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -234,3 +235,20 @@ def test_an_unknown_way_to_resize_positions_has_to_be_given(tmp_path):
         (run,) = plan(PAPER, tmp_path, ['ade20k/mine'], path, offset=offset)
         assert ('model.backbone.interpolate_offset=0.1' in run.command) == is_set
     plan(PAPER, tmp_path, ['finetune/mine'], path)  # at 224 pixels nothing is resized
+
+
+def test_mixed_precision_reaches_the_rows_whose_config_has_it_and_part_stores(tmp_path):
+    suite = SUITES['tiny_imagenet']
+    asked = {run.id: run.command for run in plan(replace(suite, amp=True), tmp_path)}
+    has_it = {name for name, words in asked.items() if '--amp' in words}
+    assert {'mae_p16', 'semmae_p16', 'finetune/mae_p16', 'store_8'} <= has_it
+    assert 'probes/mae_p16' not in has_it  # the optimiser of its config takes no step
+    assert not any('--amp' in run.command for run in plan(suite, tmp_path))
+
+
+def test_optional_rows_run_if_they_are_named_or_needed(tmp_path):
+    suite = SUITES['tiny_imagenet']
+    planned = [run.id for run in plan(suite, tmp_path)]
+    assert 'semmae_p16' in planned and 'semmae_p16_kmeans' not in planned
+    named = [run.id for run in plan(suite, tmp_path, ['probes/semmae_p16_kmeans'])]
+    assert named == ['parts', 'store_8_kmeans', 'semmae_p16_kmeans', 'probes/semmae_p16_kmeans']
