@@ -205,8 +205,7 @@ _tiny = 'mm_configs/tiny_imagenet'
 _tiny_tasks = {'probes': ('mm_configs/dense/dense_tiny_imagenet.py', 'probes.json'),
                'finetune': (f'{_tiny}/finetune.py', 'results.jsonl')}
 _tiny_recipes = {  # recipe: (config, the part store that it reads)
-    'mae_p16': ('mae', ''), 'semmae_p16': ('semmae', 'store_8'),
-    'semmae_p16_alpha1': ('semmae_alpha1', 'store_8'),
+    'semmae_p16': ('semmae', 'store_8'), 'semmae_p16_alpha1': ('semmae_alpha1', 'store_8'),
     'semmae_p16_heads': ('semmae_heads', 'store_8_heads'),
     'semmae_p16_kmeans': ('semmae_kmeans', 'store_8_kmeans'),
     'semmae_p16_mae_parts': ('semmae_mae_parts', 'store_8_mae')}
@@ -223,9 +222,11 @@ def tiny_rows(recipe, config, store):
 
 TINY_IMAGENET = Suite(
     images='data/tiny_imagenet/train', tasks={}, is_mini=True,
-    optional=tuple(f'{task}{recipe}' for task in ('', *(f'{task}/' for task in _tiny_tasks))
-                   for recipe in ('semmae_p16_kmeans', 'semmae_p16_mae_parts')),
-    rows=(Train('parts', 'epoch_1.pth', f'{_tiny}/parts.py', {ROOT: '{images}'}),
+    optional=('parts_mae', 'store_8_mae', 'store_8_kmeans', *(
+        f'{task}{recipe}' for task in ('', *(f'{task}/' for task in _tiny_tasks))
+        for recipe in ('semmae_p16_kmeans', 'semmae_p16_mae_parts'))),
+    rows=(*tiny_rows('mae_p16', 'mae', ''),
+          Train('parts', 'epoch_1.pth', f'{_tiny}/parts.py', {ROOT: '{images}'}),
           Train('parts_mae', 'epoch_1.pth', f'{_tiny}/parts_mae.py',
                 {ROOT: '{images}', 'model.encoder.checkpoint': '{mae_p16}'}, needs=('mae_p16',)),
           *(extraction(f'{_tiny}/parts.py', 'parts', f'store_8{name}', 8, **how)
