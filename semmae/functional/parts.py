@@ -172,10 +172,10 @@ def border_share(maps: torch.Tensor, grid: int) -> torch.Tensor:
 
 
 def border_ring(grid: int, device: torch.device | str | None = None) -> torch.Tensor:
-    """(grid * grid,) bool: True for the patches at the border of an image."""
-    at = torch.arange(grid ** 2, device=device)
-    row, column = at // grid, at % grid
-    return (row == 0) | (row == grid - 1) | (column == 0) | (column == grid - 1)
+    """(4 * grid - 4,) int64: positions of the patches at the border of an image, ascending."""
+    rim = (0, grid - 1)
+    return torch.tensor([row * grid + column for row in range(grid) for column in range(grid)
+                         if row in rim or column in rim], device=device)
 
 
 def voronoi_ids(points: torch.Tensor, grid: int) -> torch.Tensor:

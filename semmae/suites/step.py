@@ -208,7 +208,7 @@ def loss_of(model, batch, view=None):
 def encoding_of(encoder, batch, is_mixed) -> Step:
     """The `Step` of part extraction: the forward pass of a part encoder, from images to tokens."""
     with FakeTensorMode(allow_non_fake_inputs=True), fused_attention():
-        encoder = MODELS.build(Config(structure(encoder)))
+        encoder = without_memory(MODELS, structure(encoder))
         side = encoder.grid * encoder.patch_size
         with FlopCounterMode(display=False, custom_mapping=FUSED) as counter, \
                 Alive(encoder) as alive, torch.no_grad(), \

@@ -274,3 +274,12 @@ def test_numbers_have_three_digits():
     assert scaled(1234567, 'B') == '1.23 MB' and scaled(5.94e19, 'FLOP') == '59.4 EFLOP'
     assert [duration(s) for s in (5, 90, 5400, 4 * 86400)] == ['5 s', '1.5 min', '1.5 h', '4.0 d']
     assert math.isfinite(float(scaled(10 ** 24, 'FLOP').split()[0]))
+
+
+def test_extraction_with_a_timm_encoder_costs_its_forward_pass():
+    cfg = read_config('mm_configs/tiny_imagenet/parts.py')
+    found = encoding_of(cfg.model.encoder, 2, is_mixed=True)
+    # 12 layers of 65 tokens, 384 wide, and patches of 14 pixels.
+    layer = 65 * 12 * 384 ** 2 + 2 * 65 ** 2 * 384
+    embedding = 64 * 3 * 14 ** 2 * 384
+    assert found.flops == 2 * 2 * (12 * layer + embedding)
