@@ -11,6 +11,7 @@ from rich.progress import Progress
 
 from ..datasets.part_store import PartStore, PartStoreWriter, list_images
 from ..datasets.sharded import Claims
+from .learner import own_device
 
 NUM_VERIFIED = 16  # images
 ROUNDING = .02  # share of the patches that may get another part on other hardware
@@ -41,8 +42,7 @@ def segment(model, loader, precision):
             raise ValueError(f'{batch}. Repair the file and run the same command again: finished '
                              'shards are kept. For the data sets of tools/check_data.py, its '
                              '--decode finds all such files')
-        with torch.autocast(next(model.parameters()).device.type, getattr(torch, precision),
-                            precision != 'float32'):
+        with torch.autocast(own_device(), getattr(torch, precision), precision != 'float32'):
             ids, foreground = infer(model, batch)
         yield (batch['sample_idx'].numpy(), ids.cpu().numpy(),
                to_bytes(foreground.float()).cpu().numpy())
