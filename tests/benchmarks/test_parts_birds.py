@@ -76,3 +76,14 @@ def test_a_cached_encoder_gives_what_the_encoder_gives(arguments, tmp_path):
     seen = model.encoder.look(images[ids], token_layers=(0,), attention_layers=(-1,))
     assert seen.patches.equal(patches['layer 2'][ids].float())
     assert seen.tokens[0].shape == (2, 64, 24) and seen.attention[-1].shape == (2, 3, 64)
+
+
+def test_the_encoders_output_is_read_from_its_file_and_refused_for_other_arguments(
+        arguments, tmp_path, monkeypatch):
+    words = [*arguments, '--cache', str(tmp_path / 'cache.pt')]
+    first = parts_birds.cached(parts_birds.parse(words))
+    monkeypatch.setattr(parts_birds, 'encode', lambda _: 1 / 0)
+    again = parts_birds.cached(parts_birds.parse([*words, '--steps', '9']))
+    assert again[1].equal(first[1]) and again[3]['layer 3'].equal(first[3]['layer 3'])
+    with pytest.raises(ValueError, match='give another --cache'):
+        parts_birds.cached(parts_birds.parse([*words, '--best', '0']))
