@@ -47,7 +47,8 @@ def part_attention(part_tokens: torch.Tensor, patch_tokens: torch.Tensor, wp: to
                          f'{tuple(part_tokens.shape)}, {tuple(patch_tokens.shape)}, '
                          f'{tuple(wp.shape)}, {tuple(w.shape)}, '
                          'expected (B, P, D), (B, L, D), (D, D), (D, D)')
-    logits = torch.einsum('bpd,bld->bpl', part_tokens @ wp.T, patch_tokens @ w.T)
+    # From the left, as printed: there are fewer parts than patches.
+    logits = torch.einsum('bpd,bld->bpl', part_tokens @ wp.T @ w, patch_tokens)
     return logits if return_logits else logits.softmax(axes[softmax_over])
 
 
