@@ -87,9 +87,9 @@ class ObjectMap(BaseModule):
     def forward(self, seen, grid):
         """(map of the object (B, L) float32, scores (B, L)); at least one patch is object."""
         scores = self.ranking.scores(seen, grid).float()
+        order = scores.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         if self.threshold == 'otsu':
-            found = scores > otsu_thresholds(scores)[:, None]
+            found = (scores > otsu_thresholds(scores)[:, None]) | (order == 0)
         else:
-            ranks = scores.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-            found = ranks < max(1, round(self.threshold * scores.shape[1]))
+            found = order < max(1, round(self.threshold * scores.shape[1]))
         return found.float(), scores

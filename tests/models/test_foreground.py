@@ -66,6 +66,13 @@ def test_otsu_finds_the_object_and_a_share_takes_so_many_patches():
     assert (quarter.sum(1) == 9).all() and (quarter >= found).all()
 
 
+@pytest.mark.parametrize('threshold', ['otsu', .001])
+def test_an_image_without_differences_has_an_object_of_one_patch(threshold):
+    flat = Seen(torch.ones(2, 8), torch.ones(2, GRID ** 2, 8), {}, {})
+    found, _ = ObjectMap(threshold=threshold)(flat, GRID)
+    assert found.sum(1).tolist() == [1, 1]
+
+
 @pytest.mark.parametrize('threshold', ['mean', 0., 1., 2, None])
 def test_another_threshold_is_refused(threshold):
     with pytest.raises(ValueError, match="expected 'otsu' or a share"):

@@ -290,3 +290,13 @@ def test_facets_of_a_rotary_network_are_refused():
         MODELS.build(dict(type='semmae.PartEncoder', grid=4, facet='key', backbone=dict(
             type='semmae.TimmViT', model_name='vit_small_patch16_dinov3', embed_dim=24, depth=2,
             num_heads=2, img_size=64, out_type='raw')))
+
+
+@pytest.mark.parametrize('facet, at', [('query', 0), ('key', 1), ('value', 2)])
+def test_facets_of_our_vit_are_the_thirds_of_qkv(tmp_path, facet, at):
+    model, images = toy(tmp_path), image(64)
+    model.facet, model.layer = facet, 1
+    kept = []
+    model.attention_of(1).qkv.register_forward_hook(lambda _, __, out: kept.append(out))
+    _, patches = model(images)
+    torch.testing.assert_close(patches, kept[0].chunk(3, -1)[at][:, 1:])

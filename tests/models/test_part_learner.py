@@ -239,3 +239,11 @@ def test_the_token_error_counts_the_object_only(tmp_path):
         model.look = lambda *_, what=what, **__: what
         losses.append(model.loss(images)['loss'])
     torch.testing.assert_close(*losses)
+
+
+def test_the_part_of_the_background_is_not_trained(tmp_path):
+    model = learner(tmp_path, object=OBJECT)
+    model.loss(halves(4))['loss'].backward()
+    for weight in (model.w1, model.w2):
+        moved = weight.grad.flatten(1).abs().sum(1) > 0
+        assert moved.tolist() == [False, True, True, True]
