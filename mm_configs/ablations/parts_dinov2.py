@@ -6,7 +6,7 @@ Needs:  ImageNet-1k in data/imagenet; the file of a DINOv2 ViT-S/14 (timm's or D
 Paper:  not reported; it has six parts of the last layer, and no background.
 Ours:   tokens of layer 9 (from 0); the object is what is unlike the border in tokens of layer 7,
         by Otsu's threshold; parts are painted in colours and tokens; the first of 13 maps is the
-        background. What each of these changes on birds: benchmarks/results/parts/birds.
+        background. Compare them on birds: benchmarks/parts_birds.py.
 Status: not run at full length here.
 """
 _base_ = ['parts_vit-small_painted.py']
