@@ -118,7 +118,8 @@ def test_every_path_of_the_repository_in_a_text_exists(path):
 
 @pytest.mark.parametrize('path', PAGES, ids=name)
 def test_every_config_in_a_table_of_mm_configs_exists(path):
-    told = re.findall(r'`((?:ablations|mini|tiny_imagenet)/[\w*-]+\.py|semmae_\w+\.py)`', path.read_text())
+    told = re.findall(r'`((?:ablations|mini|tiny_imagenet)/[\w*-]+\.py|semmae_\w+\.py)`',
+                      path.read_text())
     assert [config for config in told if not list((REPO / 'mm_configs').glob(config))] == []
 
 
