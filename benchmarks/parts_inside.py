@@ -28,7 +28,6 @@ from semmae.files import sha256, write_atomically
 from semmae.functional.losses import diversity_loss
 from semmae.functional.parts import blur_maps, border_share
 from semmae.models import PartLearner
-from semmae.models.part_encoder import Seen
 from semmae.recording.environment import device, git_commit, versions
 from semmae.registry import DATASETS, MODELS
 from semmae.reporting.part_tables import cell, origin_sentence
@@ -100,10 +99,10 @@ class CachedTokens(torch.nn.Module):
         self.tokens, self.grid, self.is_mean = tokens, grid, is_mean
         self.embed_dims = tokens['train'][0].shape[-1]
 
-    def look(self, images):
+    def forward(self, images):
         split, ids = self.at
         cls_token, patches = (t[ids] for t in self.tokens[split])
-        return Seen(patches.mean(1) if self.is_mean else cls_token, patches, {}, {})
+        return patches.mean(1) if self.is_mean else cls_token, patches
 
 
 class DiverseAfterBlur(PartLearner):

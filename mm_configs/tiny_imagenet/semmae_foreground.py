@@ -1,7 +1,9 @@
 """SemMAE on Tiny-ImageNet at 4x4 patches: 64 of 256 are kept as foreground, as 196 of 784.
 
 Run:    python tools/train.py mm_configs/tiny_imagenet/semmae_foreground.py
-Needs:  data/tiny_imagenet/train and its part store at 16x16: the command in semmae.py with
+Needs:  data/tiny_imagenet/train and its part store at 16x16:
+        python tools/extract_parts.py mm_configs/tiny_imagenet/parts.py \
+            work_dirs/parts/epoch_1.pth --images data/tiny_imagenet/train \
             --out data/parts/tiny_imagenet_16 --grid 16
 Paper:  not reported on Tiny-ImageNet.
 Ours:   4x4 patches of 64 pixels stand for 8x8 of 224 (Sec. 4.2).

@@ -1,8 +1,10 @@
 """SemMAE on Tiny-ImageNet with the encoder's attention heads as parts (Table 4).
 
 Run:    python tools/train.py mm_configs/tiny_imagenet/semmae_heads.py
-Needs:  the store of head parts: the command in semmae.py with
-            --out data/parts/tiny_imagenet_8_heads --source heads
+Needs:  data/tiny_imagenet/train and its store of head parts:
+        python tools/extract_parts.py mm_configs/tiny_imagenet/parts.py \
+            work_dirs/parts/epoch_1.pth --images data/tiny_imagenet/train \
+            --out data/parts/tiny_imagenet_8_heads --grid 8 --source heads
 Paper:  not reported on Tiny-ImageNet.
 Status: not run at full length here.
 """

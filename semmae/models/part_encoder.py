@@ -134,6 +134,14 @@ class PartEncoder(BaseModule):
         return (self.backbone.forward_features(images) if self.is_timm
                 else self.backbone(images)[-1])
 
+    def resized(self, images):
+        """Images at ``grid * patch_size`` pixels."""
+        size = self.grid * self.patch_size
+        if images.shape[-2:] == (size, size):
+            return images
+        return F.interpolate(images, (size, size), mode='bicubic', antialias=True)
+
+    @torch.no_grad()
     def forward(self, images, return_heads=False):
         """(B, 3, H, W) normalised -> class token (B, D), patch tokens (B, L, D).
 
@@ -141,6 +149,9 @@ class PartEncoder(BaseModule):
         (B, heads, L) (Table 4, "iBOT-initialized" parts). Its sum is below 1, because the class
         token also attends to itself.
         """
+        if not return_heads and self.facet == 'token' and self.layer == len(self.blocks) - 1:
+            tokens = self.features(self.resized(images))  # without hooks: one graph if compiled
+            return tokens[:, 0], tokens[:, self.num_prefix:]
         seen = self.look(images, attention_layers=(-1,) if return_heads else ())
         return (*seen[:2], seen.attention[-1]) if return_heads else tuple(seen[:2])
 
@@ -151,10 +162,7 @@ class PartEncoder(BaseModule):
         token_layers, attention_layers: the layers in ``tokens`` and ``attention`` of the result,
         with the numbers as given here.
         """
-        size = self.grid * self.patch_size
-        if images.shape[-2:] != (size, size):
-            images = F.interpolate(images, (size, size), mode='bicubic', antialias=True)
-        last = len(self.blocks) - 1
+        images, last = self.resized(images), len(self.blocks) - 1
         inner = {self.number(layer) for layer in token_layers} | {self.layer}
         facets = {self.number(layer) for layer in attention_layers}
         facets |= {self.layer} if self.facet != 'token' else set()

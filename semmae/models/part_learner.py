@@ -16,6 +16,7 @@ from ..functional.parts import (
     part_tokens,
 )
 from ..registry import MODELS
+from .part_encoder import Seen
 
 EPS = 1e-6  # of the object's map, so that its logarithm is finite
 
@@ -85,7 +86,7 @@ class PartLearner(BaseModel):
         for asked in (ranking, self.object and self.object.ranking):
             for key, layers in (asked.reads if asked else {}).items():
                 reads[key] = (*reads.get(key, ()), *layers)
-        return self.encoder.look(images, **reads)
+        return self.encoder.look(images, **reads) if reads else Seen(*self.encoder(images), {}, {})
 
     def attend(self, images, seen=None):
         """(logits of the part maps of Eq. 2 (B, P, L), class token (B, D), patch tokens (B, L, D)).

@@ -194,7 +194,7 @@ def test_with_an_object_losses_count_its_pixels_only(tmp_path):
 def test_parts_within_the_object_are_found_on_a_textured_background(tmp_path):
     torch.manual_seed(3)
     model = learner(tmp_path, object=OBJECT, num_parts=3, blur_kernel=1)
-    model.encoder.look = lambda images, **_: Seen(
+    model.look = lambda images, ranking=None: Seen(
         torch.linspace(-1, 1, 24).expand(len(images), -1), colours(images), {}, {})
     wrapper = build_optim_wrapper(model, dict(optimizer=dict(type='Adam', lr=4e-3)))
     for _ in range(80):

@@ -7,6 +7,7 @@ from ..datasets.dense import DENSE, copy_of
 from ..tiny import REPO
 
 TINY = dict(depth=2, embed_dim=48, num_heads=2)  # arguments of timm's model
+ARCH = dict(embed_dims=48, num_layers=2, num_heads=2, feedforward_channels=96)  # of semmae.ViT
 VIT = 'vit_small_patch14_dinov2'
 SIDE = 56  # pixels a side: 4 x 4 patches
 SIZE = (64, 96)  # of photos and label maps
@@ -26,8 +27,8 @@ def data_of(leaf, toy, root):
     name = leaf.split('dense_')[-1].removesuffix('.py').removeprefix('upernet_')
     if name.startswith('cub'):
         return cub_of(toy, root / 'cub')
-    if name in ('ade20k', 'imagenet'):
-        return toy / dict(ade20k='ADEChallengeData2016', imagenet='imagenet')[name]
+    if name in ('ade20k', 'imagenet', 'tiny_imagenet'):
+        return toy / ('ADEChallengeData2016' if name == 'ade20k' else 'imagenet')
     copy_of(root, name, count=4, size=SIZE)
     return root / DENSE[name][0]
 
@@ -38,7 +39,9 @@ def shrink_probes(leaf, toy, root):
     home = data_of(leaf, toy, root)
     model = cfg.model
     layers = [-2, -1] if len(model.layers) > 1 else [-1]
-    model.backbone.update(TINY, img_size=SIDE, out_indices=layers, init_cfg=None)
+    is_timm = model.backbone.type == 'semmae.TimmViT'
+    model.backbone.update(TINY if is_timm else dict(arch=ARCH), img_size=SIDE, out_indices=layers,
+                          init_cfg=None)
     if len(model.layers) > 1:
         model.layers = layers
     for probe in filter(None, model.probes.values()):

@@ -15,7 +15,8 @@ from ..test_configs import PROBES
 from .dense_configs import shrink_probes
 
 NAMES = dict(classification={'knn', 'linear', 'attentive', 'logistic', 'linear_10pct'},
-             imagenet={'knn', 'linear', 'linear_10pct', 'linear_1pct'}, nyu={'depth_linear'},
+             imagenet={'knn', 'linear', 'linear_10pct', 'linear_1pct'},
+             tiny_imagenet={'knn', 'linear', 'linear_10pct'}, nyu={'depth_linear'},
              segmentation={'seg_linear', 'seg_logistic', 'seg_knn', 'seg_hummingbird'})
 
 
