@@ -86,7 +86,10 @@ class PartLearner(BaseModel):
         for asked in (ranking, self.object and self.object.ranking):
             for key, layers in (asked.reads if asked else {}).items():
                 reads[key] = (*reads.get(key, ()), *layers)
-        return self.encoder.look(images, **reads) if reads else Seen(*self.encoder(images), {}, {})
+        if reads:
+            return self.encoder.look(images, **reads)
+        cls_token, patches = self.encoder(images)
+        return Seen(cls_token, patches, {}, {})
 
     def attend(self, images, seen=None):
         """(logits of the part maps of Eq. 2 (B, P, L), class token (B, D), patch tokens (B, L, D)).
