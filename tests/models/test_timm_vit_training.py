@@ -28,7 +28,8 @@ def classifier(name=DINOV2, **kwargs):
     return MODELS.build(dict(
         type='mmpretrain.ImageClassifier',
         backbone=dict(type='semmae.TimmViT', model_name=name, **SMALL, **kwargs),
-        head=dict(type='mmpretrain.LinearClsHead', num_classes=3, in_channels=24)))
+        head=dict(type='mmpretrain.LinearClsHead', num_classes=3, in_channels=24),
+        data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor')))  # in any default scope
 
 
 def test_layer_decay_lowers_the_rate_of_each_layer():
