@@ -51,6 +51,8 @@ def parse(suites):
                         'under Slurm $GPUS, or 8')
     parser.add_argument('--amp', action='store_true', help='mixed precision also without a GPU: '
                         'bfloat16 on CPUs that have it, in trainings whose config has it')
+    parser.add_argument('--compile', action='store_true',
+                        help='torch.compile in every training')
     parser.add_argument('--keep-going', action='store_true',
                         help='after a failure still run what does not need the failed row')
     args = parser.parse_args()
@@ -81,7 +83,8 @@ def main():
             links = Path(work_dir) / 'images'
             known = {str(links): min(len(list_images(images)), suite.max_images)}
             images = links if args.dry_run else sample_images(images, links, suite.max_images)
-        suite = replace(suite, images=str(images), amp=args.amp)
+        suite = replace(suite, images=str(images), amp=args.amp,
+                        compile=args.compile)
         gpus = args.gpus or (int(os.environ.get('GPUS', 8)) if args.launcher == 'slurm'
                              else count_gpus())
         suite, only, checkpoint = of_backbone(suite, args)

@@ -122,6 +122,7 @@ class Suite:
     is_mini: the configs have batches of their own; one process each, without accumulation.
     is_dense: its tasks run on one backbone (`suites.dense`); it has no rows of its own.
     amp: mixed precision also without a GPU, in part stores and trainings whose config has it.
+    compile: torch.compile in rows whose config trains with a learning rate above 0.
     optional: rows, or tasks of the dense suite, that run only if they are named or needed.
     """
     rows: tuple[Row, ...]
@@ -134,6 +135,7 @@ class Suite:
     is_dense: bool = False
     optional: tuple[str, ...] = ()
     amp: bool = False
+    compile: bool = False
     complete: Callable[[Train], Train] = lambda row: row
 
     def require_available(self, name: str, has_checkpoint: bool) -> None:

@@ -107,8 +107,10 @@ def run_of(rows, row: Row, root: Path, seed, suite: Suite, gpus, launcher) -> Ru
         row = replace(row, amp=suite.amp)
     if isinstance(row, Train):
         cfg = config_of(row.config)
-        row = replace(row, amp=suite.amp and 'Amp' in kind(cfg.get('optim_wrapper')),
-                      options={numbered(cfg, k): v for k, v in row.options.items()})
+        wrapper = cfg.optim_wrapper
+        compiled = {'compile': True} if suite.compile and wrapper.optimizer.lr else {}
+        row = replace(row, amp=suite.amp and 'Amp' in kind(wrapper),
+                      options={numbered(cfg, k): v for k, v in row.options.items()} | compiled)
         each = row.options.get('train_dataloader.batch_size', cfg.train_dataloader.batch_size)
         whole = full_size(cfg).get('batch_size')
         if gpus or keeps_batch(row.config):

@@ -246,6 +246,15 @@ def test_mixed_precision_reaches_the_rows_whose_config_has_it_and_part_stores(tm
     assert not any('--amp' in run.command for run in plan(suite, tmp_path))
 
 
+def test_compilation_reaches_the_rows_that_train(tmp_path):
+    suite = SUITES['tiny_imagenet']
+    asked = {run.id: run.command for run in plan(replace(suite, compile=True), tmp_path)}
+    has_it = {name for name, words in asked.items() if 'compile=True' in words}
+    assert {'parts', 'mae_p16', 'semmae_p16', 'finetune/mae_p16'} <= has_it
+    assert not has_it & {'probes/mae_p16', 'store_8'}
+    assert not any('compile=True' in run.command for run in plan(suite, tmp_path))
+
+
 def test_optional_rows_run_if_they_are_named_or_needed(tmp_path):
     suite = SUITES['tiny_imagenet']
     planned = [run.id for run in plan(suite, tmp_path)]
