@@ -23,7 +23,6 @@ from torch.nn.functional import one_hot
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.suite import ALPHA, MAPS
 from semmae.datasets.part_store import PartStore
 from semmae.files import write_atomically
 from semmae.functional.masking import part_guided_mask
@@ -31,6 +30,8 @@ from semmae.functional.parts import foreground_ids
 from semmae.functional.patches import gather_positions
 from semmae.reporting.tables import load_numbers
 from semmae.results.results import read_results
+from semmae.suites.builders import MAPS
+from semmae.suites.small import ALPHA
 
 RANDOM, UNTRAINED = 'mae_p8_fg', 'scratch'
 PAPER = {cell.row.removeprefix('linprobe/'): float(cell.value)

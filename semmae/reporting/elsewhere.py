@@ -27,7 +27,7 @@ independent number was found.'''
 def elsewhere_table() -> pd.DataFrame:
     """Numbers from other sources, one per line, with ``COLUMNS`` as texts.
 
-    Source: benchmarks/later_numbers.csv of this checkout.
+    Source: later_numbers.csv of this folder.
     ``frame.attrs`` holds title, legend (texts) and bold (no positions: nothing here is ranked).
     """
     paper = load_numbers().drop_duplicates('row').set_index('row')['value']
@@ -64,7 +64,7 @@ def _table(numbers, title, legend):
 def errata_table() -> pd.DataFrame:
     """Unclear points and misprints of the paper outside table cells, as texts.
 
-    Source: benchmarks/errata.csv of this checkout. Errata of cells are notes of these cells.
+    Source: errata.csv of this folder. Errata of cells are notes of these cells.
     """
     frame = read_numbers('errata.csv').astype(object)
     frame.attrs = dict(title='The paper: errata and open points outside the tables', legend=[],

@@ -51,7 +51,7 @@ REMARKS = {5: 'The paper prints no patch sizes here: 8x8 for SemMAE follows from
 
 
 def load_numbers() -> pd.DataFrame:
-    """The paper's numbers with the columns of benchmarks/paper_numbers.csv, in table order.
+    """The paper's numbers with the columns of paper_numbers.csv, in table order.
 
     ``table`` and ``order`` are int, all other columns texts.
     """
@@ -60,12 +60,8 @@ def load_numbers() -> pd.DataFrame:
 
 
 def read_numbers(name) -> pd.DataFrame:
-    """The CSV file ``name`` in benchmarks of this checkout, as texts."""
-    path = Path(__file__).parents[2] / 'benchmarks' / name
-    if not path.is_file():
-        raise FileNotFoundError(f'{path} is missing: it is part of the repository, not of the '
-                                'package. Install with `pip install -e .` from a checkout.')
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
+    """The CSV file ``name`` of this folder, as texts."""
+    return pd.read_csv(Path(__file__).with_name(name), dtype=str, keep_default_na=False)
 
 
 def build_tables(records, tables=tuple(TITLES)) -> dict:

@@ -32,12 +32,12 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from safetensors.torch import load_file, save_file
 
-from benchmarks.suite import PAPER
 from semmae.checkpoints import load
 from semmae.config.options import read_config
 from semmae.functional.patches import sincos_position_embedding
 from semmae.models.backbone import relative_positions
 from semmae.registry import MODELS
+from semmae.suites.catalogue import PAPER
 from semmae.suites.schedule import plan
 from tests.checkpoints.drawn import drawn, image, weight
 from tools import convert_checkpoint

@@ -5,8 +5,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from benchmarks.suite import PAPER
 from semmae.registry import MODELS
+from semmae.suites.catalogue import PAPER
 from semmae.training.run import train
 
 REPO = Path(__file__).resolve().parents[2]

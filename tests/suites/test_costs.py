@@ -12,11 +12,11 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from rich.console import Console
 
-from benchmarks.suite import MINI, PAPER, PARTS_CUB, TABLE3_TRUE, TRANSFER
 from semmae.config.lookup import full_size, innermost
 from semmae.config.options import read_config
 from semmae.registry import MODELS
 from semmae.suites import costs as module
+from semmae.suites.catalogue import MINI, PAPER, PARTS_CUB, TABLE3_TRUE, TRANSFER
 from semmae.suites.costs import costs, duration, optimizer_states, scaled, show, stated_images
 from semmae.suites.roofline import Device, probe
 from semmae.suites.rows import Train

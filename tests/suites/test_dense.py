@@ -6,9 +6,9 @@ import pytest
 import timm
 import torch
 
-from benchmarks.suite import DENSE
 from semmae.files import sha256
 from semmae.registry import MODELS
+from semmae.suites.catalogue import DENSE
 from semmae.suites.dense import dense_rows
 from semmae.suites.schedule import plan
 from tools.train import parse

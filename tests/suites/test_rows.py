@@ -6,7 +6,6 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from benchmarks.suite import MAPS, PAPER, TABLE3_LEARNED
 from semmae.config.options import config_of
 from semmae.config.recipes import recipe_fields, shipped
 from semmae.datasets.part_store import PartStoreWriter, list_images
@@ -15,6 +14,8 @@ from semmae.parts.extract import extract_parts
 from semmae.parts.learner import LearnerSource
 from semmae.registry import DATASETS
 from semmae.reporting.tables import load_numbers
+from semmae.suites.builders import MAPS
+from semmae.suites.catalogue import PAPER, TABLE3_LEARNED
 from semmae.suites.schedule import plan
 from semmae.training import run as training
 

@@ -12,14 +12,13 @@ import time
 import pytest
 import torch
 
-import benchmarks.suite
-from benchmarks.suite import MINI, PAPER
 from semmae.checkpoints.folder import latest
+from semmae.commands.suite import main
 from semmae.registry import MODELS
+from semmae.suites.catalogue import MINI, PAPER, SUITES
 from semmae.suites.execution import execute, launch, stop
 from semmae.suites.rows import Train
 from semmae.suites.schedule import plan
-from tools.run_suite import main
 
 from ..tiny import REPO, tool
 from .conftest import FORK, command, fresh, little, mae_on, quiet, writer
@@ -40,7 +39,7 @@ def start(tmp_path, forked, monkeypatch):
     def suite(rows, output):
         fresh(output)
         os.setsid()
-        benchmarks.suite.SUITES['little'] = little(*rows)
+        SUITES['little'] = little(*rows)
         sys.argv = ['run_suite.py', 'little', '--work-dir', str(tmp_path)]
         main()
 
@@ -153,7 +152,7 @@ def with_batch(tmp_path, batch):
 def test_two_processes_share_a_row_and_the_plan_says_so(
         toy, tmp_path, capsys, monkeypatch, forked):
     row = pretraining('mae', toy, 1, with_batch(tmp_path, 16))
-    monkeypatch.setitem(benchmarks.suite.SUITES, 'little', little(row))
+    monkeypatch.setitem(SUITES, 'little', little(row))
     monkeypatch.setattr(sys, 'argv', ['run_suite.py', 'little', '--work-dir', str(tmp_path),
                                       '--launcher', 'pytorch', '--gpus', '2'])
     main()

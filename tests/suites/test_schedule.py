@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.suite import MINI, PAPER, SUITES
 from semmae.config.lookup import numbered
 from semmae.models import ViT
 from semmae.reporting.tables import OWN, build_tables, load_numbers
+from semmae.suites.catalogue import MINI, PAPER, SUITES
 from semmae.suites.execution import execute
 from semmae.suites.schedule import plan, wanted
 

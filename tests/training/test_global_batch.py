@@ -8,12 +8,12 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 
-from benchmarks.suite import MINI as SUITE
-from benchmarks.suite import PAPER
 from semmae import needs
 from semmae.config.options import read_config
 from semmae.config.resume import run_identity, schedule_of
 from semmae.config.size import run_size, why_reduced
+from semmae.suites.catalogue import MINI as SUITE
+from semmae.suites.catalogue import PAPER
 from semmae.suites.schedule import keeps_batch, plan
 from semmae.training.global_batch import accumulate, nodes_of, require_batch
 from semmae.training.run import train

@@ -1,62 +1,19 @@
-"""The runs behind the tables, as data (`semmae.suites.rows`).
-
-Run with tools/run_suite.py. A row named ``task/recipe`` fills the table cells of that name.
-"""
-import csv
+"""Suites for two CPU cores: toy data, Table 3 on it, and small sets of photographs."""
 from dataclasses import replace
-from pathlib import Path
 
-from semmae.suites.rows import INIT, Command, Extract, Suite, ToyData, Train
-
-PROBE_P8 = 'mm_configs/semmae_linprobe.py'
-PROBE_P8_MAPS = 'mm_configs/ablations/linprobe_vit-base-p8_maps-foreground.py'
-MAPS = 'semmae_p8_maps'  # its foreground is ranked by the part maps (Sec. 4.2)
-
-
-def probed_parts(store, val, ranking=None):
-    """Options of an 8x8 probe, which reads parts of both splits. ranking: of their foreground."""
-    steps = {'train_dataloader.dataset.dataset': store, 'val_dataloader.dataset': val,
-             'test_dataloader.dataset': val}
-    options = {f'{data}.pipeline.LoadParts.store': f'{{{name}}}' for data, name in steps.items()}
-    return options | ({f'{data}.pipeline.LoadParts.foreground': ranking for data in steps}
-                      if ranking else {})
-
-
-def with_val_store(row):
-    """An 8x8 probe with its part stores; they rank the foreground as those of its pre-training."""
-    if row.config != PROBE_P8:
-        return row
-    is_maps = row.id.split('/')[-1] == MAPS
-    stores = ('store_28_maps', 'store_28_maps_val') if is_maps else ('store_28', 'store_28_val')
-    return replace(row, config=PROBE_P8_MAPS if is_maps else row.config,
-                   options={**row.options, **probed_parts(*stores)}, needs=(*row.needs, *stores))
-
-
-def evaluations(tasks, recipes):
-    """A row for each task (of ``tasks``: {task: config}) on each recipe."""
-    return tuple(Train(f'{task}/{recipe}', 'results.jsonl', config, {INIT: f'{{{recipe}}}'},
-                       needs=(recipe,))
-                 for task, config in tasks.items() for recipe in recipes)
-
-
-def extraction(config, learner, store, grid, images='{images}', ranking=None, **how):
-    """Row ``store``: the parts of a folder of images. ranking: of the foreground, if not its own.
-    """
-    options = {'model.parts.foreground': ranking} if ranking else {}
-    return Extract(store, 'manifest.json', config, images, grid, checkpoint=f'{{{learner}}}',
-                   options=options, needs=(learner,), **how)
-
-
-def quality(learner, config, against, rows=(), name=''):
-    """Row ``quality/...``: learned parts and their baselines, compared with the truth."""
-    return Command(f'quality/{name or learner}', 'tables.md', needs=(learner,), words=(
-        'tools/part_quality.py', config, f'{{{learner}}}', *against,
-        '--work-dir', '{work_dir}', *(('--rows', *rows) if rows else ())))
-
+from .builders import (
+    MAPS,
+    RANKINGS,
+    ROOT,
+    STORE,
+    evaluations,
+    extraction,
+    probed_parts,
+    quality,
+)
+from .rows import INIT, Command, Extract, Suite, ToyData, Train
 
 # ------------------------------------------------------------------ two CPU cores, minutes
-ROOT = 'train_dataloader.dataset.dataset.data_root'
-STORE = 'train_dataloader.dataset.dataset.part_store'
 TOY_MASKS = ('--masks', 'data/toy/imagenet/val', 'data/toy/imagenet/part_labels/val',
              '--name', 'toy')
 _mini = 'mm_configs/mini'
@@ -103,8 +60,6 @@ MINI_TABLES = replace(MINI, rows=(
 # ------------------------------------------------------------------ part quality, two CPU cores
 _learners = {'parts': f'{_mini}/semmae_parts_mini.py',
              'parts_painted': f'{_mini}/parts_painted_mini.py'}
-# What differs between two learners on one encoder.
-_rankings = ('learned', 'learned-parts-border', 'learned-maps')
 
 
 def part_rows(truth, needs=()):
@@ -115,7 +70,7 @@ def part_rows(truth, needs=()):
         *(Train(learner, 'epoch_3.pth', config,
                 {ROOT: '{images}', 'model.encoder.checkpoint': '{mae_p16}'}, needs=('mae_p16',))
           for learner, config in _learners.items()),
-        *(quality(learner, config, arguments, _rankings if learner != 'parts' else (),
+        *(quality(learner, config, arguments, RANKINGS if learner != 'parts' else (),
                   f'{name}/{learner}')
           for name, arguments in truth.items() for learner, config in _learners.items()))
 
@@ -234,76 +189,3 @@ TINY_IMAGENET = Suite(
                               '_kmeans': dict(source='kmeans')}.items()),
           extraction(f'{_tiny}/parts_mae.py', 'parts_mae', 'store_8_mae', 8),
           *(row for recipe, how in _tiny_recipes.items() for row in tiny_rows(recipe, *how))))
-
-# ------------------------------------------------------------------ the paper's sizes
-_ab = 'mm_configs/ablations'
-_parts = 'mm_configs/semmae_parts.py'
-_variants = {f'parts_{name}': f'{_ab}/parts_vit-small_{name}.py' for name in (
-    '7parts', '12parts', 'positions', 'noblur', 'nodiversity', 'sum_colours', 'painted')}
-_train, _val = 'data/imagenet/train', 'data/imagenet/val'
-_p8 = {f'semmae_p8_{name}': f'{_ab}/semmae_vit-base-p8_{name}.py' for name in (
-    'alpha0', 'alpha1', '1to0_gamma1', 'gamma1_3', 'gamma1_2', 'gamma1', 'gamma3')}
-_p8 |= {'semmae_p8': 'mm_configs/semmae_pretrain.py',
-        'mae_p8_fg': f'{_ab}/mae_vit-base-p8_foreground.py'}
-_paper_tasks = {
-    'linprobe': {8: PROBE_P8, 16: f'{_ab}/linprobe_vit-base-p16.py'},
-    'finetune': {8: 'mm_configs/semmae_finetune.py', 16: f'{_ab}/finetune_vit-base-p16.py'},
-    **{task: {8: f'mm_configs/semmae_{task}.py', 16: f'{_ab}/{task}_vit-base-p16.py'}
-       for task in ('inat19', 'cub', 'cars')},
-    'ade20k': {16: 'mm_configs/semmae_upernet_ade20k.py'},
-    'upernet_plain': {16: f'{_ab}/upernet_vit-base-p16_plain.py'},
-    'segmenter': {16: 'mm_configs/semmae_segmenter_ade20k.py'},
-    'linseg': {16: 'mm_configs/semmae_linseg_ade20k.py'},
-    'knn': {8: 'mm_configs/semmae_knn.py', 16: f'{_ab}/knn_vit-base-p16.py'}}
-_at = {p: {t: c[p] for t, c in _paper_tasks.items() if p in c} for p in (8, 16)}
-_last = 'epoch_800.pth'
-_simmim = {  # recipe: (patch size of the ViT, of the mask)
-    'simmim_p32': (16, 32), 'simmim_p16': (16, 16), 'simmim_p8': (8, 8), 'simmim_p4': (4, 4)}
-
-with Path(__file__).with_name('paper_numbers.csv').open(newline='') as _file:
-    _unavailable = {cell['row']: cell['recipe'] for cell in csv.DictReader(_file) if cell['recipe']}
-
-PAPER = Suite(
-    images=_train, tasks=_paper_tasks,
-    foreign=('beit', 'dino', 'ibot', 'attmask', 'mocov3', 'mae_1600e', 'simmim', 'supervised_p16'),
-    unavailable=_unavailable, complete=with_val_store,
-    rows=(
-        Train('parts', 'epoch_2.pth', _parts),
-        *(Train(learner, 'epoch_2.pth', config) for learner, config in _variants.items()),
-        *(quality(learner, config, ('--cub', 'data/CUB_200_2011'),
-                  _rankings if learner != 'parts' else ())
-          for learner, config in {'parts': _parts, **_variants}.items()),
-        extraction(_parts, 'parts', 'store_28', 28),
-        extraction(_parts, 'parts', 'store_28_val', 28, images=_val),
-        extraction(_parts, 'parts', 'store_28_maps', 28, ranking='parts'),
-        extraction(_parts, 'parts', 'store_28_maps_val', 28, images=_val, ranking='parts'),
-        extraction(_parts, 'parts', 'store_14', 14),
-        extraction(_parts, 'parts', 'store_14_heads', 14, source='heads'),
-        Train('mae_p16', _last, f'{_ab}/mae_vit-base-p16.py'),
-        Train('mae_p8', _last, f'{_ab}/mae_vit-base-p8.py'),
-        Train('semmae_p16', _last, f'{_ab}/semmae_vit-base-p16.py', {STORE: '{store_14}'},
-              needs=('store_14',)),
-        Train('semmae_p16_ibot_parts', _last, f'{_ab}/semmae_vit-base-p16_ibot-parts.py',
-              {STORE: '{store_14_heads}'}, needs=('store_14_heads',)),
-        *(Train(recipe, _last, config, {STORE: '{store_28}'}, needs=('store_28',))
-          for recipe, config in _p8.items()),
-        Train(MAPS, _last, f'{_ab}/semmae_vit-base-p8_maps-foreground.py',
-              {STORE: '{store_28_maps}'}, needs=('store_28_maps',)),
-        *(Train(recipe, _last, f'{_ab}/simmim_vit-base-p{patch}_mask{masked}.py')
-          for recipe, (patch, masked) in _simmim.items()),
-        *(Train(f'finetune/{recipe}', 'results.jsonl', _paper_tasks['finetune'][max(patch, 8)],
-                {INIT: f'{{{recipe}}}', 'model.backbone.patch_size': patch}, needs=(recipe,))
-          for recipe, (patch, _) in _simmim.items()),
-        *evaluations(_at[16], ('mae_p16', 'semmae_p16', 'semmae_p16_ibot_parts')),
-        *map(with_val_store, evaluations(_at[8], (*_p8, MAPS, 'mae_p8'))),
-        Train('finetune/vit', 'results.jsonl', f'{_ab}/scratch_vit-base-p16.py')))
-
-# ------------------------------------------------------------------ any backbone, dense table
-_dense = ('cub', 'cub25', 'imagenet', 'tiny_imagenet', 'ade20k', 'voc2012', 'pascal_context',
-          'cityscapes', 'coco_stuff', 'camvid', 'nyu', 'upernet_ade20k', 'upernet_camvid')
-DENSE = Suite(rows=(), images='data', is_dense=True, optional=('cub25', 'tiny_imagenet'), tasks={
-    name: {0: f'mm_configs/dense/dense_{name}.py'} for name in _dense})
-
-SUITES = {'dense': DENSE, 'mini': MINI, 'mini_tables': MINI_TABLES, 'paper': PAPER, 'parts': PARTS,
-          'parts_cub': PARTS_CUB, 'table3_true': TABLE3_TRUE, 'table3_learned': TABLE3_LEARNED,
-          'tiny_imagenet': TINY_IMAGENET, 'transfer': TRANSFER}
