@@ -1,29 +1,9 @@
-"""A ViT's weights under other names.   python tools/convert_checkpoint.py SRC DST --to timm
-
-SRC: a complete checkpoint of this package, MAE, SemMAE, timm, DINO, iBOT, BEiT or Hugging Face's
-ViT. DST ends in .pth or .safetensors. --to mmpretrain: names of its VisionTransformer (of BEiTViT
-for a BEiT); mmseg-mae: bare names, as mmseg's MAE backbone needs them; timm: names of its
-VisionTransformer (no BEiT).
-"""
-import argparse
+"""semmae/commands/convert.py from a checkout."""
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
-    parser.add_argument('src')
-    parser.add_argument('dst')
-    parser.add_argument('--to', choices=['mmpretrain', 'mmseg-mae', 'timm'], required=True)
-    args = parser.parse_args()
-    from semmae.training.errors import fail_clearly
-    with fail_clearly():
-        from semmae.checkpoints.load import convert
-        count = convert(args.src, args.dst, args.to)
-        print(f'{count} tensors -> {args.dst}')
-
+from semmae.commands.convert import main
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -1,36 +1,9 @@
-"""Decoded images of a folder, short side resized and centre cropped, in one file.
-
-python tools/pack_images.py data/imagenet/train --out data/packed/imagenet_train_224 --size 224
-
-A run that was stopped or killed continues when it is started again. --verify writes nothing and
-checks a finished cache against its hashes and the images.
-"""
-import argparse
+"""semmae/commands/data_pack.py from a checkout."""
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
-    parser.add_argument('images', help='folder of images, at any depth')
-    parser.add_argument('--out', required=True, help='folder of the cache')
-    parser.add_argument('--size', type=int, default=224, help='pixels a side')
-    parser.add_argument('--verify', action='store_true', help='check hashes and list of images')
-    args = parser.parse_args()
-    from semmae.training.errors import fail_clearly
-    with fail_clearly():
-        from semmae.datasets.image_cache import LoadPacked, pack_images
-        from semmae.files import writable_folder
-        if args.verify:
-            cache = LoadPacked(args.out, args.images, args.size).cache
-            cache.verify()
-        else:
-            cache = pack_images(args.images, writable_folder(args.out, '--out'), args.size)
-        print(f'{len(cache)} images of {cache.size}x{cache.size} pixels'
-              f'{", as they were written" if args.verify else ""} -> {cache.root}')
-
+from semmae.commands.data_pack import main
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -6,4 +6,4 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from semmae.commands.suite import main
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

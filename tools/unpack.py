@@ -1,29 +1,9 @@
-"""Unpack a downloaded data set.   python tools/unpack.py CUB_200_2011.tgz --out data
-
-Takes .tar (.gz, .bz2, .xz) and .zip. Writes only new files, only into the folder --out (here
-data/CUB_200_2011), and nothing if the archive is damaged, has another hash than --sha256, or holds
-links, devices or more than any data set.
-"""
-import argparse
+"""semmae/commands/data_unpack.py from a checkout."""
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
-    parser.add_argument('archive')
-    parser.add_argument('--out', required=True, help='the folder, new or not')
-    parser.add_argument('--sha256', help='hex digest that the archive must have')
-    args = parser.parse_args()
-    from semmae.files import unpack
-    try:
-        print(f'{unpack(args.archive, args.out, args.sha256)} files -> {args.out}')
-    except (ValueError, FileNotFoundError) as error:
-        print(f'{type(error).__name__}: {error}', file=sys.stderr)
-        sys.exit(2)
-
+from semmae.commands.data_unpack import main
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -8,7 +8,6 @@ Sizes alternate in one process, also for the share of reading. Prints a Markdown
 beside OUT; about a minute on two CPU cores.
 """
 import contextlib
-import importlib.util
 import io
 import json
 import random
@@ -21,12 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.speed.masking import alternate
 from benchmarks.speed.record import exponent, parser, where, write
+from semmae.commands.tables import main as make_tables
 from semmae.reporting.cells import DATASETS
 from semmae.reporting.tables import load_numbers
 from semmae.results.mmengine_logs import read_everything
 from semmae.results.protocol import fingerprint
-
-TOOL = Path(__file__).resolve().parents[2] / 'tools/make_tables.py'
 
 
 def write_runs(root, count):
@@ -48,25 +46,17 @@ def write_runs(root, count):
         (folder / 'results.jsonl').write_text(json.dumps(record) + '\n')
 
 
-def tool():
-    """``main`` of tools/make_tables.py."""
-    spec = importlib.util.spec_from_file_location('make_tables', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
 def measure(sizes, repeats):
     """A row for each number of runs, and one for the part of it that is reading."""
     with tempfile.TemporaryDirectory() as folder:
-        make, actions = tool(), {}
+        actions = {}
         for count in sizes:
             root, out = Path(folder) / str(count), Path(folder) / f'{count}.md'
             write_runs(root, count)
 
             def tables(root=root, out=out):
-                if make([str(root), '--out', str(out)]):
-                    raise RuntimeError(f'{TOOL} failed on {root}; what it said is above')
+                if make_tables([str(root), '--out', str(out)]):
+                    raise RuntimeError(f'no tables of {root}; what make_tables said is above')
             actions['results to tables', count] = tables
             actions['of it, reading', count] = lambda root=root: read_everything([str(root)])
         with contextlib.redirect_stdout(io.StringIO()):

@@ -1,4 +1,4 @@
-"""Run the rows behind the tables.   python tools/run_suite.py mini --only linprobe/semmae_p16
+"""Run the rows behind the tables.
 
 Suites are data: semmae/suites/catalogue.py. Finished rows are skipped, stopped ones resume. With
 --checkpoint FILE the suite's tasks run on that file: a table from a checkpoint alone.
@@ -6,17 +6,18 @@ The dense suite takes any backbone: run_suite.py dense --timm vit_small_patch14_
 Under Slurm: PARTITION=NAME GPUS=16 python tools/run_suite.py paper --launcher slurm --jobs 4, with
 GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS as for tools/slurm_train.sh.
 """
-import argparse
 import os
 import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+from ..shipped import CommandParser, as_typed_here
+
 
 def parse(suites, argv=None, prog='run_suite.py'):
     """The arguments. suites: their names."""
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__.split('\n', 1)[0])
+    parser = CommandParser(prog=prog, description=__doc__.split('\n', 1)[0])
     parser.add_argument('suite', choices=sorted(suites))
     parser.add_argument('--checkpoint', help='evaluate this file instead of own pre-trainings')
     parser.add_argument('--only', nargs='+', metavar='ROW', help='these rows and what they need; '
@@ -96,9 +97,9 @@ def main(argv=None, prog='run_suite.py'):
             return show(runs, found, console, device)
         execute(runs, jobs=args.jobs, console=console, keep_going=args.keep_going)
     except (ValueError, FileNotFoundError, RuntimeError) as error:
-        print(error, file=sys.stderr)
+        print(as_typed_here(str(error)), file=sys.stderr)
         sys.exit(2 if not isinstance(error, RuntimeError) else 1)
-    print(f'Tables: python tools/make_tables.py {work_dir}' + (
+    print(as_typed_here(f'Tables: python tools/make_tables.py {work_dir}') + (
         '' if any('/' in row.id and isinstance(row, Train) for row in suite.rows) else ' --parts'))
 
 

@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from .. import __version__
 from ..datasets.seeded import Seeded
 from ..models.layers import unwrapped
+from .length import schedules_of
 from .lookup import Fields, Node, kind, leaves
 
 # Top-level keys that mmengine's runner or this package reads for a training.
@@ -113,12 +114,6 @@ def compile_of(cfg: Node) -> Node:
     would compile the whole step.
     """
     return cfg.get('compile') or cfg.get('compiled') or False
-
-
-def schedules_of(cfg: Node) -> list[Node]:
-    """The learning-rate schedules of a config as a list of dicts."""
-    found = cfg.get('param_scheduler') or []
-    return [found] if isinstance(found, dict) else list(found)
 
 
 def precision_of_training(cfg: Node) -> str:

@@ -6,8 +6,13 @@ import ast
 import math
 from pathlib import Path
 
-from .identity import schedules_of
 from .lookup import Fields, Node, at
+
+
+def schedules_of(cfg: Node) -> list[Node]:
+    """The learning-rate schedules of a config as a list of dicts."""
+    found = cfg.get('param_scheduler') or []
+    return [found] if isinstance(found, dict) else list(found)
 
 
 def length_of(cfg: Node) -> tuple[str, int | None]:

@@ -1,7 +1,6 @@
 """Normalises images as the backbone of a config expects them."""
 from mmengine.config import Config
 
-from ..models.timm_vit import normalization
 from .lookup import Node, at
 
 PREPROCESSOR = 'model.data_preprocessor'
@@ -23,6 +22,7 @@ def normalize_for_backbone(cfg: Config, options: Node = ()) -> None:
         cfg.model.data_preprocessor = dict(type='semmae.ImagePreprocessor')
     if not isinstance(preprocessor := at(cfg, PREPROCESSOR), dict):
         return
+    from ..models.timm_vit import normalization  # loads torch
     wanted = normalization(backbone.get('model_name'), backbone.get('mean'), backbone.get('std'))
     for key, value in zip(('mean', 'std'), wanted, strict=True):
         if f'{PREPROCESSOR}.{key}' not in options:

@@ -11,6 +11,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from mmengine.config.utils import MODULE2PACKAGE
 
+from ..shipped import config_path
 from . import dumped_config
 from .length import follow_length, follow_length_of_file, length_of
 from .lookup import Fields, Node, at, walk
@@ -92,11 +93,7 @@ def read_config(path: str | Path, options: Fields | None = None) -> Config:
     options: {'model.backbone.img_size': 448, '+model.backbone.new': 1}. Raises FileNotFoundError,
     and ValueError for a file that is not a config and for overrides that do not fit.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'no config at {path}; the shipped ones are in mm_configs/')
-    if Path(path).suffix != '.py':
-        raise ValueError(f'{path}: a config of mmengine is a .py file, got '
-                         f'{Path(path).suffix or "no suffix"}; the shipped ones are in mm_configs/')
+    path = require_config(path)
     try:
         with names_of_the_forks():
             cfg = Config.fromfile(path)
@@ -117,6 +114,18 @@ def read_config(path: str | Path, options: Fields | None = None) -> Config:
     follow_length(cfg, length, options or {})
     normalize_for_backbone(cfg, plain)
     return cfg
+
+
+def require_config(path: str | Path) -> str:
+    """The path of a config (`shipped.config_path`). FileNotFoundError or ValueError if it is none.
+    """
+    path = config_path(path)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'no config at {path}; the shipped ones are in mm_configs/')
+    if Path(path).suffix != '.py':
+        raise ValueError(f'{path}: a config of mmengine is a .py file, got '
+                         f'{Path(path).suffix or "no suffix"}; the shipped ones are in mm_configs/')
+    return path
 
 
 @functools.cache

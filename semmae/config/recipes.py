@@ -5,11 +5,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from ..shipped import CONFIGS
 from .identity import evaluation_fields, prefixed, training_fields
 from .lookup import Fields, Node, at, innermost
 from .options import config_of
-
-SHIPPED = Path(__file__).resolve().parents[2] / 'mm_configs'
 
 # Fields of an identity that are not in a config, or that no recipe fixes.
 NOT_OF_A_RECIPE = re.compile(
@@ -19,7 +18,7 @@ NOT_OF_A_RECIPE = re.compile(
 
 def shipped_configs() -> list[Path]:
     """Paths of the shipped configs at full size."""
-    return sorted([*SHIPPED.glob('*.py'), *SHIPPED.glob('ablations/*.py')])
+    return sorted([*CONFIGS.glob('*.py'), *CONFIGS.glob('ablations/*.py')])
 
 
 @functools.cache

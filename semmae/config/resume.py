@@ -8,9 +8,9 @@ from .identity import (
     parts_behind,
     per_update,
     reason_to_let_through,
-    schedules_of,
     training_data,
 )
+from .length import schedules_of
 from .lookup import Fields, Node, short
 from .size import run_size
 

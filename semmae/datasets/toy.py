@@ -345,9 +345,9 @@ def write_toy(root, progress=True, workers=None, **arguments):
     return root
 
 
-def arguments():
+def arguments(prog='python -m semmae.datasets.toy'):
     """The parser of the command line."""
-    parser = argparse.ArgumentParser(prog='python -m semmae.datasets.toy')
+    parser = argparse.ArgumentParser(prog=prog)
     parser.add_argument('--out', type=Path, required=True, metavar='DIR')
     for name, default in Arguments()._asdict().items():
         flag = f'--{name.replace("_", "-")}'
@@ -366,9 +366,9 @@ def training_images(out, **counts) -> dict:
     return {str(Path(out) / folder): number for folder, number in numbers.items()}
 
 
-def main(argv=None):
+def main(argv=None, prog='python -m semmae.datasets.toy'):
     """Writes the set that the command line asks for; returns the exit code."""
-    args = vars(arguments().parse_args(argv))
+    args = vars(arguments(prog).parse_args(argv))
     try:
         root = write_toy(args.pop('out'), **args)
     except (ValueError, OSError) as error:

@@ -2,6 +2,7 @@
 import os
 import sys
 
+from ..shipped import is_in_checkout, startable
 from .rows import Row, Train, overrides
 
 
@@ -14,15 +15,20 @@ def command_of(row: Row, work_dir, seed, processes=1, steps=1, launcher=None) ->
     """
     if not isinstance(row, Train):
         start = slurm_task(row) if launcher == 'slurm' else []
-        return [*start, sys.executable, *row.arguments()]
+        return [*start, sys.executable, *startable(row.arguments())]
     if launcher == 'slurm':
+        if not is_in_checkout():
+            raise ValueError('--launcher slurm starts tools/slurm_train.sh: run it from the folder '
+                             'of a checkout')
         per_node = min(processes, int(os.environ.get('GPUS_PER_NODE', 8)))
         command = ['env', f'GPUS={processes}', f'GPUS_PER_NODE={per_node}', 'bash',
                    'tools/slurm_train.sh', partition(), job_name(row), row.config]
     elif launcher == 'pytorch' or processes > 1:
-        command = ['bash', 'tools/dist_train.sh', row.config, str(processes)]
+        command = (['bash', 'tools/dist_train.sh', row.config, str(processes)] if is_in_checkout()
+                   else [sys.executable, '-m', 'semmae', 'launch', 'train', str(processes),
+                         row.config])
     else:
-        command = [sys.executable, *row.arguments()]
+        command = [sys.executable, *startable(row.arguments())]
     return [*command, '--work-dir', str(work_dir), '--seed', str(seed), '--resume',
             *(['--keep-batch'] if steps > 1 else []), *(['--amp'] if row.amp else []),
             *overrides(row.options)]

@@ -1,9 +1,8 @@
 """Errors of a command: one message for all of its processes, and the exit status.
 
-Exit status 2 is a mistake of the user (one line), 1 an internal error (traceback). Imports only the
-standard library, so that errors of all other imports are caught as well.
+Exit status 2 is a mistake of the user (one line), 1 an internal error (traceback). Imports only
+the standard library and `semmae.shipped`, so that errors of all other imports are caught as well.
 """
-import argparse
 import contextlib
 import os
 import re
@@ -11,6 +10,8 @@ import sys
 import time
 import traceback
 from pathlib import Path
+
+from ..shipped import CommandParser, as_typed_here
 
 # How messages of mmcv and mmpretrain begin where the user made the mistake.
 FOREIGN_MISTAKES = ('failed to load image', 'dataset is incorrectly organized',
@@ -48,7 +49,7 @@ def fail(message, status):
     if note and os.environ.get('SLURM_NODEID', '0') != '0':
         time.sleep(PATIENCE)
     if not note or is_first_to_fail(note, status):
-        print(message, file=sys.stderr, flush=True)
+        print(as_typed_here(message), file=sys.stderr, flush=True)
     sys.stdout.flush()
     torch = sys.modules.get('torch')
     if note and torch and torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -56,11 +57,12 @@ def fail(message, status):
     sys.exit(status)
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse's parser; a mistake is printed in two lines, once for all processes."""
+class Parser(CommandParser):
+    """The parser of a command that runs in several processes; one of them prints a mistake."""
 
     def error(self, message):
-        fail(f'{self.prog}: {message}\n(--help lists the arguments)', 2)
+        space = ' ' if self.prog.startswith('semmae ') else '\n'
+        fail(f'{self.prog}: {message}{space}(--help lists the arguments)', 2)
 
 
 @contextlib.contextmanager
@@ -75,13 +77,19 @@ def fail_clearly(is_quiet=False):
         except Exception as error:
             if is_mistake(error) and not os.environ.get('SEMMAE_TRACEBACK'):
                 show_output(False)
-                fail(f'{message_of(error)}\n(SEMMAE_TRACEBACK=1 shows where)', 2)
+                fail(message_of(error) + hint_for(error), 2)
             show_output()
             if not os.environ.get(FIRST_FAILURE):
                 raise
             if is_lost_peer(error):  # let the other process print its message first
                 time.sleep(PATIENCE)
             fail(traceback.format_exc().rstrip(), 2 if is_mistake(error) else 1)
+
+
+def hint_for(error):
+    """The line after a message; '' where the message is about a missing file, which it names."""
+    is_missing = type(error) is FileNotFoundError and error.errno is None
+    return '' if is_missing else '\n(SEMMAE_TRACEBACK=1 shows where)'
 
 
 def is_mistake(error):

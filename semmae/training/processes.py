@@ -6,7 +6,6 @@ the failing processes prints its message, and its exit status is returned (torch
 import contextlib
 import logging
 import os
-import runpy
 import signal
 import socket
 import sys
@@ -16,9 +15,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..shipped import IS_CHECKOUT, TOOLS
 from .errors import FIRST_FAILURE
 
-TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 FAILED = 'semmae/failed'  # key in the store of all nodes: the exit status of a node that failed
 GRACE = 5  # seconds in which a node may end by itself
 
@@ -79,10 +78,10 @@ def require_devices(processes, available, nodes=1, tool='train'):
         f'MASTER_ADDR{fewer}')
 
 
-def launch(tool, processes, arguments, environ=os.environ):
-    """Run ``tool`` ('train' or 'test') in processes; returns their common exit status.
+def launch(module, processes, arguments, environ=os.environ):
+    """Run a command in processes; returns their common exit status.
 
-    processes: on this node, as text.
+    module: `semmae.commands.train` or `semmae.commands.test`. processes: on this node, as text.
     Raises ValueError or FileNotFoundError, before a process starts, for a mistake in the command,
     the config or the environment.
     """
@@ -90,11 +89,11 @@ def launch(tool, processes, arguments, environ=os.environ):
         raise ValueError(f'got {processes!r} processes on this node, expected a number above 0')
     count, nodes = int(processes), Nodes.of(environ)
     arguments = [*arguments, '--launcher', 'pytorch']
-    script = runpy.run_path(str(TOOLS / f'{tool}.py'))
-    args = script['parse'](arguments)
+    tool = module.__name__.rsplit('.', 1)[-1]
+    args = module.parse(arguments)
     import torch
     require_devices(count, torch.cuda.device_count(), nodes.count, tool)
-    script['check'](args, count * nodes.count, nodes.count)
+    module.check(args, count * nodes.count, nodes.count)
     nodes.require_free_port()
     with tempfile.TemporaryDirectory(prefix='semmae_') as folder:
         note = Path(folder, 'first_failure')
@@ -118,9 +117,10 @@ def run(tool, processes, arguments, nodes, note):
         rdzv_configs=dict(rank=nodes.rank) if nodes.port else {}, max_restarts=0,
         signals_to_handle='SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1', logs_specs=DefaultLogsSpecs())
     others = OtherNodes(nodes)
+    start = [str(TOOLS / f'{tool}.py')] if IS_CHECKOUT else ['-m', 'semmae', tool]
     try:
         with others.watched():
-            elastic_launch(config, sys.executable)('-u', str(TOOLS / f'{tool}.py'), *arguments)
+            elastic_launch(config, sys.executable)('-u', *start, *arguments)
     except ChildFailedError as error:
         status = status_of(error, note)
         others.tell(status)

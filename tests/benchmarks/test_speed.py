@@ -173,5 +173,5 @@ def test_the_runs_that_tables_are_timed_on_stand_in_the_tables(tmp_path):
     records, problems = tables.read_everything([str(tmp_path / 'runs')])
     assert len(records) == 120 and not problems
     out = tmp_path / 'tables.md'
-    assert tables.tool()([str(tmp_path / 'runs'), '--out', str(out)]) == 0
+    assert tables.make_tables([str(tmp_path / 'runs'), '--out', str(out)]) == 0
     assert out.read_text().count('±') > 40, 'lines with several seeds'

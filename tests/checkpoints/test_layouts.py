@@ -33,6 +33,9 @@ from mmengine.runner import Runner
 from safetensors.torch import load_file, save_file
 
 from semmae.checkpoints import load
+from semmae.commands import convert as convert_checkpoint
+from semmae.commands import test as test_tool
+from semmae.commands import train as train_tool
 from semmae.config.options import read_config
 from semmae.functional.patches import sincos_position_embedding
 from semmae.models.backbone import relative_positions
@@ -40,9 +43,6 @@ from semmae.registry import MODELS
 from semmae.suites.catalogue import PAPER
 from semmae.suites.schedule import plan
 from tests.checkpoints.drawn import drawn, image, weight
-from tools import convert_checkpoint
-from tools import test as test_tool
-from tools import train as train_tool
 
 WIDTH, DEPTH, HEADS, PATCH = 48, 2, 3, 8
 ARCH = dict(embed_dims=WIDTH, num_layers=DEPTH, num_heads=HEADS, feedforward_channels=4 * WIDTH)

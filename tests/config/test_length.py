@@ -8,9 +8,9 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
 
+from semmae.commands.train import parse
 from semmae.config.length import length_of, require_schedules
 from semmae.config.options import config_of, read_config
-from tools.train import parse
 
 from ..tiny import REPO, config, trained
 

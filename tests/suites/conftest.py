@@ -11,10 +11,10 @@ import pytest
 import torch
 from rich.console import Console
 
+from semmae.commands.train import parse
 from semmae.config.options import read_config
 from semmae.suites import execution
 from semmae.suites.rows import Command, Suite
-from tools.train import parse
 
 from ..tiny import REPO, tool
 

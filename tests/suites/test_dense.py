@@ -6,12 +6,12 @@ import pytest
 import timm
 import torch
 
+from semmae.commands.train import parse
 from semmae.files import sha256
 from semmae.registry import MODELS
 from semmae.suites.catalogue import DENSE
 from semmae.suites.dense import dense_rows
 from semmae.suites.schedule import plan
-from tools.train import parse
 
 from ..datasets.dense import save
 from ..probes.dense_configs import SIZE, shrink_probes
