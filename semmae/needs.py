@@ -4,6 +4,8 @@ import contextlib
 import re
 from pathlib import Path
 
+from .shipped import config_path
+
 running: list = []  # paths of the configs that are run, the innermost last
 
 
@@ -26,7 +28,7 @@ def needs_of(config):
 def parsed(config) -> ast.Module:
     """The syntax tree of a config; an empty one if it cannot be read."""
     try:
-        return ast.parse(Path(config).read_text())
+        return ast.parse(Path(config_path(config)).read_text())
     except (OSError, ValueError, SyntaxError):
         return ast.Module(body=[], type_ignores=[])
 
@@ -38,7 +40,7 @@ def docstring(config) -> str:
 
 def with_bases(config):
     """A config and its bases, nearest first."""
-    found, todo = [], [Path(config)]
+    found, todo = [], [Path(config_path(config))]
     while todo:
         path = todo.pop(0)
         if path not in found and path.is_file():

@@ -6,7 +6,7 @@ setup() {
     return
   fi
   PYTHON="$PWD/.venv/bin/python"
-  local stamp=".venv/semmae-$(cksum requirements/lock.txt setup.cfg | cksum | cut -d ' ' -f 1)"
+  local stamp=".venv/semmae-$(cksum requirements/lock.txt setup.cfg setup.py | cksum | cut -d ' ' -f 1)"
   if [ ! -e "$stamp" ]; then
     local base="${BASE_PYTHON:-python3}"
     "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {

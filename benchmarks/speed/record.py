@@ -6,7 +6,7 @@ import os
 import platform
 import statistics
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -68,7 +68,7 @@ def write(out, script, arguments, table, **content):
     started = script if script.startswith('-m ') else f'benchmarks/speed/{Path(script).name}'
     command = ['python', started, *map(str, given)]
     record = dict(command=' '.join(command),
-                  date=datetime.now(timezone.utc).isoformat(timespec='seconds'), machine=machine(),
+                  date=datetime.now(UTC).isoformat(timespec='seconds'), machine=machine(),
                   versions=versions(), git_commit=git_commit(), **content)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     for path, text in ((Path(out), json.dumps(record, indent=1)),

@@ -13,13 +13,13 @@ With --verify, it writes nothing and checks a finished store against the same ar
 With --labels DIR and no checkpoint, the parts are those of label maps (true parts).
 """
 
-from ..shipped import CommandParser, config_path
+from ..shipped import CommandParser
 
 
 def main(argv=None, prog='extract_parts.py'):
     from ..config.options import Options
     parser = CommandParser(prog=prog, description=__doc__.split('\n', 1)[0])
-    parser.add_argument('config', type=config_path)
+    parser.add_argument('config')
     parser.add_argument('checkpoint', nargs='?', help='of the part learner')
     parser.add_argument('--labels', help='folder of label maps, NAME.png for each NAME.* of the '
                         'images; instead of a checkpoint')

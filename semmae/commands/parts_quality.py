@@ -19,13 +19,13 @@ WORK_DIR/tables.md.
 """
 from pathlib import Path
 
-from ..shipped import CommandParser, config_path
+from ..shipped import CommandParser
 
 
 def parse(argv=None, prog='part_quality.py'):
     from ..config.options import Options
     parser = CommandParser(prog=prog, description=__doc__.split('\n', 1)[0])
-    parser.add_argument('config', type=config_path)
+    parser.add_argument('config')
     parser.add_argument('checkpoint')
     truth = parser.add_mutually_exclusive_group(required=True)
     truth.add_argument('--masks', nargs=2, metavar=('IMAGES', 'LABELS'),

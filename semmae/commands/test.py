@@ -5,14 +5,12 @@ config. ``mim test semmae CONFIG --checkpoint CHECKPOINT`` calls this file.
 """
 import argparse
 
-from ..shipped import config_path
-
 
 def parse(argv=None, prog='tools/test.py'):
     from ..config.options import Options
     from ..training.errors import Parser
     parser = Parser(prog=prog, description=__doc__.split('\n', 1)[0])
-    parser.add_argument('config', type=config_path)
+    parser.add_argument('config')
     parser.add_argument('checkpoint')
     parser.add_argument('--work-dir', help='default: work_dirs/<name of the config>')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')

@@ -11,14 +11,12 @@ beginning of the training; a signal during start-up ends the process as usual.
 """
 import argparse
 
-from ..shipped import config_path
-
 
 def parse(argv=None, prog='tools/train.py'):
     from ..config.options import Options
     from ..training.errors import Parser
     parser = Parser(prog=prog, description=__doc__.split('\n', 1)[0])
-    parser.add_argument('config', type=config_path)
+    parser.add_argument('config')
     parser.add_argument('--work-dir', help='default: work_dirs/<name of the config>')
     parser.add_argument('--resume', action='store_true', help='continue from the last checkpoint')
     parser.add_argument('--amp', action='store_true', help='mixed precision also if the '

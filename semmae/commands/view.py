@@ -13,7 +13,7 @@ curves          DIR...               training curves of work directories, by def
 """
 import argparse
 
-from ..shipped import CommandParser, config_path
+from ..shipped import CommandParser
 
 
 def parse(argv=None, prog='visualize.py'):
@@ -30,7 +30,7 @@ def parse(argv=None, prog='visualize.py'):
             command.add_argument('work_dirs', nargs='+', metavar='DIR', help='work directory')
             command.add_argument('--key', default='loss', help='the logged scalar, default: loss')
             continue
-        command.add_argument('config', type=config_path)
+        command.add_argument('config')
         command.add_argument('checkpoint', nargs='?' if what == 'masks' else None)
         command.add_argument('--images', required=True, help='folder of images, at any depth')
         command.add_argument('--num', type=int, default=dict(parts=6, strategies=1).get(what, 4),

@@ -10,7 +10,7 @@ import io
 import json
 import re
 from collections import Counter, defaultdict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from itertools import count
 from operator import itemgetter
 from pathlib import Path
@@ -49,7 +49,7 @@ def write_report(out, title, records, sections, pictures=(), notes=()) -> Path:
         tables=tables, facts=facts(records),
         reading=next((id for id, table in tables if table.heading == READING), None),
         has_links=any(any(table.links) for _, table in tables), protocols=protocols(records),
-        run_fields=RUN_FIELDS, made=datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC'),
+        run_fields=RUN_FIELDS, made=datetime.now(UTC).strftime('%Y-%m-%d %H:%M UTC'),
         results=results_tag(records))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(html, encoding='utf-8', newline='\n')  # the script's hash covers these bytes

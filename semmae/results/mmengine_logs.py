@@ -14,7 +14,7 @@ import os
 import re
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -373,7 +373,7 @@ def _progress(run: _Run) -> _Progress:
 
 def _common(run: _Run, name: str, dataset: str, split: str, protocol: Fields) -> Record:
     last, seed = run.scalars.last or {}, int_or_none(at(run.config, 'randomness.seed'))
-    moment = datetime.fromtimestamp(run.modified, timezone.utc).isoformat(timespec='milliseconds')
+    moment = datetime.fromtimestamp(run.modified, UTC).isoformat(timespec='milliseconds')
     return {**dict.fromkeys(DOCUMENTARY), 'tables': [], 'method': name, 'recipe': name,
             'dataset': dataset, 'split': split, 'seed': seed, 'protocol': protocol,
             'fingerprint': fingerprint(protocol), 'config': str(run.config_file or 'unknown'),

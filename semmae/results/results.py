@@ -9,7 +9,7 @@ import os
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def append_result(path: str | Path, record: Record) -> Record:
     required field, and writes nothing.
     """
     record = {**dict.fromkeys(DOCUMENTARY), 'tables': [], 'status': 'ok',
-              'time': datetime.now(timezone.utc).isoformat(timespec='milliseconds'),
+              'time': datetime.now(UTC).isoformat(timespec='milliseconds'),
               **_plain(record)}
     if isinstance(record.get('protocol'), dict):
         expected = fingerprint(record['protocol'])
@@ -285,7 +285,7 @@ def _age(record: Record) -> tuple[float, bool, str, str]:
     """A key that sorts by time, and by content where times are equal or unreadable."""
     try:
         moment = datetime.fromisoformat(record['time'].replace('Z', '+00:00'))
-        seconds = moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp()
+        seconds = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
     except (ValueError, OverflowError):
         seconds = -math.inf
     # For two copies of one line, use the copy with its predictions.
