@@ -15,6 +15,18 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 
+def require_checkpoint(path):
+    """Raises FileNotFoundError for the path of a missing checkpoint; an address is not checked."""
+    if path and '://' not in str(path) and not Path(path).is_file():
+        raise FileNotFoundError(f'no checkpoint at {path}; train it first, or give another path')
+
+
+def require_folder(path, what='image folder', hint=''):
+    """Raises FileNotFoundError for a missing folder: 'no image folder at PATH', then ``hint``."""
+    if not Path(path).is_dir():
+        raise FileNotFoundError(f'no {what} at {path}{hint}')
+
+
 def write_atomically(path, write, writer=''):
     """``write(file)`` into a temporary file beside ``path``, synced, then renamed to ``path``.
 

@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock
 from mmengine.logging import HistoryBuffer
 
-from ..files import check_digest, sha256, write_atomically
+from ..files import check_digest, require_checkpoint, sha256, write_atomically
 
 
 def _statistics_of_history(owner, name):
@@ -45,8 +45,7 @@ def read_checkpoint(path, map_location='cpu') -> dict:
     from its digest, holds no dict or asks for anything but the classes in `SAFE`.
     """
     path = local_file(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'no checkpoint at {path}; train it first, or give another path')
+    require_checkpoint(path)
     check_digest(path)
     try:
         if path.suffix == '.safetensors':

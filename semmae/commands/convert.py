@@ -17,6 +17,8 @@ def main(argv=None, prog='convert_checkpoint.py'):
     args = parser.parse_args(argv)
     from ..training.errors import fail_clearly
     with fail_clearly():
+        from ..files import require_checkpoint
+        require_checkpoint(args.src)
         from ..checkpoints.load import convert
         count = convert(args.src, args.dst, args.to)
         print(f'{count} tensors -> {args.dst}')

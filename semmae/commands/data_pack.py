@@ -18,8 +18,9 @@ def main(argv=None, prog='pack_images.py'):
     args = parser.parse_args(argv)
     from ..training.errors import fail_clearly
     with fail_clearly():
+        from ..files import require_folder, writable_folder
+        require_folder(args.images)
         from ..datasets.image_cache import LoadPacked, pack_images
-        from ..files import writable_folder
         if args.verify:
             cache = LoadPacked(args.out, args.images, args.size).cache
             cache.verify()

@@ -45,7 +45,9 @@ def main(argv=None, prog='extract_parts.py'):
         parser.error('--verify and --source need a part learner, found --labels')
     from ..training.errors import fail_clearly
     with fail_clearly():
+        from ..config.paths import require_inputs
         from ..files import writable_folder
+        require_inputs(args.config, args.checkpoint, args.images)
         from ..mmengine_patches import install
         from ..parts.extract import extract_parts, verify_parts
         from ..parts.learner import LearnerSource

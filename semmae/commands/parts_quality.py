@@ -56,6 +56,8 @@ def main(argv=None, prog='part_quality.py'):
     args = parse(argv, prog)
     from ..training.errors import fail_clearly
     with fail_clearly():
+        from ..config.paths import require_inputs
+        require_inputs(args.config, args.checkpoint)
         from mmengine.dist import is_main_process
 
         from ..files import writable_folder, write_atomically

@@ -20,6 +20,10 @@ def main(argv=None, prog='make_report.py'):
     args = parser.parse_args(argv)
     from ..training.errors import fail_clearly
     with fail_clearly():
+        from ..files import require_folder
+        from ..results.results import HOW_TO_MAKE_RUNS
+        if not args.dir.exists():
+            require_folder(args.dir, 'folder', HOW_TO_MAKE_RUNS)
         from ..mmengine_patches import install
         from ..visualization.folder_report import write_folder_report
         install()

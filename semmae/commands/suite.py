@@ -70,12 +70,13 @@ def main(argv=None, prog='run_suite.py'):
 
     from rich.console import Console
 
-    from ..datasets.part_store import list_images, sample_images
-    from ..suites.execution import execute
-    from ..suites.rows import Train
-    from ..suites.schedule import plan
     console = Console()
     try:
+        require_inputs(args)
+        from ..datasets.part_store import list_images, sample_images
+        from ..suites.execution import execute
+        from ..suites.rows import Train
+        from ..suites.schedule import plan
         suite, work_dir = SUITES[args.suite], args.work_dir or f'work_dirs/{args.suite}'
         images, known = args.data or suite.images, {}
         if args.data and suite.max_images:
@@ -101,6 +102,15 @@ def main(argv=None, prog='run_suite.py'):
         sys.exit(2 if not isinstance(error, RuntimeError) else 1)
     print(as_typed_here(f'Tables: python tools/make_tables.py {work_dir}') + (
         '' if any('/' in row.id and isinstance(row, Train) for row in suite.rows) else ' --parts'))
+
+
+def require_inputs(args):
+    """Raises FileNotFoundError for a missing file or folder, before torch is loaded."""
+    from ..files import require_checkpoint, require_folder
+    if not args.untrained:
+        require_checkpoint(args.checkpoint)
+    if args.data:
+        require_folder(args.data)
 
 
 def of_backbone(suite, args):

@@ -6,21 +6,18 @@ backbones if there are such results; with --parts the tables of part quality ins
 PATH: work directories, searched for results.jsonl and for the logs of mmengine, or result files. A
 file without any result is an error, a folder without any is not. Imports neither torch nor mm*, and
 executes no config.
-Exit status: 0; 2 for a wrong command; 3 if --strict refuses the tables.
+Exit status: 0; 2 for a wrong command; 3 if --strict refuses the tables, or if there are results and
+none can be read; with --format long or json also if there are none.
 """
 
 import os
 import sys
 from pathlib import Path
 
-from ..reporting.dense import DENSE
-from ..reporting.elsewhere import elsewhere_table, errata_table, published_tables
-from ..reporting.part_tables import part_tables, render_parts
-from ..reporting.render import FORMATS, print_tables, render
-from ..reporting.tables import TITLES, build_tables, conflicts, measured
+from ..reporting.names import DENSE, FORMATS, LONG, TITLES
 from ..results.mmengine_logs import read_everything
 from ..results.results import read_results
-from ..shipped import CommandParser
+from ..shipped import CommandParser, as_typed_here
 
 
 def parse_args(argv, prog='make_tables.py'):
@@ -34,12 +31,17 @@ def parse_args(argv, prog='make_tables.py'):
     parser.add_argument('--strict', action='store_true', help='refuse tables in which results were '
                         'measured differently, naming the fields, instead of marking them')
     parser.add_argument('--parts', action='store_true', help='the tables of part quality')
-    parser.add_argument('--format', choices=FORMATS, default='markdown')
+    parser.add_argument('--format', choices=[*FORMATS, *LONG], default='markdown',
+                        help='long: a CSV with a line for each mean of all results, and its std, '
+                        'n, interval and protocol; json: the same')
     parser.add_argument('--out', type=Path, metavar='F', help='write to this file')
     args = parser.parse_intermixed_args(one_value_each(argv))
     if args.parts and (args.table or args.measured or args.strict):
         parser.error('--parts prints tables of its own, one for each protocol; leave --table, '
                      '--measured and --strict out')
+    if args.format in LONG and (args.table or args.measured or args.strict or args.parts):
+        parser.error(f'--format {args.format} holds every result; leave --table, --measured, '
+                     '--strict and --parts out')
     if args.out and (args.out.is_dir() or not args.out.parent.is_dir()
                      or not os.access(args.out.parent, os.W_OK)):
         parser.error(f'--out {args.out}: expected a file in an existing, writable folder')
@@ -96,6 +98,10 @@ def not_shown(records, parts):
 
 def made(args, records):
     """(tables, text) that the command asks for."""
+    from ..reporting.elsewhere import elsewhere_table, errata_table, published_tables
+    from ..reporting.part_tables import part_tables, render_parts
+    from ..reporting.render import render
+    from ..reporting.tables import build_tables, measured
     if args.parts:
         frames = part_tables(records)
         return frames, render_parts(frames, args.format)
@@ -116,21 +122,45 @@ def main(argv=None, prog='make_tables.py'):
     try:
         records, problems = read_everything(args.paths)
         require_results(args.paths, records)
-        frames, text = made(args, records)
     except (FileNotFoundError, NoResult) as error:
         print(f'{prog}: error: {error}', file=sys.stderr)
         return 2
-    problems += not_shown(records, args.parts)
+    for problem in problems:
+        print(f'warning: {problem}', file=sys.stderr)
+    if not records:
+        print(as_typed_here(f"no result found below {', '.join(map(str, args.paths))}: every cell "
+                            'of ours is empty. Run: python tools/run_suite.py mini'),
+              file=sys.stderr)
+        if problems or args.format in LONG:
+            return 3
+    return show_long(args, records) if args.format in LONG else show_tables(args, records)
+
+
+def show_long(args, records):
+    """Print or write every result as data; returns the exit status."""
+    from ..reporting.long import long_text
+    text = long_text(records, args.format)
+    if args.out:
+        args.out.write_text(text, encoding='utf-8')
+        print(f'{len(records)} results: {args.out}')
+    else:
+        print(text, end='')
+    return 0
+
+
+def show_tables(args, records):
+    """Print or write the tables; returns the exit status."""
+    from ..reporting.render import print_tables
+    from ..reporting.tables import conflicts
+    frames, text = made(args, records)
     unfair = conflicts(frames) if args.strict else []
     if unfair:
         print('refused (--strict):', *unfair, 'Without --strict the lines are marked.', sep='\n  ',
               file=sys.stderr)
         return 3
-    for problem in problems:
+    for problem in not_shown(records, args.parts):
         print(f'warning: {problem}', file=sys.stderr)
-    if not records:
-        print(f"no result found below {', '.join(map(str, args.paths))}: every cell of ours is "
-              'empty. Run: python tools/run_suite.py mini', file=sys.stderr)
+    text = as_typed_here(text)
     if args.out:
         args.out.write_text(text, encoding='utf-8')
         print(f'{len(frames)} tables from {len(records)} results: {args.out}')

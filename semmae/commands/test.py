@@ -30,6 +30,9 @@ def main(argv=None, prog='tools/test.py'):
     from ..training.errors import fail_clearly
     with fail_clearly(is_quiet=True):
         args = parse(argv, prog)
+        from ..config.paths import require_inputs, require_paths
+        require_inputs(args.config, args.checkpoint)
+        require_paths(args.config, args.cfg_options, ('test_dataloader',))
         from ..training.run import test
         test(args.config, args.checkpoint, work_dir=args.work_dir, launcher=args.launcher,
              options=args.cfg_options)

@@ -49,6 +49,8 @@ def main(argv=None, prog='tools/train.py'):
     from ..training.errors import fail_clearly
     with fail_clearly(is_quiet=True):
         args = parse(argv, prog)
+        from ..config.paths import require_paths
+        require_paths(args.config, args.cfg_options)
         from ..training.run import train
         train(args.config, work_dir=args.work_dir, resume=args.resume, amp=args.amp,
               launcher=args.launcher, options=args.cfg_options, seed=args.seed,

@@ -54,6 +54,9 @@ def main(argv=None, prog='visualize.py'):
     from ..training.errors import fail_clearly
     with fail_clearly():
         writable_file(args['out'], ('.png', '.pdf', '.svg'))
+        if 'config' in args:
+            from ..config.paths import require_inputs
+            require_inputs(args['config'], args['checkpoint'], args['images'])
         from ..mmengine_patches import install
         from ..parts.learner import LearnerSource
         from ..reporting.figures import alpha_curves, training_curves

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import sha256, write_atomically
+from ..files import require_folder, sha256, write_atomically
 from ..needs import cure
 from . import stored
 from .sharded import ShardedWriter
@@ -24,8 +24,7 @@ SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
 def list_images(root) -> list:
     """All image files below ``root``: relative posix paths, sorted."""
     root = Path(root)
-    if not root.is_dir():
-        raise FileNotFoundError(f'no image folder at {root}')
+    require_folder(root)
     found = sorted(
         (Path(folder) / name).relative_to(root).as_posix()
         for folder, _, names in os.walk(root, followlinks=True) for name in names

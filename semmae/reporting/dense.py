@@ -14,11 +14,11 @@ from semmae.results.statistics import METRICS
 
 from .comparison import mixed_versions, protocol_marks, to_the_best, training_marks
 from .lines import Numbered, failures, lines_of, not_averaged, ours
+from .names import DENSE
 from .page import visible
 from .provenance import origins
 from .render import BOLD, INTERVALS
 
-DENSE = 'dense'  # key of the table, and the mark of its results
 TITLE = 'Dense table. Backbones on classification, segmentation and depth'
 BACKBONE = 'backbone'  # the first column
 WIDTH = .14  # of a column in LaTeX, as a share of the line

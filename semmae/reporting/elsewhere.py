@@ -3,7 +3,7 @@ import pandas as pd
 
 from semmae.results.protocol import metric_name
 
-from .dense import DENSE
+from .names import DENSE
 from .tables import load_numbers, read_numbers
 
 COLUMNS = ['method', 'setting', 'measured on', 'value', 'source', 'certainty']

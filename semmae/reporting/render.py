@@ -11,6 +11,7 @@ import re
 from dataclasses import replace
 
 from .latex import latex_tables
+from .names import FORMATS
 from .page import (
     COMMAND,
     OURS,
@@ -22,7 +23,6 @@ from .page import (
     visible,
 )
 
-FORMATS = ('markdown', 'latex', 'csv', 'html')
 INTERVALS = ("seeds: over trainings (Welch's t, two runs or more on both sides). "
              'images: over test images with these weights (paired bootstrap of the stored '
              'predictions). within noise: an interval includes 0. Not corrected for multiple '

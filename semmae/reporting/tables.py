@@ -23,20 +23,12 @@ from .comparison import (
     training_marks,
     training_name,
 )
-from .dense import DENSE, dense_tables, is_dense
+from .dense import dense_tables, is_dense
 from .lines import Numbered, failures, lines_of, not_averaged, ours
+from .names import DENSE, TITLES
 from .page import OURS
 from .provenance import origins
 
-TITLES: dict[int | str, str] = {
-    1: 'Table 1. Integrating semantic information into MAE: linear probing on ImageNet-1k',
-    2: 'Table 2. Patch size of different models: fine-tuning on ImageNet-1k',
-    3: 'Table 3. Masking strategies: linear probing on ImageNet-1k, 8x8 patches',
-    4: 'Table 4. Semantic parts used for masking: linear probing on ImageNet-1k',
-    5: 'Table 5. System-level comparison on ImageNet-1k, ViT-Base',
-    6: 'Table 6. Fine-tuning on fine-grained datasets',
-    7: 'Table 7. Semantic segmentation on ADE20K, 160k iterations',
-}
 OTHER = 'other'  # key of the table of results outside the paper's cells
 OTHER_TITLE = 'Other results (no cell of the paper)'
 OWN = re.compile(r'((sem)?mae|simmim)_p\d')  # recipes of mm_configs; others need a checkpoint

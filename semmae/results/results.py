@@ -79,6 +79,10 @@ def checksum(record: Record) -> str:
     return f'{zlib.crc32(json.dumps(rest, sort_keys=True).encode()):08x}'
 
 
+# Where a folder of runs is expected and missing.
+HOW_TO_MAKE_RUNS = '. Expected what tools/run_suite.py leaves. Run: python tools/run_suite.py mini'
+
+
 def read_results(paths: Paths) -> tuple[list[Record], list[str]]:
     """All usable records under the given work dirs and files, and a text for each problem met.
 

@@ -1,6 +1,8 @@
 """Trains and tests configs with mmengine's runner, for tools/train.py and tools/test.py."""
 import contextlib
 import itertools
+import logging
+import re
 import sys
 import warnings
 from dataclasses import dataclass
@@ -208,6 +210,21 @@ def placed(cfg, config, work_dir=None, launcher='none'):
     return cfg
 
 
+class TerseRunner(Runner):
+    """mmengine's runner; its environment, config and hooks are in the log file only."""
+
+    ONLY_IN_FILE = re.compile(
+        r'\n-+\nSystem environment:|Config:\n|Hooks will be executed in the|Exp name: |'
+        r'Distributed training is not used|"(FileClient|HardDiskBackend)" ')
+
+    def build_logger(self, *args, **kwargs):
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(lambda record: not self.ONLY_IN_FILE.match(record.getMessage()))
+        return logger
+
+
 class ShowOutputHook(Hook):
     """Shows the output that was held back, when the first batch has been read."""
 
@@ -233,7 +250,7 @@ def run(cfg, action):
     # runs of one process within a second apart.
     cfg.experiment_name = f'{Path(filename).stem}_{next(RUNS)}'
     with built_from(cfg):
-        runner = Runner.from_cfg(cfg)
+        runner = TerseRunner.from_cfg(cfg)
     runner.register_hook(ShowOutputHook(), 'LOWEST')
     copy = Path(runner.work_dir) / Path(filename).name
     if is_main_process() and copy.is_file() and copy.resolve() != Path(filename).resolve():

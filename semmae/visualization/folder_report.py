@@ -3,7 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from ..files import writable_file
+from ..files import require_folder, writable_file
 from ..parts.learner import LearnerSource
 from ..reporting.figures import loss_curves, read_scalars
 from ..reporting.page import Section, section_of
@@ -12,6 +12,7 @@ from ..reporting.render import sections
 from ..reporting.report import write_report
 from ..reporting.tables import build_tables, measured
 from ..results.mmengine_logs import read_everything
+from ..results.results import HOW_TO_MAKE_RUNS
 from .pictures import (
     MaskSource,
     draw_masks,
@@ -164,8 +165,7 @@ def write_folder_report(folder, images, out):
     """
     folder, out = Path(folder), Path(out)
     if not folder.exists():
-        raise FileNotFoundError(f'no folder at {folder}. Expected what tools/run_suite.py leaves. '
-                                'Run: python tools/run_suite.py mini')
+        require_folder(folder, 'folder', HOW_TO_MAKE_RUNS)
     if not folder.is_dir():
         raise ValueError(f'{folder} is a file, expected the folder of a suite or of results')
     records, problems = read_everything([folder])

@@ -65,7 +65,8 @@ def evil(tmp_path):
 
 
 @pytest.mark.parametrize('tool, arguments', [
-    ('test', ['mm_configs/mini/linprobe_p16_mini.py', 'EVIL', '--work-dir', 'WORK']),
+    ('test', ['mm_configs/mini/linprobe_p16_mini.py', 'EVIL', '--work-dir', 'WORK',
+              '--cfg-options', 'test_dataloader.dataset.data_root=DATA/imagenet/val']),
     ('train', ['mm_configs/mini/linprobe_p16_mini.py', '--work-dir', 'WORK', '--cfg-options',
                'train_dataloader.batch_size=4',
                'model.backbone.init_cfg.checkpoint=EVIL', *[

@@ -154,8 +154,8 @@ def test_processes_without_data_print_one_message(tmp_path):
                 'train_dataloader.dataset.dataset.data_root=/nonexistent', processes=2,
                 env={errors.FIRST_FAILURE: str(tmp_path / 'first')})
     assert done.returncode == 2
-    assert done.stdout.startswith(f'{MINI}: 64 images x 2 processes -> ')
-    assert done.stdout.count('\n') == 1 and (tmp_path / 'first').read_text() == '2'
+    assert done.stdout == '' and (tmp_path / 'first').read_text() == '2'
+    assert not (tmp_path / 'work').exists()  # checked before anything is written
     [message] = done.stderr.splitlines()
     assert message.startswith('FileNotFoundError: no image folder at /nonexistent. ')
 
