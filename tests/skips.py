@@ -13,6 +13,7 @@ REASONS = {
     'latex': ('pdflatex', 'apt-get install texlive-latex-extra poppler-utils'),
     'poppler': ('pdfto', 'apt-get install poppler-utils'),
     'compiler': ('C\\+\\+ compiler', 'apt-get install g++ python3-dev'),
+    'wheel': ('wheel cannot be built', 'pip install setuptools>=77 wheel'),
     'checkout': ('not a git root|shallow', 'a full git clone'),
     'cpu': ('a GPU has its own', 'a machine without a GPU')}
 

@@ -1,5 +1,7 @@
 """Commands: each parses its arguments, calls one function, and prints where the result went."""
 import argparse
+import os
+import signal
 import sys
 from importlib import import_module
 
@@ -17,7 +19,11 @@ def main(argv=None):
         return answer(words)
     module = import_module('semmae.datasets.toy' if name == 'data toy'
                            else f'semmae.commands.{name.replace(" ", "_")}')
-    return module.main(words[name.count(' ') + 1:], prog=f'semmae {name}')
+    try:
+        return module.main(words[name.count(' ') + 1:], prog=f'semmae {name}')
+    except BrokenPipeError:  # the reader of a pipe, such as head, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
 
 
 def answer(words):

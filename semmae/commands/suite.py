@@ -70,7 +70,7 @@ def main(argv=None, prog='run_suite.py'):
 
     from rich.console import Console
 
-    console = Console()
+    console = Console(soft_wrap=True)  # nothing is folded, also in a pipe
     try:
         require_inputs(args)
         from ..datasets.part_store import list_images, sample_images

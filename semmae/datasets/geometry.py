@@ -5,11 +5,12 @@ The view is the part of an image that a pipeline shows without its random steps.
 """
 from enum import Enum
 
+from ..registry import TRANSFORMS  # first: it leaves out what the forks print on import
+
+# isort: split
 from mmcv.transforms import CenterCrop, LoadImageFromFile
 from mmpretrain.datasets import PackInputs, RandomResizedCrop, ResizeEdge
 from mmseg.datasets import LoadAnnotations, PackSegInputs
-
-from ..registry import TRANSFORMS
 
 
 class Role(Enum):
