@@ -9,6 +9,8 @@ import sys
 import warnings
 from importlib.metadata import PackageNotFoundError, version
 
+from .shipped import IS_CHECKOUT
+
 FORKS = ('mmengine', 'mmcv', 'mmpretrain', 'mmsegmentation')
 
 
@@ -24,8 +26,9 @@ def check_openmmlab(find_version=version):
         except PackageNotFoundError:
             return None
 
-    cure = ("Make a new environment and run: pip install -r requirements/lock.txt "
-            "&& pip install --no-deps -e .")
+    cure = 'Make a new environment and run: ' + (
+        'pip install -r requirements/lock.txt && pip install --no-deps -e .' if IS_CHECKOUT else
+        "pip install 'semmae[openmmlab]'")
     originals = {n: found(n) for n in FORKS if found(n)}
     missing = [f'onedl-{n}' for n in FORKS if not found(f'onedl-{n}')]
     if originals:

@@ -1,5 +1,8 @@
 """The rooms of the package and the one direction in which they import (docs/architecture.md)."""
 import ast
+import configparser
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,6 +79,22 @@ def test_the_pretraining_model_does_not_know_the_part_learner():
 def test_nothing_in_the_package_imports_tools_benchmarks_or_tests():
     assert not [(path.name, i) for path in FILES for i in imports(path)
                 if i.split('.')[0] in ('tools', 'benchmarks', 'tests')]
+
+
+# {import: its distribution} where the names differ.
+DISTRIBUTIONS = {'PIL': 'pillow', 'cv2': 'opencv-python', 'sklearn': 'scikit-learn',
+                 'yaml': 'pyyaml', 'mmengine': 'onedl-mmengine', 'mmcv': 'onedl-mmcv',
+                 'mmpretrain': 'onedl-mmpretrain', 'mmseg': 'onedl-mmsegmentation'}
+
+
+def test_every_imported_distribution_is_declared():
+    setup = configparser.ConfigParser()
+    setup.read(REPO / 'setup.cfg')
+    texts = setup['options']['install_requires'], setup['options.extras_require']['openmmlab']
+    declared = {re.split('[<>=]', line)[0] for text in texts for line in text.split()}
+    imported = {name.partition('.')[0] for path in FILES for name in imports(path)}
+    others = imported - {*sys.stdlib_module_names, 'semmae', ''}
+    assert {DISTRIBUTIONS.get(name, name) for name in others} - declared == set()
 
 
 def test_a_violation_would_be_seen():

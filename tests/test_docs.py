@@ -19,6 +19,7 @@ from markdown.extensions.toc import slugify
 
 if __name__ == '__main__':
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from semmae.shipped import COMMANDS, NAMES
 from tests.test_architecture import LAYERS, REPO, arrows
 
 PAGES = sorted((REPO / 'docs').rglob('*.md'))
@@ -176,7 +177,9 @@ def test_contributing_answers_five_questions_by_at_most_three_files_each():
 
 # ------------------------------------------------------------------ commands
 def commands(text):
-    """Each command of tools/ in a text, as words from its tools/... on."""
+    """Each command in a text as words from its tools/... on; those of ``semmae`` have it, too."""
+    text = re.sub(rf'\bsemmae ({"|".join(NAMES.values())})\b',
+                  lambda found: f'tools/{COMMANDS[found[1]].tool}.py', text)
     lines = [line for kind, block in FENCE.findall(text) if kind in ('bash', '')
              for line in re.sub(r'\\\n\s*', '', block).splitlines()]
     lines += re.findall(r'`([^`]+)`', FENCE.sub('', text))
@@ -217,9 +220,10 @@ def test_every_flag_of_a_shown_command_is_known_to_its_tool(path):
 
 def test_commands_are_found_and_an_unknown_flag_is_reported():
     text = ('```bash\nA=1 python tools/train.py C --amp \\\n    --none 1   # --not\n```\n'
-            '`bash tools/a.sh`')
-    train, other = commands(text)
+            '`bash tools/a.sh` and `semmae parts extract --x`')
+    train, other, extract = commands(text)
     assert train == ['tools/train.py', 'C', '--amp', '--none', '1'] and other == ['tools/a.sh']
+    assert extract == ['tools/extract_parts.py', '--x']
     assert unknown_flags(train) == ['--none']
     assert sum(len(commands(path.read_text())) for path in TEXTS) > 50
 

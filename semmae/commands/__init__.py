@@ -8,6 +8,7 @@ from importlib import import_module
 from .. import __version__
 from ..shipped import COMMANDS
 
+FORKS = ('mmengine', 'mmcv', 'mmpretrain', 'mmseg')
 GROUPS = {name.split()[0] for name in COMMANDS if ' ' in name}
 
 
@@ -21,6 +22,14 @@ def main(argv=None):
                            else f'semmae.commands.{name.replace(" ", "_")}')
     try:
         return module.main(words[name.count(' ') + 1:], prog=f'semmae {name}')
+    except ImportError as error:
+        if (error.name or '').partition('.')[0] in FORKS:
+            error.msg = (f'semmae needs {error.name} of the OpenMMLab forks, which is not '
+                         "installed. Run: pip install 'semmae[openmmlab]'")
+        elif not str(error).startswith('semmae needs'):  # `registry.check_openmmlab`
+            raise
+        print(error.msg, file=sys.stderr)
+        return 2
     except BrokenPipeError:  # the reader of a pipe, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE

@@ -189,3 +189,15 @@ def test_a_closed_pipe_ends_without_a_traceback(monkeypatch):
     monkeypatch.setattr('os.dup2', lambda *_: None)
     with contextlib.redirect_stdout(Closed()):
         assert main(['data', 'check']) == 141
+
+
+@pytest.mark.parametrize('missing', [
+    'mmengine', pytest.param('mmseg', marks=pytest.mark.slow)])
+def test_without_the_forks_a_command_says_how_to_install_them(missing, tmp_path):
+    code = (f'import sys; sys.modules[{missing!r}] = None\nfrom semmae.commands import main\n'
+            'sys.exit(main(["report", "."]) if sys.argv[1:] else main(["train", "x.py"]))')
+    done = subprocess.run([sys.executable, '-c', code, *(['1'] if missing == 'mmseg' else [])],
+                          cwd=tmp_path, text=True, capture_output=True)
+    line, = done.stderr.splitlines()
+    assert done.returncode == 2, done.stderr
+    assert missing in line and "pip install 'semmae[openmmlab]'" in line
