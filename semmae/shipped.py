@@ -38,6 +38,10 @@ COMMANDS = {
     'report': Command('make_report', 'write one HTML report of a folder of runs',
                       'work_dirs/mini'),
     'view': Command('visualize', 'draw parts, masks, models and curves', 'alpha --out alpha.pdf'),
+    'embed': Command('', 'write features of images from a frozen backbone',
+                     'IMAGES --timm vit_small_patch14_dinov2 --out features.npz'),
+    'predict': Command('', 'predict classes or label maps of images',
+                       'CONFIG CHECKPOINT --images DIR --out classes.csv'),
     'data check': Command('check_data', 'say what is missing in data/', 'cub ade20k --root data'),
     'data unpack': Command('unpack', 'unpack a downloaded data set',
                            'CUB_200_2011.tgz --out data'),
@@ -98,11 +102,12 @@ class CommandParser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         name = NAMES.get(Path(self.prog).stem, self.prog.removeprefix('semmae '))
+        text = super().format_help()
         if name in COMMANDS:
             start = self.prog if self.prog.startswith('semmae ') else (
                 f'python tools/{COMMANDS[name].tool}.py')
-            self.epilog = f'example: {start} {COMMANDS[name].example}'
-        return as_typed_here(super().format_help())
+            text += f'\nexample: {start} {COMMANDS[name].example}\n'  # not folded
+        return as_typed_here(text)
 
     def error(self, message: str) -> NoReturn:
         if not self.prog.startswith('semmae '):

@@ -4,7 +4,9 @@ python -m tests.test_docs writes the picture of rooms into docs/architecture.md.
 """
 import argparse
 import ast
+import contextlib
 import functools
+import io
 import json
 import os
 import re
@@ -19,7 +21,8 @@ from markdown.extensions.toc import slugify
 
 if __name__ == '__main__':
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from semmae.shipped import COMMANDS, NAMES
+from semmae.commands import main
+from semmae.shipped import COMMANDS
 from tests.test_architecture import LAYERS, REPO, arrows
 
 PAGES = sorted((REPO / 'docs').rglob('*.md'))
@@ -178,8 +181,8 @@ def test_contributing_answers_five_questions_by_at_most_three_files_each():
 # ------------------------------------------------------------------ commands
 def commands(text):
     """Each command in a text as words from its tools/... on; those of ``semmae`` have it, too."""
-    text = re.sub(rf'\bsemmae ({"|".join(NAMES.values())})\b',
-                  lambda found: f'tools/{COMMANDS[found[1]].tool}.py', text)
+    text = re.sub(rf'\bsemmae ({"|".join(COMMANDS)})\b', lambda found: (
+        f'tools/{COMMANDS[found[1]].tool or found[1].replace(" ", "_")}.py'), text)
     lines = [line for kind, block in FENCE.findall(text) if kind in ('bash', '')
              for line in re.sub(r'\\\n\s*', '', block).splitlines()]
     lines += re.findall(r'`([^`]+)`', FENCE.sub('', text))
@@ -191,6 +194,10 @@ def commands(text):
 @functools.cache
 def help_of(tool, kind):
     """What ``--help`` of a tool prints; its own text for a script without one."""
+    if not (REPO / f'tools/{tool}.py').is_file():  # a command of semmae alone
+        with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
+            main([*tool.split('_'), '--help'])
+        return said.getvalue()
     from tests import tiny  # loads the mm libraries
     told = tiny.tool(tool, *([kind] if kind else []), '--help')
     assert told.returncode == 0, told.stderr

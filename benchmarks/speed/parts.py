@@ -26,9 +26,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.speed.floor import IMAGENET, counted, here
 from benchmarks.speed.record import parser, where, write
 from semmae.datasets.part_store import PartStoreWriter
+from semmae.datasets.photos import Photos
 from semmae.parts.extract import segment
 from semmae.parts.learner import own_device, precision_of
-from semmae.parts.photos import Photos, without_random_steps
+from semmae.parts.photos import without_random_steps
 from semmae.registry import MODELS
 from semmae.training.allocator import keep_freed_memory
 from semmae.training.precision import mixed_precision

@@ -11,11 +11,12 @@ from ..checkpoints.load import load_whole
 from ..config.lookup import kind
 from ..config.options import read_config
 from ..datasets.geometry import view_of
+from ..datasets.photos import Photos
 from ..files import sha256
 from ..models.part_sources import SOURCES
 from ..registry import MODELS
 from ..training.precision import mixed_precision
-from .photos import Photos, without_random_steps
+from .photos import without_random_steps
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,4 @@
-"""The images of a folder in the plain view of a config, without its random steps."""
-import os
-from pathlib import Path
-
-import torch
-from mmengine.dataset import Compose, default_collate
-from torch.utils.data import DataLoader, Dataset
-
+"""The pipeline of a config without its random steps."""
 from ..datasets.geometry import Role, role_of, view_of
 
 
@@ -53,40 +46,3 @@ def at_side(steps, crop):
                          f'same at the {side} pixels of the crops. Choose ResizeEdge and '
                          f'CenterCrop as whole multiples of their values at {side}')
     return steps
-
-
-class Photos(Dataset):
-    """``photos[index, name]``: an image of ``root`` through a pipeline.
-
-    An image that cannot be read gives a text with the file and the reason. An exception in a worker
-    would be a traceback of the decoder without a file name.
-    """
-
-    def __init__(self, root, pipeline):
-        self.root, self.transform = Path(root), Compose(pipeline)
-
-    def __getitem__(self, key):
-        index, name = key
-        try:
-            return self.transform(dict(img_path=str(self.root / name), sample_idx=index))
-        except Exception as error:
-            why = ' '.join(f'{type(error).__name__}: {error}'.split())  # on one line
-            return f'{self.root / name} cannot be read: {why}'
-
-    @staticmethod
-    def collate(samples):
-        return next((s for s in samples if isinstance(s, str)), None) or default_collate(samples)
-
-    def loader(self, batches, num_workers):
-        """Batches of samples for an iterable of lists of keys, which is iterated in this process.
-
-        num_workers: processes that decode; None: none below 4 cores a process, else up to 8.
-        """
-        if num_workers is None:
-            mine = getattr(os, 'sched_getaffinity', None)  # not on every system
-            cores = len(mine(0)) if mine else os.cpu_count() or 1
-            cores //= int(os.environ.get('LOCAL_WORLD_SIZE', 1))
-            num_workers = min(8, cores) if cores >= 4 else 0
-        return DataLoader(self, batch_sampler=batches, num_workers=num_workers,
-                          collate_fn=self.collate, persistent_workers=num_workers > 0,
-                          pin_memory=torch.cuda.is_available())

@@ -12,7 +12,8 @@ from ..config.options import read_config
 from ..datasets.geometry import view_of
 from ..datasets.part_dataset import PartDataset
 from ..datasets.part_store import list_images
-from .photos import Photos, without_random_steps
+from ..datasets.photos import Photos
+from .photos import without_random_steps
 
 
 def parts_of_labels(labels, grid, num_parts):
