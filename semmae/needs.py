@@ -4,7 +4,7 @@ import contextlib
 import re
 from pathlib import Path
 
-from .shipped import config_path
+from .shipped import config_path, shipped_path
 
 running: list = []  # paths of the configs that are run, the innermost last
 
@@ -45,7 +45,8 @@ def with_bases(config):
         path = todo.pop(0)
         if path not in found and path.is_file():
             found.append(path)
-            todo += [path.parent / base for base in bases_of(path)]
+            todo += [own if (own := path.parent / base).is_file() else Path(shipped_path(base))
+                     for base in bases_of(path)]
     return found
 
 

@@ -60,12 +60,14 @@ def config_path(path: str | Path) -> str:
     ``mm_configs/x.py`` is looked up relative to the working directory, then in the package. A path
     that leads nowhere is returned unchanged.
     """
-    name = Path(path)
-    if not name.exists() and name.parts[:1] == ('mm_configs',):
-        shipped = CONFIGS.joinpath(*name.parts[1:])
-        if shipped.is_file():
-            return str(shipped)
-    return str(path)
+    return str(path) if Path(path).exists() else shipped_path(path) or str(path)
+
+
+def shipped_path(path: str | Path) -> str:
+    """The file of the shipped config ``mm_configs/...``, or ''."""
+    top, *rest = Path(path).parts or ('',)
+    shipped = CONFIGS.joinpath(*rest)
+    return str(shipped) if top == 'mm_configs' and shipped.is_file() else ''
 
 
 def is_in_checkout() -> bool:

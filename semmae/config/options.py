@@ -11,7 +11,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from mmengine.config.utils import MODULE2PACKAGE
 
-from ..shipped import config_path
+from ..shipped import config_path, shipped_path
 from . import dumped_config
 from .length import follow_length, follow_length_of_file, length_of
 from .lookup import Fields, Node, at, walk
@@ -95,7 +95,7 @@ def read_config(path: str | Path, options: Fields | None = None) -> Config:
     """
     path = require_config(path)
     try:
-        with names_of_the_forks():
+        with bases_found():
             cfg = Config.fromfile(path)
     except Exception as error:  # a config is a program of the user
         raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: '
@@ -135,17 +135,23 @@ def config_of(path: str | Path) -> Config:
 
 
 @contextlib.contextmanager
-def names_of_the_forks() -> Iterator[None]:
-    """Inside, ``_base_ = 'mmseg::...'`` finds the fork.
+def bases_found() -> Iterator[None]:
+    """Inside, ``_base_ = 'mmseg::...'`` finds the fork, and 'mm_configs/...' the shipped config.
 
-    The name of its distribution differs from that of its import package.
+    The name of the fork's distribution differs from that of its import package. A file beside the
+    config comes before a shipped one.
     """
-    before = MODULE2PACKAGE['mmseg']
-    MODULE2PACKAGE['mmseg'] = 'mmseg'
+    before, lookup = MODULE2PACKAGE['mmseg'], Config._get_cfg_path
+
+    def with_shipped(base: str, filename: str) -> tuple[str, str | None]:
+        path, scope = lookup(base, filename)
+        return path if Path(path).exists() else shipped_path(base) or path, scope
+
+    MODULE2PACKAGE['mmseg'], Config._get_cfg_path = 'mmseg', staticmethod(with_shipped)
     try:
         yield
     finally:
-        MODULE2PACKAGE['mmseg'] = before
+        MODULE2PACKAGE['mmseg'], Config._get_cfg_path = before, staticmethod(lookup)
 
 
 def read_dumped(path: str | Path) -> Config:

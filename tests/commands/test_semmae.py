@@ -11,7 +11,7 @@ import pytest
 from semmae import shipped
 from semmae.commands import main
 from semmae.config.options import read_config
-from semmae.needs import needs_of
+from semmae.needs import needs_of, with_bases
 from semmae.suites.commands import command_of
 from semmae.suites.rows import Extract, ToyData, Train
 
@@ -148,6 +148,22 @@ def test_a_shipped_config_is_found_from_any_folder_and_a_file_there_comes_first(
     assert read_config(MINI).own == 1
     assert shipped.config_path('mm_configs/none.py') == 'mm_configs/none.py'
     assert shipped.config_path('other/mae_p16_mini.py') == 'other/mae_p16_mini.py'
+
+
+def test_a_config_of_the_user_derives_a_shipped_one_in_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / 'own.py'
+    own.write_text(f'_base_ = [{MINI!r}]\ntrain_dataloader = dict(batch_size=3)\n')
+    cfg = read_config(own)
+    assert cfg.train_dataloader.batch_size == 3 and cfg.model.type == 'semmae.SemMAE'
+    assert str(REPO / MINI) in map(str, with_bases(own))
+    (tmp_path / 'mm_configs').mkdir()
+    (tmp_path / 'mm_configs/base.py').write_text('value = 1\n')  # beside the config: comes first
+    own.write_text("_base_ = ['mm_configs/base.py']\n")
+    assert read_config(own).value == 1
+    own.write_text("_base_ = ['mm_configs/none.py']\n")
+    with pytest.raises(ValueError, match='none.py'):
+        read_config(own)
 
 
 def test_rows_start_tools_in_a_checkout_and_semmae_elsewhere(tmp_path, monkeypatch):
