@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..config.options import require_config
 from ..shipped import IS_CHECKOUT, TOOLS
 from .errors import FIRST_FAILURE
 
@@ -91,6 +92,7 @@ def launch(module, processes, arguments, environ=os.environ):
     arguments = [*arguments, '--launcher', 'pytorch']
     tool = module.__name__.rsplit('.', 1)[-1]
     args = module.parse(arguments)
+    require_config(args.config)
     import torch
     require_devices(count, torch.cuda.device_count(), nodes.count, tool)
     module.check(args, count * nodes.count, nodes.count)

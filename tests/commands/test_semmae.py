@@ -87,6 +87,7 @@ MISTAKES = {
     ('train', 'mm_configs/semmae_pretrain.py'): 'no part store at data/parts/imagenet_train_28.',
     ('train', 'mm_configs/semmae_upernet_ade20k.py'): 'no image folder at data/ADEChallengeData',
     ('test', MINI, 'x.pth'): 'no checkpoint at x.pth',
+    ('launch', 'train', '2', 'mm_configs/typo.py'): 'no config at mm_configs/typo.py',
     ('parts', 'extract', MINI, 'x.pth', '--images', 'no', '--out', 'o'): 'no image folder at no',
     ('parts', 'quality', MINI, 'x.pth', '--cub', 'no'): 'no checkpoint at x.pth',
     ('view', 'masks', MINI, '--images', 'no', '--out', 'x.png'): 'no image folder at no',

@@ -187,7 +187,8 @@ def launched(monkeypatch, folder, count, *environments):
     """
     (folder / 'train.py').write_text(STAND_IN.format(repo=str(REPO)))
     monkeypatch.setattr(processes, 'TOOLS', folder)
-    module = SimpleNamespace(__name__='train', parse=lambda _: None, check=lambda *_: None)
+    module = SimpleNamespace(__name__='train', check=lambda *_: None,
+                             parse=lambda _: SimpleNamespace(config=REPO / MINI))
     children = [fork(lambda environ=environ: sys.exit(processes.launch(
         module, count, [], environ)), folder / f'said{i}') for i, environ in
         enumerate(environments)]
