@@ -9,7 +9,8 @@ Needs:  python -m semmae.datasets.toy --out data/toy_table3 --num-imagenet 8000 
             --images data/toy_table3/imagenet/train --out data/toy_table3/parts/train --grid 8
 Only sizes, batch, length and rates differ from the full config. Tables mark it as reduced.
 Half of the patches are dropped and not three quarters, since toy objects cover half of the image.
-Alpha follows the iteration, since 12 epochs are coarse steps. The other rows: semmae/suites/small.py.
+Alpha follows the iteration, since 12 epochs are coarse steps.
+The other rows: semmae/suites/small.py.
 """
 _base_ = ['semmae_pretrain_mini.py']
 patch_size, grid = 8, 8

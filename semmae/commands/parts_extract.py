@@ -46,8 +46,10 @@ def main(argv=None, prog='extract_parts.py'):
     from ..training.errors import fail_clearly
     with fail_clearly():
         from ..config.paths import require_inputs
-        from ..files import writable_folder
+        from ..files import require_folder, writable_folder
         require_inputs(args.config, args.checkpoint, args.images)
+        if args.labels:
+            require_folder(args.labels, 'folder of label maps')
         from ..mmengine_patches import install
         from ..parts.extract import extract_parts, verify_parts
         from ..parts.learner import LearnerSource

@@ -57,7 +57,14 @@ def main(argv=None, prog='part_quality.py'):
     from ..training.errors import fail_clearly
     with fail_clearly():
         from ..config.paths import require_inputs
+        from ..files import require_folder
         require_inputs(args.config, args.checkpoint)
+        for folder, check in ((args.cub, 'cub'), *((folder, '') for folder in args.masks or ()),
+                              ((args.part_image_net or [''])[0], 'part_image_net'),
+                              ((args.pascal_part or [''])[0], 'pascal_part')):
+            if folder:
+                hint = f'. Run: python tools/check_data.py {check}' if check else ''
+                require_folder(folder, 'folder', hint)
         from mmengine.dist import is_main_process
 
         from ..files import writable_folder, write_atomically

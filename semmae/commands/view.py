@@ -50,28 +50,39 @@ def parse(argv=None, prog='visualize.py'):
 def main(argv=None, prog='visualize.py'):
     args = vars(parse(argv, prog))
     what = args.pop('what')
-    from ..files import writable_file
     from ..training.errors import fail_clearly
     with fail_clearly():
+        from ..files import require_folder, writable_file
         writable_file(args['out'], ('.png', '.pdf', '.svg'))
-        if 'config' in args:
-            from ..config.paths import require_inputs
-            require_inputs(args['config'], args['checkpoint'], args['images'])
-        from ..mmengine_patches import install
-        from ..parts.learner import LearnerSource
-        from ..reporting.figures import alpha_curves, training_curves
-        from ..visualization import pictures
-        install()
-        if what in ('parts', 'strategies'):
-            args['learner'] = LearnerSource(*(args.pop(key) for key in (
-                'config', 'checkpoint', 'grid')))
-        if what == 'masks':
-            args['source'] = pictures.MaskSource(*(args.pop(key) for key in (
-                'config', 'checkpoint', 'part_store', 'grid')))
-        dict(parts=pictures.draw_parts, masks=pictures.draw_masks,
-             strategies=pictures.draw_strategies, attention=pictures.draw_attention,
-             reconstruction=pictures.draw_reconstructions,
-             alpha=lambda out: alpha_curves(out),
-             curves=lambda out, work_dirs, key: training_curves(work_dirs, out, key)
-             )[what](**args)
+        for folder in args.get('work_dirs', ()):
+            require_folder(folder, 'work directory')
+        (draw_curves if what in ('alpha', 'curves') else draw_images)(what, args)
         print(f'{what} -> {args["out"]}')
+
+
+def draw_curves(what, args):
+    """Draw the curves of alpha and gamma, or of trainings; needs no model."""
+    from ..reporting.figures import alpha_curves, training_curves
+    if what == 'alpha':
+        alpha_curves(args['out'])
+    else:
+        training_curves(args['work_dirs'], args['out'], args['key'])
+
+
+def draw_images(what, args):
+    """Draw images with what a model makes of them."""
+    from ..config.paths import require_inputs
+    require_inputs(args['config'], args['checkpoint'], args['images'])
+    from ..mmengine_patches import install
+    from ..parts.learner import LearnerSource
+    from ..visualization import pictures
+    install()
+    if what in ('parts', 'strategies'):
+        args['learner'] = LearnerSource(*(args.pop(key) for key in (
+            'config', 'checkpoint', 'grid')))
+    if what == 'masks':
+        args['source'] = pictures.MaskSource(*(args.pop(key) for key in (
+            'config', 'checkpoint', 'part_store', 'grid')))
+    dict(parts=pictures.draw_parts, masks=pictures.draw_masks, strategies=pictures.draw_strategies,
+         attention=pictures.draw_attention,
+         reconstruction=pictures.draw_reconstructions)[what](**args)

@@ -90,6 +90,12 @@ MISTAKES = {
     ('launch', 'train', '2', 'mm_configs/typo.py'): 'no config at mm_configs/typo.py',
     ('parts', 'extract', MINI, 'x.pth', '--images', 'no', '--out', 'o'): 'no image folder at no',
     ('parts', 'quality', MINI, 'x.pth', '--cub', 'no'): 'no checkpoint at x.pth',
+    ('parts', 'extract', MINI, '--labels', 'no', '--images', '.', '--out', 'o'):
+        'no folder of label maps at no',
+    ('parts', 'quality', MINI, str(REPO / 'setup.cfg'), '--cub', 'no'): 'no folder at no. Run: ',
+    ('parts', 'quality', MINI, str(REPO / 'setup.cfg'), '--masks', '.', 'no', '--name', 'x'):
+        'no folder at no',
+    ('view', 'curves', 'no', '--out', 'x.png'): 'no work directory at no',
     ('view', 'masks', MINI, '--images', 'no', '--out', 'x.png'): 'no image folder at no',
     ('convert', 'x.pth', 'y.pth', '--to', 'timm'): 'no checkpoint at x.pth',
     ('embed', 'no', '--timm', 'vit', '--out', 'f.npz'): 'no image folder at no',
