@@ -43,7 +43,7 @@ def main(argv=None, prog='semmae embed'):
     args = parse(argv, prog)
     from ..training.errors import fail_clearly
     with fail_clearly():
-        from ..config.options import require_config
+        from ..config.reading import require_config
         from ..files import require_checkpoint, require_folder, writable_file, write_atomically
         require_folder(args.images)
         require_checkpoint(args.checkpoint)

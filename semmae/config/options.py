@@ -1,21 +1,19 @@
 """Reads configs and overrides, and finds mistakes in them before anything is built."""
-import contextlib
 import difflib
 import functools
 import inspect
 import re
 from argparse import ArgumentError, ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
-from mmengine.config.utils import MODULE2PACKAGE
 
-from ..shipped import config_path, shipped_path
 from . import dumped_config
 from .length import follow_length, follow_length_of_file, length_of
 from .lookup import Fields, Node, at, walk
 from .normalization import normalize_for_backbone
+from .reading import merge, require_config, unchecked_config
 
 # Keys that may be set without being in the config, besides the arguments of their class.
 OPTIONAL = ('model.backbone.init_cfg.checkpoint', 'model.backbone.init_cfg.checkpoint_key',
@@ -94,64 +92,21 @@ def read_config(path: str | Path, options: Fields | None = None) -> Config:
     and ValueError for a file that is not a config and for overrides that do not fit.
     """
     path = require_config(path)
-    try:
-        with bases_found():
-            cfg = Config.fromfile(path)
-    except Exception as error:  # a config is a program of the user
-        raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: '
-                         f'{error}') from error
+    cfg = unchecked_config(path)
     follow_length_of_file(cfg, path)
     length = length_of(cfg)[1]
-    plain = {}
     for key, value in (options or {}).items():
-        plain[key.removeprefix('+')] = value
         check_option(cfg, path, key, value)
-    try:
-        cfg.merge_from_dict(plain)
-    except (TypeError, KeyError, IndexError, AssertionError) as error:
-        raise ValueError(f'--cfg-options {" ".join(plain)}: they do not fit into {path}: '
-                         f'{error}') from error
+    merge(cfg, path, options)
     follow_length(cfg, length, options or {})
-    normalize_for_backbone(cfg, plain)
+    normalize_for_backbone(cfg, [key.removeprefix('+') for key in options or {}])
     return cfg
-
-
-def require_config(path: str | Path) -> str:
-    """The path of a config (`shipped.config_path`). FileNotFoundError or ValueError if it is none.
-    """
-    path = config_path(path)
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'no config at {path}; the shipped ones are in mm_configs/')
-    if Path(path).suffix != '.py':
-        raise ValueError(f'{path}: a config of mmengine is a .py file, got '
-                         f'{Path(path).suffix or "no suffix"}; the shipped ones are in mm_configs/')
-    return path
 
 
 @functools.cache
 def config_of(path: str | Path) -> Config:
     """The config of a file, read once and shared: callers must not change it."""
     return read_config(path)
-
-
-@contextlib.contextmanager
-def bases_found() -> Iterator[None]:
-    """Inside, ``_base_ = 'mmseg::...'`` finds the fork, and 'mm_configs/...' the shipped config.
-
-    The name of the fork's distribution differs from that of its import package. A file beside the
-    config comes before a shipped one.
-    """
-    before, lookup = MODULE2PACKAGE['mmseg'], Config._get_cfg_path
-
-    def with_shipped(base: str, filename: str) -> tuple[str, str | None]:
-        path, scope = lookup(base, filename)
-        return path if Path(path).exists() else shipped_path(base) or path, scope
-
-    MODULE2PACKAGE['mmseg'], Config._get_cfg_path = 'mmseg', staticmethod(with_shipped)
-    try:
-        yield
-    finally:
-        MODULE2PACKAGE['mmseg'], Config._get_cfg_path = before, staticmethod(lookup)
 
 
 def read_dumped(path: str | Path) -> Config:

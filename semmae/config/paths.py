@@ -5,7 +5,8 @@ from ..datasets.part_store import PartStore
 from ..files import require_checkpoint, require_folder
 from ..needs import run_of, with_needs
 from .lookup import Fields, Node, at, innermost, leaves
-from .options import read_config, require_config
+from .options import check_option
+from .reading import merge, require_config, unchecked_config
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -17,7 +18,12 @@ def require_paths(config: str | Path, options: Fields | None = None,
 
     options: --cfg-options. loaders: the keys of the data that the run reads.
     """
-    cfg = read_config(config, options)
+    cfg = unchecked_config(config)
+    for key, value in (options or {}).items():
+        parent = at(cfg, key.rpartition('.')[0])
+        if not isinstance(parent, dict) or 'type' not in parent:  # else its class is looked up
+            check_option(cfg, config, key, value)
+    merge(cfg, config, options)
     with run_of(config):
         try:
             for loader in loaders:

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config.options import require_config
+from ..config.reading import require_config
 from ..shipped import IS_CHECKOUT, TOOLS
 from .errors import FIRST_FAILURE
 

@@ -86,6 +86,8 @@ MISTAKES = {
     ('train', MINI): 'no image folder at data/toy/imagenet/train.',
     ('train', 'mm_configs/semmae_pretrain.py'): 'no part store at data/parts/imagenet_train_28.',
     ('train', 'mm_configs/semmae_upernet_ade20k.py'): 'no image folder at data/ADEChallengeData',
+    ('train', 'mm_configs/dense/dense_cub.py', '--cfg-options', 'model.backbone.global_pool=token'):
+        'no image folder at data/CUB_200_2011',
     ('test', MINI, 'x.pth'): 'no checkpoint at x.pth',
     ('launch', 'train', '2', 'mm_configs/typo.py'): 'no config at mm_configs/typo.py',
     ('parts', 'extract', MINI, 'x.pth', '--images', 'no', '--out', 'o'): 'no image folder at no',
