@@ -126,9 +126,10 @@ def require_success(runs, failed, folder):
     if not missing:
         return
     if not failed:
-        lines = (folder / 'snakemake.log').read_text(errors='replace').splitlines()[-12:]
+        text = (folder / 'snakemake.log').read_text(errors='replace').rpartition('SNAKEMAKE\n')[2]
+        lines = [line for line in text.splitlines() if re.search('error|message:', line, re.I)]
         raise RuntimeError(f'not run: {", ".join(missing)}. Snakemake said '
-                           f'({folder / "snakemake.log"}):\n' + '\n'.join(lines))
+                           f'({folder / "snakemake.log"}):\n' + '\n'.join(lines[:6]))
     left = ', '.join(name for name in missing if name not in failed)
     raise RuntimeError(f'{len(failed)} failed: {", ".join(failed)}' + (
         f'; not run: {left}' if left else '')
