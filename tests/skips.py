@@ -13,6 +13,7 @@ REASONS = {
     'latex': ('pdflatex', 'apt-get install texlive-latex-extra poppler-utils'),
     'poppler': ('pdfto', 'apt-get install poppler-utils'),
     'compiler': ('C\\+\\+ compiler', 'apt-get install g++ python3-dev'),
+    'slurm': ('slurm-wlm', 'root, and apt-get install slurm-wlm munge'),
     'checkout': ('not a git root|shallow', 'a full git clone'),
     'cpu': ('a GPU has its own', 'a machine without a GPU')}
 

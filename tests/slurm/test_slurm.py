@@ -8,6 +8,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from rich.console import Console
@@ -22,7 +23,7 @@ from ..tiny import REPO
 HERE = Path(__file__).parent
 MISSING = [name for name in ('slurmctld', 'slurmd', 'munged') if not shutil.which(name)]
 QUICK = ['--slurm-status-command', 'squeue', '--slurm-init-seconds-before-status-checks', '1',
-         '--seconds-between-status-checks', '1', '--latency-wait', '5']
+         '--seconds-between-status-checks', '1', '--latency-wait', '5', '--retries', '1']
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(MISSING) or os.geteuid() != 0 or not find_spec(
@@ -104,17 +105,23 @@ def undisturbed(toy, tmp_path_factory):
     return weights(folder)
 
 
-def signal_it(job):
+def signal_it(job, _):
     subprocess.run(['scancel', '--signal=TERM', job], check=True)
 
 
-def requeue(job):
+def requeue(job, _):
     subprocess.run(['scontrol', 'requeue', job], check=True)
 
 
-def cut_off(job):
-    """A time limit that has passed."""
+def cut_off(job, folder):
+    """A time limit that has passed. Slurm looks twice a minute; so long the training waits."""
+    training = next(p for p in psutil.process_iter(['cmdline'])
+                    if 'tools/train.py' in p.info['cmdline'] and str(folder) in str(
+                        p.info['cmdline']))
+    training.suspend()
     subprocess.run(['scontrol', 'update', f'JobId={job}', 'TimeLimit=0'], check=True)
+    wait_for(lambda: not jobs())
+    training.resume()
 
 
 @pytest.mark.parametrize('disturb', [signal_it, requeue, cut_off])
@@ -125,7 +132,7 @@ def test_a_job_that_is_stopped_goes_on_and_ends_bit_identically(
         little(pretraining(tmp_path, toy, 8)), tmp_path)))
     thread.start()
     wait_for((tmp_path / 'seed0/mae/epoch_2.pth').exists)
-    disturb(*jobs())
+    disturb(*jobs(), tmp_path)
     thread.join(400)
     assert said and 'again: was stopped before' in said[0] and 'goes on from' in said[0]
     assert (tmp_path / 'seed0/mae/console.log').read_text().count('started ====') == 2

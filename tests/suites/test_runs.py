@@ -224,6 +224,14 @@ def test_a_row_that_failed_before_says_so_and_keeps_its_log(tmp_path):
     assert log.count('cheese') == 2 and log.count('failed (exit 3, no out) ====') == 2
 
 
+def test_a_row_that_was_stopped_after_its_product_is_not_run_again(tmp_path):
+    """Snakemake tries it again, and does not delete what is there."""
+    suite = little(command('late', 'import pathlib, sys; pathlib.Path(sys.argv[1]).touch(); '
+                           'raise SystemExit(143)', '{work_dir}/out'))
+    execute(plan(suite, tmp_path), tmp_path, console=quiet(), more=['--retries', '1'])
+    assert (tmp_path / 'seed0/late/console.log').read_text().count('started ====') == 1
+
+
 def test_a_row_that_another_process_runs_is_waited_for(tmp_path):
     """Two suites in one folder: the row runs once."""
     (run,) = plan(little(command('slow', 'import pathlib, sys, time; time.sleep(4); '
