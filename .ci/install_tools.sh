@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A browser, LaTeX and a C++ compiler, which some tests need. Exit status 1 if one is still missing.
+# A browser, LaTeX, a C++ compiler and Slurm, which some tests need. Exit status 1 if one is still missing.
 set -uo pipefail
 missing() {
   local packages=()
@@ -7,6 +7,8 @@ missing() {
   command -v pdflatex > /dev/null || packages+=(texlive-latex-base texlive-latex-recommended texlive-latex-extra)
   command -v pdftotext > /dev/null || packages+=(poppler-utils)
   command -v g++ > /dev/null || packages+=(g++)
+  command -v slurmd > /dev/null || packages+=(slurm-wlm)
+  command -v munged > /dev/null || packages+=(munge)
   echo "${packages[@]}"
 }
 packages="$(missing)"

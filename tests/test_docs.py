@@ -205,8 +205,9 @@ def help_of(tool, kind):
 
 
 def unknown_flags(words):
-    """Flags of a command that its tool does not know."""
+    """Flags of a command that its tool does not know; those after ``--`` are for another."""
     tool, arguments = words[0], words[1:]
+    arguments = arguments[:arguments.index('--')] if '--' in arguments else arguments
     flags = {word.partition('=')[0] for word in arguments if re.fullmatch(r'--[a-z][\w=-]*', word)}
     if not flags or tool == 'tools/run_tests.sh':  # hands its arguments to pytest
         return []

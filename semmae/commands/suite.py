@@ -4,8 +4,10 @@ Suites are data: semmae/suites/catalogue.py. Finished rows are skipped, stopped 
 --checkpoint FILE the suite's tasks run on that file: a table from a checkpoint alone.
 The dense suite takes any backbone: run_suite.py dense --timm vit_small_patch14_dinov2.lvd142m
 Under Slurm: PARTITION=NAME GPUS=16 python tools/run_suite.py paper --launcher slurm --jobs 4, with
-GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS as for tools/slurm_train.sh.
+GPUS_PER_NODE and CPUS_PER_TASK as for tools/slurm_train.sh. Snakemake runs the rows and gets the
+arguments after --, as in run_suite.py mini -- --profile FOLDER.
 """
+import argparse
 import os
 import signal
 import sys
@@ -16,7 +18,7 @@ from ..shipped import CommandParser, as_typed_here
 
 
 def parse(suites, argv=None, prog='run_suite.py'):
-    """The arguments. suites: their names."""
+    """The arguments; ``snakemake`` has those after ``--``. suites: their names."""
     parser = CommandParser(prog=prog, description=__doc__.split('\n', 1)[0])
     parser.add_argument('suite', choices=sorted(suites))
     parser.add_argument('--checkpoint', help='evaluate this file instead of own pre-trainings')
@@ -43,8 +45,8 @@ def parse(suites, argv=None, prog='run_suite.py'):
     parser.add_argument('--work-dir', help='default: work_dirs/<suite>')
     parser.add_argument('--jobs', type=int, default=1, help='runs at a time')
     parser.add_argument('--launcher', choices=['pytorch', 'slurm'], help='start trainings with '
-                        'tools/dist_train.sh or tools/slurm_train.sh; default: the former on this '
-                        "machine's GPUs if there are several, else neither")
+                        'tools/dist_train.sh, or each row as a job of Slurm; default: the former '
+                        "on this machine's GPUs if there are several, else neither")
     parser.add_argument('--gpus', type=int, help='at most this many for a training (mini suites: '
                         'one process); without a GPU, processes. Default: those of this machine; '
                         'under Slurm $GPUS, or 8')
@@ -54,7 +56,9 @@ def parse(suites, argv=None, prog='run_suite.py'):
                         help='torch.compile in every training')
     parser.add_argument('--keep-going', action='store_true',
                         help='after a failure still run what does not need the failed row')
-    args = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    end = words.index('--') if '--' in words else len(words)
+    args = parser.parse_args(words[:end], argparse.Namespace(snakemake=words[end + 1:]))
     if args.interpolate_offset is not None and not args.checkpoint:
         parser.error('--interpolate-offset goes with --checkpoint FILE')
     if args.bandwidth and not args.tflops or args.probe and args.tflops:
@@ -74,7 +78,7 @@ def main(argv=None, prog='run_suite.py'):
     try:
         require_inputs(args)
         from ..datasets.part_store import list_images, sample_images
-        from ..suites.execution import execute
+        from ..suites.engine import SLURM, execute
         from ..suites.rows import Train
         from ..suites.schedule import plan
         suite, work_dir = SUITES[args.suite], args.work_dir or f'work_dirs/{args.suite}'
@@ -96,7 +100,8 @@ def main(argv=None, prog='run_suite.py'):
                 device = device_of(args)
                 found = costs(runs, device, [work_dir, *args.measured], known)
             return show(runs, found, console, device)
-        execute(runs, jobs=args.jobs, console=console, keep_going=args.keep_going)
+        execute(runs, work_dir, args.jobs, console, args.keep_going,
+                [*(SLURM if args.launcher == 'slurm' else []), *args.snakemake])
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         print(as_typed_here(str(error)), file=sys.stderr)
         sys.exit(2 if not isinstance(error, RuntimeError) else 1)

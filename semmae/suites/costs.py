@@ -29,8 +29,8 @@ from ..datasets import toy
 from ..datasets.part_store import list_images
 from ..registry import DATASETS
 from ..results.mmengine_logs import SCALARS, scalar_lines
-from .execution import history
 from .rows import Extract, ToyData, Train
+from .start import history
 from .step import encoding_of, step_of, structure
 
 
@@ -288,7 +288,7 @@ def show(runs, found, console, device=None):
         console.print(f'{duration(spent)} of one device for {len(left) - unknown} rows; the '
                       f'time of {unknown} is unknown', highlight=False)
     for run, cost in zip(runs, found):
-        past = '' if run.is_done else history(run)
+        past = '' if run.is_done else history(run.log, run.work_dir)
         about = ''.join(f'; {text}' for text in (run.batch, cost.source, past) if text)
         console.print(f'\n# {run.id}, {state(run)}{about}\n{shlex.join(run.command)}',
                       markup=False, highlight=False, soft_wrap=True)
@@ -296,7 +296,7 @@ def show(runs, found, console, device=None):
 
 def state(run) -> str:
     """Whether a run is done, was started before, or is new."""
-    return 'done' if run.is_done else 'again' if history(run) else 'to run'
+    return 'done' if run.is_done else 'again' if history(run.log, run.work_dir) else 'to run'
 
 
 def total(some) -> Cost:

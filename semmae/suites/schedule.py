@@ -1,10 +1,11 @@
 """The plan of a suite: its rows with everything filled in, in an order in which they can run."""
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ..config.lookup import full_size, kind, numbered
 from ..config.options import config_of
-from .commands import command_of
+from .commands import command_of, resources_of
 from .rows import Extract, Row, Suite, Train
 from .tasks import tasks_on
 
@@ -14,7 +15,8 @@ class Run:
     """A row with everything filled in, and its command.
 
     needs: the products that it reads. processes, steps: of a training, and how many steps each
-    accumulates. batch: the factors of its global batch, in words. is_remote: under Slurm.
+    accumulates. batch: the factors of its global batch, in words. resources: Snakemake's.
+    is_remote: under Slurm.
     """
     row: Row
     command: list[str]
@@ -25,6 +27,7 @@ class Run:
     steps: int = 1
     batch: str = ''
     is_remote: bool = False
+    resources: dict[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -118,7 +121,7 @@ def run_of(rows, row: Row, root: Path, seed, suite: Suite, gpus, launcher) -> Ru
         batch = batch_in_words(each, whole, processes, steps)
     return Run(row, command_of(row, home(row), seed, processes, steps, launcher), home(row),
                paths[row.id], [paths[name] for name in row.needs], processes, steps, batch,
-               launcher == 'slurm')
+               launcher == 'slurm', resources_of(processes, launcher))
 
 
 def keeps_batch(config) -> bool:

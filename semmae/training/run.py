@@ -2,6 +2,7 @@
 import contextlib
 import itertools
 import logging
+import os
 import re
 import sys
 import warnings
@@ -32,6 +33,7 @@ from .global_batch import made_of, nodes_of, require_batch, world_size_of
 from .precision import mixed_precision
 from .resume import set_start
 from .run_lock import only_run, trained_by
+from .slurm import join_tasks
 from .stopping import train_until_stopped
 
 RUNS = itertools.count()  # of this process
@@ -201,6 +203,8 @@ def placed(cfg, config, work_dir=None, launcher='none'):
     cfg.launcher = launcher
     cfg.work_dir = str(writable_folder(
         work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(config).stem))
+    if launcher == 'slurm':
+        join_tasks(os.environ)
     if launcher != 'none' and not torch.cuda.is_available():
         # mmengine would ask for a GPU: start gloo first, and tell DDP that there is no device.
         if not torch.distributed.is_initialized():

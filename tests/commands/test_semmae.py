@@ -185,8 +185,8 @@ def test_rows_start_tools_in_a_checkout_and_semmae_elsewhere(tmp_path, monkeypat
         '-m', 'semmae', 'launch', 'train', '2', MINI]
     assert command_of(extract, 'w', 0)[1:6] == ['-m', 'semmae', 'parts', 'extract', MINI]
     assert command_of(ToyData('c', 'p', 'out'), 'w', 0)[1:3] == ['-m', 'semmae.datasets.toy']
-    with pytest.raises(ValueError, match='from the folder of a checkout'):
-        command_of(train, 'w', 0, launcher='slurm')
+    assert command_of(train, 'w', 0, processes=2, launcher='slurm')[5:9] == [
+        '-m', 'semmae', 'train', MINI]
 
 
 def test_messages_name_commands_as_the_user_started_them(monkeypatch):

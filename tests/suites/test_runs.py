@@ -7,8 +7,10 @@ import re
 import signal
 import socket
 import sys
+import threading
 import time
 
+import psutil
 import pytest
 import torch
 
@@ -16,7 +18,7 @@ from semmae.checkpoints.folder import latest
 from semmae.commands.suite import main
 from semmae.registry import MODELS
 from semmae.suites.catalogue import MINI, PAPER, SUITES
-from semmae.suites.execution import execute, launch, stop
+from semmae.suites.engine import execute
 from semmae.suites.rows import Train
 from semmae.suites.schedule import plan
 
@@ -32,7 +34,7 @@ def pretraining(name, toy, epochs, config=MAE, needs=()):
 
 
 @pytest.fixture
-def start(tmp_path, forked, monkeypatch):
+def start(tmp_path):
     """Starts tools/run_suite.py on rows, in a process group of its own; (process, its output)."""
     started = []
 
@@ -118,7 +120,7 @@ def probe(tmp_path, toy, name, *more, base=f'{REPO}/mm_configs/mini/linprobe_p16
 
 
 @pytest.mark.slow
-def test_two_checkpoints_share_a_protocol_and_another_crop_is_another(toy, tmp_path, forked):
+def test_two_checkpoints_share_a_protocol_and_another_crop_is_another(toy, tmp_path):
     tasks = {'linprobe': {8: probe(tmp_path, toy, 'probe')}, 'crop': {8: probe(
         tmp_path, toy, 'crop', 'val_dataloader.dataset.pipeline[1].scale = 72')}}
     suite = little(tasks=tasks)
@@ -130,7 +132,7 @@ def test_two_checkpoints_share_a_protocol_and_another_crop_is_another(toy, tmp_p
     runs = [run for name, only in (('a', None), ('b', ['linprobe/b'])) for run in plan(
         suite, tmp_path / 'runs', only, tmp_path / f'{name}.pth')]
     assert [run.id for run in runs] == ['linprobe/a', 'crop/a', 'linprobe/b']
-    execute(runs, jobs=2, console=quiet())
+    execute(runs, tmp_path, jobs=2, console=quiet())
     a, crop, b = (json.loads(run.product.read_text().splitlines()[0]) for run in runs)
     assert (a['row'], b['row']) == ('linprobe/a', 'linprobe/b')
     assert a['checkpoint_sha256'] != b['checkpoint_sha256']
@@ -149,8 +151,7 @@ def with_batch(tmp_path, batch):
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_row_and_the_plan_says_so(
-        toy, tmp_path, capsys, monkeypatch, forked):
+def test_two_processes_share_a_row_and_the_plan_says_so(toy, tmp_path, capsys, monkeypatch):
     row = pretraining('mae', toy, 1, with_batch(tmp_path, 16))
     monkeypatch.setitem(SUITES, 'little', little(row))
     monkeypatch.setattr(sys, 'argv', ['run_suite.py', 'little', '--work-dir', str(tmp_path),
@@ -159,36 +160,6 @@ def test_two_processes_share_a_row_and_the_plan_says_so(
     assert 'mae: global batch 16 = 8 x 2 processes' in capsys.readouterr().out.replace('\n', ' ')
     saved = torch.load(tmp_path / 'seed0/mae/epoch_1.pth', weights_only=False)
     assert saved['meta']['semmae']['batch_size'] == 16
-
-
-FAKE_SRUN = """#!/usr/bin/env bash
-# Writes down its arguments, and does what the command would do: a product in its work directory.
-printf '%s\\n' "$*" >> "$SRUN_LOG"
-while [ $# -gt 0 ]; do
-  case "$1" in --work-dir) touch "$2/epoch_1.pth" ;; */out) touch "$1" ;; esac
-  shift
-done
-"""
-
-
-def test_slurm_starts_each_row_through_srun_and_waits_for_it(toy, tmp_path, monkeypatch):
-    srun, log = tmp_path / 'bin/srun', tmp_path / 'srun.log'
-    srun.parent.mkdir()
-    srun.write_text(FAKE_SRUN)
-    srun.chmod(0o755)
-    for name, value in dict(PATH=f'{srun.parent}:{os.environ["PATH"]}', PARTITION='vision',
-                            SRUN_LOG=log, CPUS_PER_TASK=4, SRUN_ARGS='--account lab').items():
-        monkeypatch.setenv(name, str(value))
-    mae = pretraining('task/mae', toy, 1, with_batch(tmp_path, 8))
-    rows = little(mae, writer('after', ('task/mae',)))
-    execute(plan(rows, tmp_path, gpus=8, launcher='slurm'), console=quiet())
-    training, other = log.read_text().splitlines()
-    assert training.startswith('-p vision --job-name task-mae --gres gpu:1 --ntasks 1 '
-                               '--ntasks-per-node 1 --cpus-per-task 4 --kill-on-bad-exit=1 '
-                               '--account lab ')
-    assert training.endswith('--launcher slurm') and 'tools/train.py' in training
-    assert other.startswith('-p vision --job-name after --gres gpu:1 --ntasks 1 ')
-    assert (tmp_path / 'seed0/after/out').exists()
 
 
 @pytest.mark.slow
@@ -209,8 +180,14 @@ def test_slurm_needs_a_partition_and_gets_the_gpus_that_fit_the_batch(monkeypatc
         plan(PAPER, 'w', ['mae_p16'], launcher='slurm', gpus=16)
     monkeypatch.setenv('PARTITION', 'vision')
     run = plan(PAPER, 'w', ['mae_p16'], launcher='slurm', gpus=12)[-1]
-    assert run.command[:5] == ['env', 'GPUS=8', 'GPUS_PER_NODE=8', 'bash', 'tools/slurm_train.sh']
-    assert '--keep-batch' in run.command
+    assert run.command[:3] == ['srun', '--ntasks', '8'] and '--keep-batch' in run.command
+    assert run.command[run.command.index('--launcher') + 1] == 'slurm'
+    assert run.resources == dict(slurm_partition='vision', cpus_per_task=8, gpu=8, tasks_per_gpu=1,
+                                 nodes=1, mpi='srun', tasks=8)
+    monkeypatch.setenv('GPUS_PER_NODE', '4')
+    assert plan(PAPER, 'w', ['mae_p16'], launcher='slurm', gpus=8)[-1].resources['nodes'] == 2
+    monkeypatch.setenv('GPUS_PER_NODE', '0')
+    assert 'gpu' not in plan(PAPER, 'w', ['mae_p16'], launcher='slurm', gpus=8)[-1].resources
 
 
 def test_a_plan_prints_the_factors_of_the_batch_and_whether_it_differs_from_the_recipe():
@@ -231,38 +208,71 @@ def test_a_mini_suite_keeps_its_own_batch_on_any_machine():
 def test_keep_going_runs_what_does_not_need_the_failed_row(tmp_path):
     rows = (command('bad', 'raise SystemExit("out of cheese")'),
             command('after', 'pass', needs=('bad',)), writer('good'))
-    with pytest.raises(RuntimeError, match='1 failed: bad; not run, because .* them: after'):
-        execute(plan(little(*rows), tmp_path), console=quiet(), keep_going=True)
+    with pytest.raises(RuntimeError, match='1 failed: bad; not run: after. Read'):
+        execute(plan(little(*rows), tmp_path), tmp_path, console=quiet(), keep_going=True)
     assert (tmp_path / 'seed0/good/out').exists()
 
 
 def test_a_row_that_failed_before_says_so_and_keeps_its_log(tmp_path):
     suite, console = little(command('bad', 'print("cheese"); raise SystemExit(3)')), quiet()
     for _ in range(2):
-        with pytest.raises(RuntimeError, match='exit 3'):
-            execute(plan(suite, tmp_path), console=console)
+        with pytest.raises(RuntimeError, match='1 failed: bad'):
+            execute(plan(suite, tmp_path), tmp_path, console=console)
     said = console.file.getvalue()
     assert said.count('again: failed before (exit 3, no out), begins again') == 1
     log = (tmp_path / 'seed0/bad/console.log').read_text()
     assert log.count('cheese') == 2 and log.count('failed (exit 3, no out) ====') == 2
 
 
-def test_a_row_that_outlived_its_suite_is_not_started_a_second_time(tmp_path):
-    suite = little(command('slow', SLEEP))
-    orphan = launch(*plan(suite, tmp_path), 1)
-    try:
-        with pytest.raises(RuntimeError, match='slow is running already'):
-            execute(plan(suite, tmp_path), console=quiet())
-    finally:
-        stop([orphan])
-    assert orphan.process.returncode == -signal.SIGTERM
+def test_a_row_that_was_stopped_after_its_product_is_not_run_again(tmp_path):
+    """Snakemake tries it again, and does not delete what is there."""
+    suite = little(command('late', 'import pathlib, sys; pathlib.Path(sys.argv[1]).touch(); '
+                           'raise SystemExit(143)', '{work_dir}/out'))
+    execute(plan(suite, tmp_path), tmp_path, console=quiet(), more=['--retries', '1'])
+    assert (tmp_path / 'seed0/late/console.log').read_text().count('started ====') == 1
+
+
+def test_a_row_that_another_process_runs_is_waited_for(tmp_path):
+    """Two suites in one folder: the row runs once."""
+    (run,) = plan(little(command('slow', 'import pathlib, sys, time; time.sleep(4); '
+                                 'pathlib.Path(sys.argv[1]).write_text("x")', '{work_dir}/out')),
+                  tmp_path)
+    said = [quiet(), quiet()]
+    threads = [threading.Thread(target=execute, args=([run], tmp_path / name, 1, console))
+               for name, console in zip('ab', said)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert run.log.read_text().count('started ====') == 1
+    assert sorted('another process runs it' in c.file.getvalue() for c in said) == [False, True]
+
+
+@pytest.mark.parametrize('victim', ['front', 'snakemake', 'row'])
+def test_a_row_ends_with_the_process_that_started_it(tmp_path, start, victim):
+    """kill -9 of the suite, of Snakemake, and of the process between it and the command."""
+    pid = tmp_path / 'seed0/slow/pid'
+    suite, _ = start(command('slow', written(pid)))
+    wait_for(pid)
+    row = psutil.Process(int(pid.read_text())).parent()
+    snakemake = next(p for p in row.parents() if 'snakemake' in ' '.join(p.cmdline()))
+    os.kill({'front': suite.pid, 'snakemake': snakemake.pid, 'row': row.pid}[victim],
+            signal.SIGKILL)
+    deadline = time.time() + 30
+    while psutil.pid_exists(int(pid.read_text())):
+        assert time.time() < deadline, 'the command of the row lives on'
+        time.sleep(.05)
+
+
+def written(pid):
+    """Code that writes its process id to the file ``pid`` and sleeps."""
+    return (f'import os; open(r"{pid}.x", "w").write(str(os.getpid())); '
+            f'os.rename(r"{pid}.x", r"{pid}"); {SLEEP}')
 
 
 def test_a_suite_that_is_terminated_ends_its_rows(tmp_path, start):
     pid = tmp_path / 'seed0/slow/pid'
-    code = f'import os; open(r"{pid}.x", "w").write(str(os.getpid())); ' \
-           f'os.rename(r"{pid}.x", r"{pid}"); {SLEEP}'
-    suite, _ = start(command('slow', code))
+    suite, _ = start(command('slow', written(pid)))
     wait_for(pid)
     suite.terminate()
     suite.join(60)

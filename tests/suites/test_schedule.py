@@ -1,4 +1,5 @@
 """A suite runs in order, skips what is done, and says what failed."""
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from semmae.config.lookup import numbered
 from semmae.models import ViT
 from semmae.reporting.tables import OWN, build_tables, load_numbers
 from semmae.suites.catalogue import MINI, PAPER, SUITES
-from semmae.suites.execution import execute
+from semmae.suites.engine import execute
 from semmae.suites.schedule import plan, wanted
 
 from .conftest import command, little, overridden, quiet, writer
@@ -24,11 +25,11 @@ def test_needed_rows_come_first_and_only_what_is_needed():
 
 def test_runs_make_their_products_and_are_then_skipped(tmp_path):
     suite = little(writer('a'), writer('b', ('a',), '{a}'))
-    execute(plan(suite, tmp_path), jobs=2, console=quiet())
+    execute(plan(suite, tmp_path), tmp_path, jobs=2, console=quiet())
     a, b = tmp_path / 'seed0/a/out', tmp_path / 'seed0/b/out'
     assert b.read_text() == str(a)
     times = [p.stat().st_mtime_ns for p in (a, b)]
-    execute(plan(suite, tmp_path), console=quiet())
+    execute(plan(suite, tmp_path), tmp_path, console=quiet())
     assert [p.stat().st_mtime_ns for p in (a, b)] == times
 
 
@@ -39,7 +40,7 @@ def test_a_run_that_many_rows_need_runs_alone(tmp_path):
             'open(sys.argv[1], "w").close()')
     rows = [command(name, code, '{work_dir}/out', str(log), name, is_alone=name == 'alone')
             for name in ('a', 'alone', 'b', 'c')]
-    execute(plan(little(*rows), tmp_path), jobs=2, console=quiet())
+    execute(plan(little(*rows), tmp_path), tmp_path, jobs=2, console=quiet())
     lines = log.read_text().split('\n')
     at = lines.index('begin alone')
     assert lines[at + 1] == 'end alone'
@@ -47,19 +48,21 @@ def test_a_run_that_many_rows_need_runs_alone(tmp_path):
 
 
 @pytest.mark.parametrize('code, said', [
-    ('raise SystemExit("out of cheese")', '(?s)bad failed .exit 1.*out of cheese'),
-    ('pass', 'bad failed .exit 0.* is missing')])
+    ('raise SystemExit("out of cheese")', '(?s)failed bad .exit 1.*out of cheese'),
+    ('pass', 'failed bad .exit 0.* is missing')])
 def test_a_failure_or_a_missing_product_stops_the_suite(tmp_path, code, said):
     suite = little(command('bad', code), command('after', 'pass', needs=('bad',)))
-    with pytest.raises(RuntimeError, match=said):
-        execute(plan(suite, tmp_path), console=quiet())
+    console = quiet()
+    with pytest.raises(RuntimeError, match='1 failed: bad; not run: after. Read'):
+        execute(plan(suite, tmp_path), tmp_path, console=console)
+    assert re.search(said, console.file.getvalue())
     assert not (tmp_path / 'seed0/after').exists()
 
 
 def test_rows_that_need_each_other_are_refused(tmp_path):
     rows = [command('a', 'pass', needs=('b',)), command('b', 'pass', needs=('a',))]
-    with pytest.raises(ValueError, match='cycle'):
-        execute(plan(little(*rows), tmp_path), console=quiet())
+    with pytest.raises(RuntimeError, match='Cyclic dependency'):
+        execute(plan(little(*rows), tmp_path), tmp_path, console=quiet())
 
 
 def test_seeds_have_work_dirs_of_their_own_and_share_the_data(tmp_path):
