@@ -1,4 +1,4 @@
-"""A real Slurm of two nodes: jobs that are stopped, requeued and cut off end with the same weights."""
+"""A real Slurm of two nodes: jobs that are stopped or requeued end with the same weights."""
 import io
 import os
 import shutil
