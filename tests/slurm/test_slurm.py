@@ -72,9 +72,11 @@ def run(suite, folder, *more, launcher='slurm', gpus=1, **how):
     return console.file.getvalue()
 
 
-def jobs(state='RUNNING'):
-    return subprocess.run(['squeue', '-h', '-o', '%i', '-t', state], check=True, text=True,
-                          capture_output=True).stdout.split()
+def jobs(folder):
+    """The ids of the running jobs of a suite in ``folder``."""
+    lines = subprocess.run(['squeue', '-h', '-o', '%i %Z', '-t', 'RUNNING'], check=True, text=True,
+                           capture_output=True).stdout.splitlines()
+    return [line.split()[0] for line in lines if line.split()[1] == str(folder)]
 
 
 def wait_for(fact, seconds=120):
@@ -97,14 +99,6 @@ def test_two_processes_are_one_job_of_two_tasks_and_a_failed_row_is_named(toy, t
     assert (tmp_path / 'seed0/bad/console.log').read_text().count('started ====') == 1
 
 
-@pytest.fixture(scope='module')
-def undisturbed(toy, tmp_path_factory):
-    """The weights of a training that nothing stopped, without Slurm."""
-    folder = tmp_path_factory.mktemp('undisturbed')
-    run(little(pretraining(folder, toy, 8)), folder, launcher=None)
-    return weights(folder)
-
-
 def signal_it(job, _):
     subprocess.run(['scancel', '--signal=TERM', job], check=True)
 
@@ -120,22 +114,30 @@ def cut_off(job, folder):
                         p.info['cmdline']))
     training.suspend()
     subprocess.run(['scontrol', 'update', f'JobId={job}', 'TimeLimit=0'], check=True)
-    wait_for(lambda: not jobs())
+    wait_for(lambda: not jobs(folder))
     training.resume()
 
 
-@pytest.mark.parametrize('disturb', [signal_it, requeue, cut_off])
-def test_a_job_that_is_stopped_goes_on_and_ends_bit_identically(
-        toy, tmp_path, undisturbed, disturb):
-    said = []
-    thread = threading.Thread(target=lambda: said.append(run(
-        little(pretraining(tmp_path, toy, 8)), tmp_path)))
-    thread.start()
-    wait_for((tmp_path / 'seed0/mae/epoch_2.pth').exists)
-    disturb(*jobs(), tmp_path)
-    thread.join(400)
-    assert said and 'again: was stopped before' in said[0] and 'goes on from' in said[0]
-    assert (tmp_path / 'seed0/mae/console.log').read_text().count('started ====') == 2
-    found = weights(tmp_path)
-    assert found.keys() == undisturbed.keys()
-    assert all(torch.equal(found[name], undisturbed[name]) for name in found)
+def test_jobs_that_are_stopped_go_on_and_end_bit_identically(toy, tmp_path):
+    """Stopped by a signal, requeued, and at the time limit, all at once."""
+    run(little(pretraining(tmp_path, toy, 8)), tmp_path, launcher=None)
+    undisturbed, disturbs, said = weights(tmp_path), (signal_it, requeue, cut_off), {}
+
+    def stopped_by(disturb):
+        folder = tmp_path / disturb.__name__
+        folder.mkdir()
+        thread = threading.Thread(target=lambda: said.update({disturb: run(
+            little(pretraining(folder, toy, 8)), folder)}))
+        thread.start()
+        wait_for((folder / 'seed0/mae/epoch_2.pth').exists)
+        disturb(*jobs(folder), folder)
+        return thread
+    for thread in [stopped_by(disturb) for disturb in disturbs]:
+        thread.join(400)
+    for disturb in disturbs:
+        assert 'again: was stopped before' in said[disturb] and 'goes on from' in said[disturb]
+        log = tmp_path / disturb.__name__ / 'seed0/mae/console.log'
+        assert log.read_text().count('started ====') == 2
+        found = weights(tmp_path / disturb.__name__)
+        assert found.keys() == undisturbed.keys()
+        assert all(torch.equal(found[name], undisturbed[name]) for name in found), disturb
