@@ -127,7 +127,7 @@ def require_success(runs, failed, folder):
         return
     if not failed:
         text = (folder / 'snakemake.log').read_text(errors='replace').rpartition('SNAKEMAKE\n')[2]
-        lines = [line for line in text.splitlines() if re.search('error|message:', line, re.I)]
+        lines = re.findall(r'(?im)^.*(?:error|exception|message:).*$\n?.*', text)
         lines = lines or text.splitlines()[-6:]
         raise RuntimeError(f'not run: {", ".join(missing)}. Snakemake said '
                            f'({folder / "snakemake.log"}):\n' + '\n'.join(lines[:6]))

@@ -5,9 +5,12 @@ of a device (`suites.roofline`) they give the roofline lower bound of a step.
 """
 import contextlib
 import functools
+import hashlib
 import json
+import os
 import weakref
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +26,11 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ..config.lookup import innermost, walk
+from ..files import write_atomically
 from ..models import layers
+from ..recording.environment import versions
 from ..registry import MODELS
+from ..shipped import PACKAGE
 
 
 @dataclass(frozen=True)
@@ -107,8 +113,36 @@ def fused_attention():
 def count_step(model, batch, is_mixed, scope, view=None) -> Step:
     """The `Step` of a model on ``batch`` images. model: its config as JSON. view: `view_of`.
 
-    Not counted: drawing of masks, optimiser, data loading.
+    Not counted: drawing of masks, optimiser, data loading. Counts are kept in the user's cache
+    folder for later calls with the same code and versions.
     """
+    asked = json.dumps([model, batch, is_mixed, scope, view, code_and_versions()])
+    path = cache_folder() / f'{hashlib.sha256(asked.encode()).hexdigest()}.json'
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return Step(**json.loads(path.read_text()))
+    step = counted(model, batch, is_mixed, scope, view)
+    with contextlib.suppress(OSError):  # a folder that cannot be written
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda f: f.write(json.dumps(asdict(step)).encode()))
+    return step
+
+
+def cache_folder() -> Path:
+    """Where counts are kept: $XDG_CACHE_HOME/semmae/steps; by default ~/.cache/semmae/steps."""
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'semmae/steps'
+
+
+@functools.cache
+def code_and_versions() -> str:
+    """A hash of this package's code, with the versions of the libraries that models come from."""
+    code = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob('*.py')):
+        code.update(path.read_bytes())
+    return f'{code.hexdigest()} {versions()}'
+
+
+def counted(model, batch, is_mixed, scope, view) -> Step:
+    """`count_step` without a cache."""
     with FakeTensorMode(allow_non_fake_inputs=True), fused_attention(), \
             MODELS.switch_scope_and_registry(scope) as models:
         model = revert_sync_batchnorm(without_memory(models, json.loads(model))).train()

@@ -5,11 +5,13 @@ import os
 import signal
 import sys
 
+import pytest
 import torch
 from rich.console import Console
 
 from semmae.commands.train import parse
 from semmae.config.options import read_config
+from semmae.suites import step
 from semmae.suites.rows import Command, Suite
 
 FORK = multiprocessing.get_context('fork')
@@ -55,3 +57,12 @@ def fresh(output):
     for number in (1, 2):
         os.dup2(output, number)
     sys.stdout = sys.stderr = open(1, 'w', buffering=1, closefd=False)
+
+
+@pytest.fixture(autouse=True, scope='session')
+def counts(tmp_path_factory):
+    """The folder in which counts of steps are kept during the tests."""
+    folder = tmp_path_factory.mktemp('counts')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step, 'cache_folder', lambda: folder)
+        yield folder

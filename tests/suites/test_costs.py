@@ -16,6 +16,7 @@ from semmae.config.lookup import full_size, innermost
 from semmae.config.options import read_config
 from semmae.registry import MODELS
 from semmae.suites import costs as module
+from semmae.suites import step as counting
 from semmae.suites.catalogue import MINI, PAPER, PARTS_CUB, TABLE3_TRUE, TRANSFER
 from semmae.suites.costs import costs, duration, optimizer_states, scaled, show, stated_images
 from semmae.suites.roofline import Device, probe
@@ -283,3 +284,22 @@ def test_extraction_with_a_timm_encoder_costs_its_forward_pass():
     layer = 65 * 12 * 384 ** 2 + 2 * 65 ** 2 * 384
     embedding = 64 * 3 * 14 ** 2 * 384
     assert found.flops == 2 * 2 * (12 * layer + embedding)
+
+
+def test_a_count_is_kept_for_the_same_code_only(counts, monkeypatch):
+    cfg = read_config('mm_configs/mini/mae_p16_mini.py', {'train_dataloader.batch_size': 3})
+
+    def files():
+        return {*counts.glob('*.json')}
+    before, counted = files(), step_of(cfg)
+    (kept,) = files() - before
+    counting.count_step.cache_clear()
+    kept.write_text(kept.read_text().replace(str(counted.flops), '17'))
+    assert step_of(cfg).flops == 17
+    counting.count_step.cache_clear()
+    kept.write_text('half a fi')
+    assert step_of(cfg) == counted
+    counting.count_step.cache_clear()
+    kept.write_text(kept.read_text().replace(str(counted.flops), '17'))
+    monkeypatch.setattr(counting, 'code_and_versions', lambda: 'other code')
+    assert step_of(cfg) == counted
