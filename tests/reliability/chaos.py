@@ -43,8 +43,9 @@ def main():
                     break
                 waits.append(time.time() - begun)
             time.sleep(drawn.expovariate(1 / args.every))
-            if victim := one_of(suite, drawn):
-                kills.append(kill(victim, args.work_dir, time.time() - start))
+            victim = one_of(suite, drawn)
+            if victim and (killed := kill(victim, args.work_dir, time.time() - start)):
+                kills.append(killed)
                 print(f'{len(kills):3} {kills[-1]["what"]}', flush=True)
         if suite.poll() is None:
             suite.wait()
@@ -104,28 +105,40 @@ def one_of(suite, drawn):
 
 
 def kill(victim, work_dir, at):
-    """Kill -9; what it was, when, and the seconds of work that the rows it ended lose."""
+    """Kill -9; what it was, when, and the seconds of work that the rows it ended lose. Or None."""
+    text = ' '.join(words_of(victim))
     try:
-        words = ' '.join(victim.cmdline())
-        rows = [p for p in [victim, *victim.children(recursive=True), *victim.parents()]
-                if '--work-dir' in p.cmdline() and 'run_suite.py' not in ' '.join(p.cmdline())]
-        if 'run_suite.py' in words or 'snakemake' in words.split('--')[0]:  # ends every row
-            rows = [p for p in psutil.process_iter() if str(work_dir) in ' '.join(p.cmdline())
-                    and 'tools/train.py' in ' '.join(p.cmdline())]
-        lost = sum(since_saved(p) for p in {p.pid: p for p in rows}.values())
+        near = [victim, *victim.children(recursive=True), *victim.parents()]
+        if 'run_suite.py' in text or '-m snakemake' in text:  # ends every row
+            near = [p for p in psutil.process_iter() if str(work_dir) in ' '.join(words_of(p))]
+        lost = sum(since_saved(p) for p in {p.pid: p for p in near if is_training(p)}.values())
         victim.kill()
     except psutil.NoSuchProcess:
-        return dict(what='ended by itself', at=at, lost=0.)
-    names = {'run_suite.py': 'command', 'snakemake': 'Snakemake', 'start.py': 'start of a row',
+        return None
+    names = {'run_suite.py': 'command', '-m snakemake': 'Snakemake', 'start.py': 'start of a row',
              'train.py': 'training', 'extract_parts.py': 'extraction', 'test.py': 'evaluation',
              'part_quality.py': 'part quality', 'toy': 'toy data'}
-    return dict(what=next((name for key, name in names.items() if key in words), 'helper'), at=at,
+    return dict(what=next((name for key, name in names.items() if key in text), 'helper'), at=at,
                 lost=lost)
+
+
+def words_of(process):
+    """Its command line; empty if it has ended."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def is_training(process):
+    """Whether it trains, or is a loader of a training."""
+    words = words_of(process)
+    return 'tools/train.py' in words and '--work-dir' in words and 'start.py' not in words
 
 
 def since_saved(process):
     """Seconds since a training saved a checkpoint, or since it started."""
-    words = process.cmdline()
+    words = words_of(process)
     folder = Path(words[words.index('--work-dir') + 1])
     saved = max((p.stat().st_mtime for p in folder.glob('*.pth')), default=0.)
     return time.time() - max(saved, process.create_time())
