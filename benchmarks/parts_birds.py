@@ -53,6 +53,9 @@ VARIANTS = {
     'learned, painted and tokens, 12 parts': dict(TOKENS, num_parts=12),
     "object first, the paper's decoder, 6 parts": dict(OBJECT, num_parts=7, decoder=CONV),
     'object first, painted and tokens, 12 parts': dict(OBJECT, **TOKENS, num_parts=13),
+    # The weights were chosen at the landmarks of the training images, with seed 0 and layer 10.
+    'object first, painted and tokens (weight 10), diversity 0.3, 12 parts': dict(
+        OBJECT, **TOKENS | dict(token_weight=10.), diversity_weight=.3, num_parts=13),
     'k-means in each image, 12 parts': source('KMeans', 12),
     'k-means, one for all images, 12 parts': source('KMeans', 12, is_pooled=True),
     'object first, k-means in each image, 12 parts': source('KMeans', 13, **OBJECT),
