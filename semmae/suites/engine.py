@@ -89,8 +89,7 @@ def watch(command, log, said, console, runs) -> list[str]:
     try:
         while True:
             is_last = process.poll() is not None
-            for line in said:
-                message = json.loads(line)
+            for message in messages(said):
                 what, row, text = message['what'], message['row'], escape(message['text'])
                 failed += [row] if what == 'failed' else []
                 style = STYLES[what]
@@ -104,6 +103,16 @@ def watch(command, log, said, console, runs) -> list[str]:
             process.kill()
             process.wait()
             wait_for_rows(runs)
+
+
+def messages(said):
+    """The messages that were added to a file; one that is half written is read the next time."""
+    while True:
+        begin, line = said.tell(), said.readline()
+        if not line.endswith('\n'):
+            said.seek(begin)
+            return
+        yield json.loads(line)
 
 
 def die_with_parent():

@@ -11,7 +11,7 @@ from semmae.config.lookup import numbered
 from semmae.models import ViT
 from semmae.reporting.tables import OWN, build_tables, load_numbers
 from semmae.suites.catalogue import MINI, PAPER, SUITES
-from semmae.suites.engine import execute
+from semmae.suites.engine import execute, messages
 from semmae.suites.schedule import plan, wanted
 
 from .conftest import command, little, overridden, quiet, writer
@@ -57,6 +57,16 @@ def test_a_failure_or_a_missing_product_stops_the_suite(tmp_path, code, said):
         execute(plan(suite, tmp_path), tmp_path, console=console)
     assert re.search(said, console.file.getvalue())
     assert not (tmp_path / 'seed0/after').exists()
+
+
+def test_a_message_that_is_half_written_is_read_when_it_is_whole(tmp_path):
+    path = tmp_path / 'said.jsonl'
+    path.write_text('{"a": 1}\n{"a"')
+    with path.open() as said:
+        assert list(messages(said)) == [{'a': 1}]
+        with path.open('a') as more:
+            more.write(': 2}\n')
+        assert list(messages(said)) == [{'a': 2}]
 
 
 def test_rows_that_need_each_other_are_refused(tmp_path):
