@@ -6,7 +6,7 @@ Needs:  ImageNet-1k in data/imagenet; the file of a DINOv2 ViT-S/14 (timm's or D
 Paper:  not reported; it has six parts of the last layer, and no background.
 Ours:   tokens of layer 9 (from 0); the object is what is unlike the border in tokens of layer 7,
         by Otsu's threshold; parts are painted in colours and tokens; the first of 13 maps is the
-        background. Compare them on birds: benchmarks/parts_birds.py.
+        background. Layers and weights were chosen on birds: benchmarks/results/parts/birds.
 Status: not run at full length here.
 """
 _base_ = ['parts_vit-small_painted.py']
@@ -14,7 +14,7 @@ grid = 16
 num_parts = 13
 
 model = dict(
-    num_parts=num_parts, blur_kernel=3, token_weight=1.0,
+    num_parts=num_parts, blur_kernel=3, token_weight=10., diversity_weight=0.3,
     object=dict(by='border', layer=7, threshold='otsu'),
     parts=dict(foreground='border', layer=7),
     encoder=dict(

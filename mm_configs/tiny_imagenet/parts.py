@@ -16,3 +16,9 @@ train_dataloader = _base_.train_dataloader
 train_dataloader.update(batch_size=64, num_workers=0, persistent_workers=False, pin_memory=False)
 train_dataloader.dataset.dataset.data_root = 'data/tiny_imagenet/train'
 train_dataloader.dataset.dataset.pipeline[0].size = img_size
+
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
+    dict(type='LinearLR', start_factor=1.0, end_factor=0.01, by_epoch=True, begin=0, end=1,
+         convert_to_iter_based=True)]
+train_cfg = dict(max_epochs=1)

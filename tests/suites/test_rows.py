@@ -1,12 +1,13 @@
 """Rows of the suites and cells of the paper: what fills a cell, and what nothing of ours fills."""
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 
-from semmae.config.options import config_of
+from semmae.config.options import config_of, read_config
 from semmae.config.recipes import recipe_fields, shipped
 from semmae.datasets.part_store import PartStoreWriter, list_images
 from semmae.datasets.transforms import LoadParts
@@ -15,7 +16,8 @@ from semmae.parts.learner import LearnerSource
 from semmae.registry import DATASETS
 from semmae.reporting.tables import load_numbers
 from semmae.suites.builders import MAPS
-from semmae.suites.catalogue import PAPER, TABLE3_LEARNED
+from semmae.suites.catalogue import PAPER, SUITES, TABLE3_LEARNED
+from semmae.suites.rows import Train
 from semmae.suites.schedule import plan
 from semmae.training import run as training
 
@@ -166,3 +168,11 @@ def test_a_row_that_our_recipe_fills_has_no_patch_size_that_it_cannot_have():
             backbone = config_of(rows[row].config).model.backbone
             patch = rows[row].options.get('model.backbone.patch_size', backbone.patch_size)
             assert str(patch) == cell['patch_size'], row
+
+
+@pytest.mark.parametrize('name', sorted(set(SUITES) - {'dense'}))
+def test_a_training_ends_with_the_checkpoint_that_is_its_product(name):
+    for row in SUITES[name].rows:
+        if isinstance(row, Train) and (last := re.fullmatch(r'epoch_(\d+)\.pth', row.product)):
+            epochs = read_config(row.config).train_cfg.max_epochs
+            assert row.options.get('train_cfg.max_epochs', epochs) == int(last[1]), row.id
