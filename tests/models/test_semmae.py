@@ -26,13 +26,15 @@ def build(masking, img_size=64, patch_size=8, **kwargs):
 @pytest.fixture(scope='module')
 def mmpretrain_mae():
     """mmpretrain's own MAE in the sizes of `build`."""
-    theirs = MMPRETRAIN.build(dict(
+    config = dict(
         type='mmpretrain.MAE',
         backbone=dict(type='mmpretrain.MAEViT', arch=ARCH, img_size=64, patch_size=8),
         neck=dict(type='mmpretrain.MAEPretrainDecoder', num_patches=64, patch_size=8, embed_dim=48,
                   decoder_embed_dim=32, decoder_depth=2, decoder_num_heads=2),
         head=dict(type='mmpretrain.MAEPretrainHead', norm_pix=True, patch_size=8,
-                  loss=dict(type='mmpretrain.PixelReconstructionLoss', criterion='L2'))))
+                  loss=dict(type='mmpretrain.PixelReconstructionLoss', criterion='L2')))
+    with MMPRETRAIN.switch_scope_and_registry('mmpretrain') as models:  # another test left its own
+        theirs = models.build(config)
     theirs.init_weights()
     return theirs
 

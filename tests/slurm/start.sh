@@ -25,7 +25,7 @@ fi
 HOST="$(hostname)"
 CORES="$(nproc)"
 MEMORY="$(awk '/^MemTotal/ {print int($2 / 1024)}' /proc/meminfo)"
-PORT="${SLURM_TEST_PORT:-17000}"
+PORT="${SLURM_TEST_PORT:-$((17000 + $$ % 1000 * 3))}"  # another one may still be running
 cat > "$FOLDER/slurm.conf" <<END
 ClusterName=test
 SlurmctldHost=$HOST(127.0.0.1)

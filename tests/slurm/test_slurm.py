@@ -81,7 +81,7 @@ def jobs(folder):
     return [line.split()[0] for line in lines if line.split()[1] == str(folder)]
 
 
-def wait_for(fact, seconds=120):
+def wait_for(fact, seconds=400):
     deadline = time.time() + seconds
     while not (found := fact()):
         assert time.time() < deadline, fact
