@@ -112,8 +112,8 @@ def requeue(job, _):
 def cut_off(job, folder):
     """A time limit that has passed. Slurm looks twice a minute; so long the training waits."""
     training = next(p for p in psutil.process_iter(['cmdline'])
-                    if 'tools/train.py' in p.info['cmdline'] and str(folder) in str(
-                        p.info['cmdline']))
+                    if 'tools/train.py' in (p.info['cmdline'] or ())
+                    and str(folder) in str(p.info['cmdline']))
     training.suspend()
     subprocess.run(['scontrol', 'update', f'JobId={job}', 'TimeLimit=0'], check=True)
     wait_for(lambda: not jobs(folder))
