@@ -3,6 +3,7 @@
 Snakemake decides what runs when and where: on this machine, under Slurm, or elsewhere by a profile.
 """
 import ctypes
+import hashlib
 import json
 import re
 import shlex
@@ -64,18 +65,22 @@ def execute(runs, work_dir, jobs=1, console=None, keep_going=False, more=()):
 
 def write_plan(runs, folder, jobs):
     """Write ``folder``/plan.json for the Snakefile and for `suites.start`."""
-    named = {run.product: re.sub(r'\W', '_', f'{run.work_dir.parent.name}_{run.id}')
-             for run in runs}
     rows = [dict(
-        name=name, id=run.id, command=run.command, work_dir=str(run.work_dir),
+        name=(name := name_of(run)), id=run.id, command=run.command, work_dir=str(run.work_dir),
         product=str(run.product.resolve()), processes=run.processes, is_alone=run.row.is_alone,
         needs=[str(path.resolve()) for path in run.needs],
         threads=jobs if run.row.is_alone else 1, resources=run.resources,
         start=shlex.join([sys.executable, str(Path(__file__).with_name('start.py')), str(folder),
                           name]))
-        for run, name in zip(runs, named.values())]
+        for run in runs]
     plan = dict(rows=rows, jobs=jobs, python=sys.executable, directory=str(Path.cwd()))
     write_atomically(folder / 'plan.json', lambda f: f.write(json.dumps(plan, indent=1).encode()))
+
+
+def name_of(run) -> str:
+    """The name of a run's rule: its folder, and a hash of its product, so that no two are equal."""
+    digest = hashlib.sha256(str(run.product.resolve()).encode()).hexdigest()
+    return re.sub(r'\W', '_', '_'.join([*run.work_dir.parts[-3:], digest[:8]]))
 
 
 def watch(command, log, said, console, runs) -> list[str]:

@@ -11,6 +11,7 @@ from semmae.files import sha256
 from semmae.registry import MODELS
 from semmae.suites.catalogue import DENSE
 from semmae.suites.dense import dense_rows
+from semmae.suites.engine import name_of
 from semmae.suites.schedule import plan
 
 from ..datasets.dense import save
@@ -194,6 +195,13 @@ def test_a_probe_has_a_folder_of_its_own_so_that_the_others_are_not_skipped():
     assert len(homes) == 4
     [row] = dense_rows(DENSE, 'vit_tiny_patch16_224', only=['cub25/knn', 'cub25'])
     assert 'train_cfg.only' not in row.options
+
+
+def test_each_seed_and_choice_of_probes_has_a_rule_of_its_own(tmp_path):
+    runs = [run for only in (['cub25', 'camvid'], ['cub25/knn'], ['cub25/linear'])
+            for run in plan(replace(DENSE, rows=tuple(dense_rows(
+                DENSE, 'vit_tiny_patch16_224', only=only))), tmp_path, seeds=(0, 1))]
+    assert len({name_of(run) for run in runs}) == len(runs) == 8
 
 
 @pytest.mark.parametrize('only, said', [
