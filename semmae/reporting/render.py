@@ -50,22 +50,49 @@ def render(frames, format='markdown') -> str:
 
 
 def print_tables(frames):
-    """The same tables on a terminal, with rich."""
+    """The same tables on a terminal, with rich. A table that is too wide is a list of its rows.
+
+    Nothing is folded or cut: the terminal breaks long lines, and what is copied is whole.
+    """
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
     console = Console()
     for frame in frames.values():
-        table = Table(title=Text(frame.attrs['title'], style='bold'), title_justify='left')
-        for column in frame:
-            table.add_column(Text(visible(column)), overflow='fold')
-        for position, cells in enumerate(frame.itertuples(index=False)):
-            table.add_row(*(Text(visible(cell), style='bold' if is_bold(
-                frame.attrs['bold'], position, column) else '')
-                for column, cell in zip(frame, cells)))
-        legend = (Text(f'  {visible(text)}') for text in _below(frame))
-        console.print(table, *legend, '', sep='\n')
-    console.print(*(Text(text) for text in _reading(frames)), sep='\n')
+        table = _for_terminal(frame)
+        widest = console.measure(table, options=console.options.update(width=10_000)).maximum
+        shown = [table] if widest <= console.width else [
+            Text(visible(frame.attrs['title']), style='bold italic'), *_rows(frame)]
+        legend = (Text(f'- {visible(text)}') for text in _below(frame))
+        console.print(*shown, *legend, '', sep='\n', soft_wrap=True)
+    console.print(*(Text(text) for text in _reading(frames)), sep='\n', soft_wrap=True)
+
+
+def _for_terminal(frame):
+    """A rich table in which nothing wraps."""
+    from rich.table import Table
+    from rich.text import Text
+    table = Table(title=Text(visible(frame.attrs['title']), style='bold'), title_justify='left')
+    for column in frame:
+        table.add_column(Text(visible(column)), no_wrap=True)
+    for position, cells in enumerate(frame.itertuples(index=False)):
+        table.add_row(*(Text(visible(cell), style=_style(frame, position, column))
+                        for column, cell in zip(frame, cells)))
+    return table
+
+
+def _rows(frame):
+    """For each row its first cell, and below it 'column: cell' for each other cell with a text."""
+    from rich.text import Text
+    for position, (first, *cells) in enumerate(frame.itertuples(index=False)):
+        yield Text(visible(first), style='bold')
+        for column, cell in zip(list(frame)[1:], cells):
+            if cell:
+                yield Text.assemble(f'  {visible(column)}: ', (
+                    visible(cell), _style(frame, position, column)))
+
+
+def _style(frame, position, column):
+    return 'bold' if is_bold(frame.attrs['bold'], position, column) else ''
 
 
 def _below(frame):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -607,6 +608,25 @@ def test_a_terminal_shows_the_same_numbers(capsys, monkeypatch):
     module.print_tables(build_tables([a_record(method='[red]x[/red]')]))
     text = capsys.readouterr().out
     assert '65.00 (n=1)' in text and '84.50' in text and 'erratum 1:' in text
+
+
+@pytest.mark.parametrize('folder', ['dense', 'mini'])
+def test_a_terminal_of_80_columns_neither_folds_nor_cuts_a_text(folder, capsys, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '80')
+    frames = build_tables(read_results([REPO / 'benchmarks/results' / folder])[0])
+    module.print_tables(frames)
+    text = capsys.readouterr().out
+    cells = {cell for frame in frames.values() for cell in frame.to_numpy().ravel()}
+    wide = [*cells, *(line for frame in frames.values() for line in frame.attrs['legend'])]
+    assert max(map(len, cells)) > 80 and [cell for cell in wide if cell not in text] == []
+
+
+def test_a_table_that_fits_the_terminal_has_columns(capsys, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '80')
+    frame = pd.DataFrame(dict(a=['1'], b=['2']))
+    frame.attrs.update(title='T', legend=[], bold=[])
+    module.print_tables(dict(t=frame))
+    assert '│ 1 │ 2 │' in capsys.readouterr().out
 
 
 def test_every_command_names_a_row_of_the_numbers():
