@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from .progress_bar import Bar
+
 
 def require_checkpoint(path):
     """Raises FileNotFoundError for the path of a missing checkpoint; an address is not checked."""
@@ -80,9 +82,10 @@ def sha256(path) -> str:
 @functools.lru_cache(maxsize=256)
 def _sha256(path, *unchanged):
     digest = hashlib.sha256()
-    with path.open('rb') as f:
+    with path.open('rb') as f, Bar(f'sha256 of {path.name}', path.stat().st_size, 'bytes') as bar:
         while block := f.read(1 << 20):
             digest.update(block)
+            bar.add(len(block))
     return digest.hexdigest()
 
 
@@ -155,7 +158,7 @@ def unpack(archive, folder, sha256_wanted=None) -> int:
     return count
 
 
-def zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
+def zip_members(archive: IO[bytes]) -> Iterator[tuple[str, IO[bytes] | None]]:
     """(name, open file or None for a folder) of each member of a zip archive."""
     with zipfile.ZipFile(archive) as file:
         for info in file.infolist():
@@ -164,9 +167,9 @@ def zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
             yield info.filename, None if info.is_dir() else file.open(info)
 
 
-def tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
+def tar_members(archive: IO[bytes]) -> Iterator[tuple[str, IO[bytes] | None]]:
     """(name, open file or None for a folder) of each member of a tar archive."""
-    with tarfile.open(archive) as file:
+    with tarfile.open(fileobj=archive) as file:
         for info in file:
             if not (info.isfile() or info.isdir()):
                 raise ValueError(f'member {info.name!r} is a link or a device')
@@ -175,29 +178,31 @@ def tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
 
 def unpack_into(partial: Path, archive: Path, folder: Path) -> int:
     """Unpacks into ``partial`` what will move to ``folder``; returns the number of files."""
-    count, done = 0, 0
+    count, done, size = 0, 0, archive.stat().st_size
     taken = {entry.name for entry in folder.iterdir()}
-    most_bytes = min(MOST_BYTES, max(MOST_GROWTH * archive.stat().st_size, 1 << 20))
+    most_bytes = min(MOST_BYTES, max(MOST_GROWTH * size, 1 << 20))
     members = zip_members if zipfile.is_zipfile(archive) else tar_members
-    for number, (name, source) in enumerate(members(archive), 1):
-        if number > MOST_MEMBERS:
-            raise ValueError(f'more than {MOST_MEMBERS} members')
-        path = PurePosixPath(name.replace('\\', '/'))
-        if path.is_absolute() or '..' in path.parts or {*name.partition('/')[0]} & {*':\0'}:
-            raise ValueError(f'member {name!r} would lie outside of the folder')
-        if taken.intersection(path.parts[:1]):
-            raise ValueError(f'{folder / path.parts[0]} exists already; remove it, or give another '
-                             '--out')
-        target = partial / path
-        if source is None:
-            target.mkdir(parents=True, exist_ok=True)
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with source, target.open('xb') as f:
-            while block := source.read(1 << 20):
-                done += len(block)
-                if done > most_bytes:
-                    raise ValueError(f'it unpacks to more than {most_bytes / 1e6:.0f} MB')
-                f.write(block)
-        count += 1
+    with archive.open('rb') as file, Bar(f'unpacking {archive.name}', size, 'bytes') as bar:
+        for number, (name, source) in enumerate(members(file), 1):
+            if number > MOST_MEMBERS:
+                raise ValueError(f'more than {MOST_MEMBERS} members')
+            path = PurePosixPath(name.replace('\\', '/'))
+            if path.is_absolute() or '..' in path.parts or {*name.partition('/')[0]} & {*':\0'}:
+                raise ValueError(f'member {name!r} would lie outside of the folder')
+            if taken.intersection(path.parts[:1]):
+                raise ValueError(f'{folder / path.parts[0]} exists already; remove it, or give '
+                                 'another --out')
+            target = partial / path
+            if source is None:
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with source, target.open('xb') as f:
+                while block := source.read(1 << 20):
+                    done += len(block)
+                    if done > most_bytes:
+                        raise ValueError(f'it unpacks to more than {most_bytes / 1e6:.0f} MB')
+                    f.write(block)
+            count += 1
+            bar.to(file.tell())
     return count

@@ -11,10 +11,10 @@ REPO = Path(__file__).resolve().parents[1]
 FILES = sorted((REPO / 'semmae').rglob('*.py'))
 
 # A room imports from itself and from rooms above it. Rooms on one line do not import each other.
-LAYERS = [('shipped',), ('functional', 'files', 'needs'), ('registry',), ('checkpoints',),
-          ('mmengine_patches',), ('models', 'datasets', 'evaluation'), ('config',), ('results',),
-          ('training',), ('parts', 'probes'), ('recording',), ('reporting',), ('suites',),
-          ('visualization',), ('commands',), ('__main__',)]
+LAYERS = [('shipped', 'progress_bar'), ('functional', 'files', 'needs'), ('registry',),
+          ('checkpoints',), ('mmengine_patches',), ('models', 'datasets', 'evaluation'),
+          ('config',), ('results',), ('training',), ('parts', 'probes'), ('recording',),
+          ('reporting',), ('suites',), ('visualization',), ('commands',), ('__main__',)]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
 

@@ -14,6 +14,7 @@ from filelock import FileLock
 from mmengine.logging import HistoryBuffer
 
 from ..files import check_digest, require_checkpoint, sha256, write_atomically
+from ..progress_bar import Bar
 
 
 def _statistics_of_history(owner, name):
@@ -129,10 +130,11 @@ def download(url, file):
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
             size, done = int(answer.headers.get('Content-Length') or 0), 0
-            print(f'{url}: {size / 1e6:.1f} MB' if size else url, flush=True)
-            while block := answer.read(1 << 20):
-                file.write(block)
-                done += len(block)
+            with Bar(f'downloading {url}', size, 'bytes') as bar:
+                while block := answer.read(1 << 20):
+                    file.write(block)
+                    done += len(block)
+                    bar.to(done)
     except (OSError, ValueError) as error:
         raise ValueError(f'{url} cannot be downloaded: {error}') from error
     if size and done != size:

@@ -7,9 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import simplejpeg
-from rich.console import Console
-from rich.progress import track
 
+from ..progress_bar import track
 from . import image_files
 from .check_dense import DENSE_CHECKS
 from .check_parts import PART_CHECKS
@@ -130,9 +129,8 @@ def unreadable(folder):
     paths = [Path(at, n) for at, _, names in os.walk(folder) for n in names
              if n.lower().endswith(SUFFIXES)]
     with ProcessPoolExecutor() as pool:
-        reasons = list(track(pool.map(unreadable_because, paths, chunksize=16), total=len(paths),
-                             description=folder.name, transient=True,
-                             console=Console(stderr=True)))
+        reasons = list(track(pool.map(unreadable_because, paths, chunksize=16),
+                             f'decoding {folder.name}', len(paths)))
     return sorted(filter(None, reasons))
 
 

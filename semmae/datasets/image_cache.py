@@ -13,6 +13,7 @@ from filelock import FileLock
 from mmcv.transforms import BaseTransform
 
 from .. import __version__
+from ..progress_bar import Bar, track
 from ..registry import TRANSFORMS
 from . import stored
 from .fast_loading import LoadCenterCrop, planar
@@ -54,9 +55,11 @@ def _build(root, out, names, load, plan):
                              f'{wrong}. Remove the folder, or give another --out')
         hashes = found['shards_sha256']
     bytes_of_one, step = 3 * plan['size'] ** 2, plan['shard_size']
-    with (out / 'images.u8').open('r+b' if hashes else 'wb') as f:
+    first = len(hashes) * step
+    with ((out / 'images.u8').open('r+b' if hashes else 'wb') as f,
+          Bar('packing', len(names), done=first) as bar):
         f.truncate(len(names) * bytes_of_one)
-        for start in range(len(hashes) * step, len(names), step):
+        for start in range(first, len(names), step):
             shard = [load.read(root / name)[0] for name in names[start:start + step]]
             content = np.stack(shard).tobytes()
             f.seek(start * bytes_of_one)
@@ -65,6 +68,7 @@ def _build(root, out, names, load, plan):
             os.fsync(f.fileno())
             hashes.append(hashlib.sha256(content).hexdigest())
             stored.write_json(progress, dict(plan, shards_sha256=hashes))
+            bar.add(len(shard))
     stored.write_complete(out, names, dict(
         plan, shards_sha256=hashes, created_by=f'semmae {__version__}'))
     progress.unlink()
@@ -109,7 +113,8 @@ class ImageCache(stored.Stored):
         """Read everything; ValueError that names what was changed."""
         self.images()
         path, step = self.root / 'images.u8', self.manifest['shard_size']
-        for i, wanted in enumerate(self.manifest['shards_sha256']):
+        shards = track(self.manifest['shards_sha256'], 'checking', unit='shards')
+        for i, wanted in enumerate(shards):
             digest = hashlib.sha256(self.pixels()[i * step:(i + 1) * step]).hexdigest()
             last = min((i + 1) * step, len(self)) - 1
             self.require_hash(path, digest, wanted, f'images {i * step} to {last} have ')

@@ -76,6 +76,10 @@ class ShardedWriter:
         starts = range(0, len(self.images), self.shard_size)
         return [self.shard_of(s) for s in starts if self.shard_file(s).name not in done]
 
+    def count_written(self) -> int:
+        """The number of images whose shards are on disk."""
+        return len(self.images) - sum(stop - start for start, stop in self.todo())
+
     def shard_of(self, index: int) -> tuple[int, int]:
         """(start, stop) of the shard that an image is in."""
         start = index // self.shard_size * self.shard_size

@@ -23,10 +23,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from ..files import write_atomically
+from ..progress_bar import track
 from .layouts import CUB_LISTS
 
 GENERATOR = 1  # increase it when the same arguments give other bytes
@@ -331,9 +330,11 @@ def write_toy(root, progress=True, workers=None, **arguments):
     workers = min(2, os.cpu_count() or 1, len(jobs) // 4) if workers is None else workers
     with contextlib.ExitStack() as pool:
         run = pool.enter_context(ProcessPoolExecutor(workers)).map if workers > 1 else map
-        results = track(run(write_chunk, jobs), total=len(jobs), description='toy images',
-                        disable=not progress, console=Console(stderr=True))
-        for (new_hashes, new_rows), job in zip(results, jobs):
+        results = zip(run(write_chunk, jobs), jobs)
+        if progress:
+            results = track(results, 'drawing', sum(len(job[3]) for job in jobs),
+                            size=lambda result: len(result[1][3]))
+        for (new_hashes, new_rows), job in results:
             hashes[job[2].number] += new_hashes
             rows += new_rows
     write_cub_lists(root / 'CUB_200_2011', rows)

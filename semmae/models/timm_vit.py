@@ -5,6 +5,7 @@ B images, L = h x w patches, X prefix tokens (class token, registers), D channel
 import hashlib
 import inspect
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from mmengine.model import BaseModule
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from ..checkpoints.timm_models import load_timm
+from ..progress_bar import is_first, shown_at_once
 from ..registry import MODELS
 from .outputs import formatted, require_out_type
 
@@ -217,8 +219,11 @@ def normalization(name, mean: Sequence[float] | None = None, std: Sequence[float
 def download(vit, name):
     """Fill ``vit`` with timm's weights; returns a load report. ValueError without a network."""
     try:
-        source = timm.create_model(name, num_classes=0, pretrained=True,
-                                   img_size=tuple(vit.patch_embed.img_size))
+        with shown_at_once():
+            if is_first():  # the hub shows a bar, but on a terminal only
+                print(f"weights of timm's {name}: from the cache, or downloaded", file=sys.stderr)
+            source = timm.create_model(name, num_classes=0, pretrained=True,
+                                       img_size=tuple(vit.patch_embed.img_size))
         vit.load_state_dict(source.state_dict())
     except Exception as error:  # of the network, the hub and the file system
         raise ValueError(f"timm cannot download the weights of '{name}': {type(error).__name__}: "

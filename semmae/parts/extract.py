@@ -7,10 +7,10 @@ import time
 
 import numpy as np
 import torch
-from rich.progress import Progress
 
 from ..datasets.part_store import PartStore, PartStoreWriter, list_images
 from ..datasets.sharded import Claims
+from ..progress_bar import Bar
 from .learner import own_device
 
 NUM_VERIFIED = 16  # images
@@ -50,22 +50,19 @@ def segment(model, loader, precision):
 
 def fill(writer, model, loader, precision):
     """Write shards until none is missing; waits for the shards of other processes."""
-    total = len(writer.images)
-    with Progress() as progress:
-        bar = progress.add_task(f'parts of {total} images', total=total)
-        while todo := writer.todo():
+    done = writer.count_written()
+    with Bar('parts', len(writer.images), done=done) as bar:
+        while writer.todo():
             shard: list = []
             for index, *parts in segment(model, loader, precision):
                 shard.append(parts)
                 start, stop = writer.shard_of(int(index[0]))
                 if index[-1] == stop - 1:
                     writer.write(start, *(np.concatenate(p) for p in zip(*shard)))
-                    todo, shard = writer.todo(), []
-                missing = sum(stop - start for start, stop in todo)
-                progress.update(bar, completed=total - missing + sum(len(p[0]) for p in shard))
+                    done, shard = writer.count_written(), []
+                bar.to(done + sum(len(p[0]) for p in shard))
             if writer.todo():
                 time.sleep(.5)
-        progress.update(bar, completed=total)
 
 
 def extract_parts(source, images, out, batch_size=64, num_workers=None, shard_size=1024):

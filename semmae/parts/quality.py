@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 
 from ..checkpoints.read import read_checkpoint
 from ..models.layers import unwrapped
+from ..progress_bar import track
 from ..registry import HOOKS
 from ..training.run import evaluate, prepare
 from .photos import without_random_steps
@@ -73,6 +74,21 @@ class FitPartsHook(Hook):
     def images(learner, data, ids):
         batch = default_collate([data[int(i)] for i in ids])
         return learner.data_preprocessor(dict(inputs=batch['inputs']))['inputs']
+
+
+@HOOKS.register_module()
+class BarHook(Hook):
+    """Shows the progress of a test on stderr. what: its name there."""
+
+    def __init__(self, what):
+        self.what, self.steps = what, iter(())
+
+    def before_test_epoch(self, runner):
+        self.steps = track(range(len(runner.test_loop.dataloader)), self.what, unit='batches')
+        next(self.steps, None)
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        next(self.steps, None)
 
 
 @dataclass(frozen=True)
@@ -175,7 +191,7 @@ def measure(cfg, truth, row):
         cfg.pop(key, None)
     cfg.update(
         custom_hooks=[h for h in cfg.custom_hooks if h.type == 'semmae.ResultRecorder']
-        + [dict(type='semmae.FitPartsHook')],
+        + [dict(type='semmae.FitPartsHook'), dict(type='semmae.BarHook', what=row)],
         test_cfg=dict(type='TestLoop'), test_evaluator=metrics,
         test_dataloader=dict(
             collate_fn=dict(type='default_collate'), dataset=dict(data, pipeline=pipeline),

@@ -14,7 +14,7 @@ from ..registry import MODELS
 from .classification import ClassificationProbe
 from .grid import require_counts
 from .probe import is_stored
-from .standard import Standard, chunks
+from .standard import Standard, batches
 
 INIT_STD = .02
 CHUNK = 64  # images of patch tokens that are read at a time, except for a batch of training
@@ -67,17 +67,16 @@ class AttentiveProbe(ClassificationProbe):
         steps = self.epochs * math.ceil(len(index) / self.batch_size)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: .5 * (1 + math.cos(math.pi * step / steps)))
-        for _ in range(self.epochs):
-            order = torch.randperm(len(index), generator=generator).numpy()
-            for part in chunks(order, self.batch_size):
-                logits = head.logits(head.inputs(data, index[part]))  # (B, S, C)
-                target = labels[part, None].expand(logits.shape[:2])
-                # The mean over images and the sum over settings: no setting changes another.
-                loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction='sum')
-                optimizer.zero_grad()
-                (loss / len(part)).backward()
-                optimizer.step()
-                schedule.step()
+        for part in batches(len(index), self.batch_size, self.epochs, generator,
+                            f'fitting {len(settings)} settings'):
+            logits = head.logits(head.inputs(data, index[part]))  # (B, S, C)
+            target = labels[part, None].expand(logits.shape[:2])
+            # The mean over images and the sum over settings: no setting changes another.
+            loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction='sum')
+            optimizer.zero_grad()
+            (loss / len(part)).backward()
+            optimizer.step()
+            schedule.step()
 
 
 def initial(heads: int, channels: int, classes: int, generator: torch.Generator) -> Parameters:

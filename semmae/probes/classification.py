@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..progress_bar import track
 from .features import Features, Task
 from .grid import by_key, grid_of, layers_of
 from .probe import Probe
@@ -74,7 +75,7 @@ class ClassificationProbe(Probe):
         for numbers, head in fitted:
             right = torch.zeros(len(numbers), dtype=torch.long)
             finite = torch.ones(len(numbers), dtype=torch.bool)
-            for part in chunks(index, head.chunk):
+            for part in track(chunks(index, head.chunk), 'choosing', len(index), size=len):
                 best, found = head(data, part).max(2)  # NaN if any class has NaN
                 finite &= best.isfinite().all(1).cpu()
                 right += (found.cpu() == labels[part]).sum(1)

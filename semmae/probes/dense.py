@@ -16,6 +16,7 @@ import torch
 from scipy import sparse
 from torch.nn import functional as F
 
+from ..progress_bar import track
 from ..results.predictions import pixel_counts, recount
 from .features import Features, Task
 from .standard import Standard, chunks
@@ -80,7 +81,7 @@ def patch_areas(data: Features, index: np.ndarray, task: Task) -> sparse.csr_arr
                          f'{task.ignore_index}, expected a segmentation and an ignore_index that '
                          'is not a class')
     rows = []
-    for i in index:
+    for i in track(index, 'labels'):
         label_map = np.asarray(data.labels[i])
         try:
             counts = patch_counts(label_map, data.grid, task.num_classes, task.ignore_index)
@@ -157,8 +158,9 @@ def score_layers(groups: dict[Any, list[int]], data: Features, index: np.ndarray
     for layer, numbers in groups.items():
         of_layer = scores_of(layer)
         counts: dict[int, list[Any]] = {number: [] for number in numbers}
-        for part, of_part in zip(chunks(index, IMAGES),
-                                 chunks(truth.reshape(len(index), -1), IMAGES)):
+        of_images = chunks(truth.reshape(len(index), -1), IMAGES)
+        for part in track(chunks(index, IMAGES), 'choosing', len(index), size=len):
+            of_part = next(of_images)
             for number, scores in zip(numbers, of_layer(data.tokens(layer, 'patches', part))):
                 found = scores.argmax(-1).cpu().numpy()
                 counts[number].append(None if scores.isnan().any() else pixel_counts(

@@ -12,6 +12,7 @@ import torch
 from mmseg.evaluation import DepthMetric
 from torch.nn import functional as F
 
+from ..progress_bar import track
 from ..registry import MODELS
 from .dense import IMAGES, patch_of_pixel, upsample
 from .features import Features, Task
@@ -96,7 +97,8 @@ class LinearDepthProbe(Probe):
         truth = self.cell_depths(data, index, task)
         for layers, (numbers, heads) in fitted.items():
             errors: list[list[torch.Tensor]] = [[] for _ in numbers]
-            for part, of_part in zip(chunks(index, IMAGES), truth.split(IMAGES)):
+            pairs = zip(chunks(index, IMAGES), truth.split(IMAGES))
+            for part, of_part in track(pairs, 'choosing', len(index), size=lambda x: len(x[0])):
                 tokens = self.tokens(data, layers, part)
                 for at, of_setting in enumerate(errors):
                     found = self.depths(heads, tokens, at, data.grid, task).cpu()
@@ -142,7 +144,7 @@ class LinearDepthProbe(Probe):
             raise ValueError(f'got a task of kind {task.kind}, expected depth')
         grid = (data.grid[0] * self.upsample, data.grid[1] * self.upsample)
         return torch.stack([cell_means(np.asarray(data.labels[i]), grid, task.depth_range)
-                            for i in index])
+                            for i in track(index, 'labels')])
 
 
 def cell_means(depth_map: np.ndarray, grid: tuple[int, int], depth_range: tuple[float, float]

@@ -3,13 +3,12 @@
 N images, L patches, D channels.
 """
 import numpy as np
-import torch
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
-from rich.progress import track
 
 from ..datasets.part_store import list_images
 from ..datasets.photos import Photos
+from ..progress_bar import Bar
 from ..registry import MODELS
 
 
@@ -37,14 +36,16 @@ def embed(cfg, images, kinds=('class', 'mean'), batch_size=64, num_workers=None)
     batches = [keys[i:i + batch_size] for i in range(0, len(keys), batch_size)]
     loader = Photos(images, cfg.val_dataloader.dataset.pipeline).loader(batches, num_workers)
     found: dict[str, list] = {kind: [] for kind in kinds}
-    for batch in track(loader, 'encoding', len(batches)):
-        if isinstance(batch, str):
-            raise ValueError(batch)
-        with torch.no_grad():
-            tokens, grid = model.encode(model.data_preprocessor(batch, False)['inputs'])
-        for (_, kind), values in tokens.items():
-            if kind in found:
-                found[kind].append(values)
+    with Bar('encoding', len(names)) as bar:
+        for batch in loader:
+            if isinstance(batch, str):
+                raise ValueError(batch)
+            inputs = model.data_preprocessor(batch, False)['inputs']
+            tokens, grid = model.encode(inputs)
+            for (_, kind), values in tokens.items():
+                if kind in found:
+                    found[kind].append(values)
+            bar.add(len(inputs))
     return names, {kind: np.concatenate(values) for kind, values in found.items() if values}, dict(
         weights_sha256=model.weights_sha256(), grid=list(grid),
         backbone=cfg.model.backbone.to_dict())

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..progress_bar import track
 from .grid import Setting
 from .standard import Standard
 
@@ -52,7 +53,8 @@ def train_heads(heads: Heads, steps: Sequence[np.ndarray],
         dict(params=[weight, bias], lr=setting['lr'], weight_decay=setting['weight_decay'])
         for setting, weight, bias in zip(heads.settings, heads.weight, heads.bias)])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(steps))
-    for step, images in enumerate(steps):
+    what = f'fitting {len(heads.settings)} settings'
+    for step, images in enumerate(track(steps, what, unit='steps')):
         optimizer.zero_grad()
         for loss in losses(step, images):
             loss.backward()

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from ..registry import MODELS
 from .classification import TOKENS, ClassificationProbe, read
-from .standard import Standard, chunks
+from .standard import Standard, batches
 
 LRS = tuple(4 * lr for lr in (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2,
                               5e-2, .1))  # DINOv2's, times batch size / 256
@@ -53,18 +53,16 @@ class LinearProbe(ClassificationProbe):
         weights, velocity = head.weights, torch.zeros_like(head.weights)
         lr, decay = (weights.new_tensor([s[name] for s in settings])[:, None]  # (S, 1)
                      for name in ('lr', 'weight_decay'))
-        step, steps = 0, self.epochs * math.ceil(len(index) / self.batch_size)
-        for _ in range(self.epochs):
-            order = torch.randperm(len(index), generator=generator).numpy()
-            for part in chunks(order, self.batch_size):
-                inputs = head.inputs(data, index[part])
-                slope = head.probabilities(inputs)  # the gradient of the loss by the logits:
-                slope[torch.arange(len(part)), :, labels[part]] -= 1
-                gradient = (inputs.T @ slope.flatten(1)).div_(len(part)).view_as(weights)
-                velocity.mul_(self.momentum).add_(gradient.addcmul_(weights, decay))
-                cosine = .5 * (1 + math.cos(math.pi * step / steps))
-                weights.addcmul_(velocity, lr, value=-cosine)
-                step += 1
+        steps = self.epochs * math.ceil(len(index) / self.batch_size)
+        for step, part in enumerate(batches(len(index), self.batch_size, self.epochs, generator,
+                                            f'fitting {len(settings)} settings')):
+            inputs = head.inputs(data, index[part])
+            slope = head.probabilities(inputs)  # the gradient of the loss by the logits:
+            slope[torch.arange(len(part)), :, labels[part]] -= 1
+            gradient = (inputs.T @ slope.flatten(1)).div_(len(part)).view_as(weights)
+            velocity.mul_(self.momentum).add_(gradient.addcmul_(weights, decay))
+            cosine = .5 * (1 + math.cos(math.pi * step / steps))
+            weights.addcmul_(velocity, lr, value=-cosine)
 
 
 @dataclass

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from ..progress_bar import track
 from ..registry import MODELS
 from .classification import ClassificationProbe, read
 from .standard import Standard
@@ -29,7 +30,8 @@ class LogisticProbe(ClassificationProbe):
         standard = Standard.of(partial(read, data, layer, tokens), index, 1024, 'cpu')
         inputs = standard(read(data, layer, tokens, index)).numpy()
         models = [LogisticRegression(C=setting['C'], max_iter=self.max_iter)
-                  .fit(inputs, labels.numpy()) for setting in settings]
+                  .fit(inputs, labels.numpy())
+                  for setting in track(settings, 'fitting', unit='settings')]
         return LogisticHeads(layer, tokens, standard, models, task.num_classes)
 
 

@@ -21,6 +21,7 @@ from ..datasets.sharded import Claims
 from ..datasets.stored import write_json
 from ..evaluation.segmentation import require_classes
 from ..models.layers import unwrapped
+from ..progress_bar import Bar, track
 from ..registry import LOOPS
 from .probe import HELD_OUT, choose, low_shot
 from .store import FeatureStore, FeatureStoreWriter, fingerprint
@@ -134,7 +135,10 @@ class ProbeLoop(BaseLoop):
         batches = DataLoader(
             Indexed(data), batch_sampler=Claims(writer, loader.batch_size),
             num_workers=loader.num_workers, collate_fn=Collate(loader.collate_fn))
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(writer.release)
+            done, what = writer.count_written(), f'features of {self.runner.cfg.result.dataset}'
+            bar = stack.enter_context(Bar(what, len(names), done=done))
             while writer.todo():
                 shard: list = []
                 for indices, batch in batches:
@@ -147,14 +151,10 @@ class ProbeLoop(BaseLoop):
                     start, stop = writer.shard_of(indices[0])
                     if indices[-1] == stop - 1:
                         writer.write(start, *joined(shard))
-                        shard = []
-                        left = sum(b - a for a, b in writer.todo())
-                        self.runner.logger.info(f'{root.name}: {len(names) - left} of {len(names)} '
-                                                'images encoded')
+                        done, shard = writer.count_written(), []
+                    bar.to(done + sum(len(labels) for _, labels in shard))
                 if writer.todo():
                     time.sleep(.5)  # other processes have claimed the rest
-        finally:
-            writer.release()
         writer.finish()
 
     @torch.no_grad()
@@ -195,8 +195,8 @@ class ProbeLoop(BaseLoop):
         runner.call_hook('before_val_epoch')
         mine = np.arange(get_rank(), len(test), get_world_size())
         dataset = runner.val_dataloader.dataset
-        for number, (i, found) in enumerate(zip(
-                mine, probe.predict(fitted, 0, test, mine, task), strict=True)):
+        pairs = zip(mine, probe.predict(fitted, 0, test, mine, task), strict=True)
+        for number, (i, found) in enumerate(track(pairs, 'test', len(mine))):
             samples = [as_sample(task, dataset.get_data_info(int(i)), test.labels[i], found)]
             loop.evaluator.process(data_samples=samples, data_batch=None)
             runner.call_hook('after_val_iter', batch_idx=number, data_batch=None, outputs=samples)

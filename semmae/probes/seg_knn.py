@@ -11,6 +11,7 @@ from scipy import sparse
 from torch.nn import functional as F
 
 from ..functional.knn import nearest
+from ..progress_bar import track
 from ..registry import MODELS
 from .dense import IMAGES, patch_areas, patch_rows, predict_maps, score_layers
 from .features import Features, Task
@@ -120,7 +121,7 @@ class Search:
         if settings[0]['standardize']:
             self.standard = Standard.of(read, images, IMAGES, memory.device)
         self.bank, start = torch.empty(0), 0
-        for at in chunks(images, IMAGES):
+        for at in track(chunks(images, IMAGES), 'memory', len(images), size=len):
             rows = self.directions(read(at).to(memory.device))
             if not start:  # the whole bank at once: to join parts would take twice the memory
                 self.bank = rows.new_empty(self.labels.shape[0], rows.shape[1])

@@ -10,6 +10,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
+from ..progress_bar import track
 from ..registry import MODELS
 from .dense import IMAGES, patch_areas, patch_rows, predict_maps, score_layers
 from .features import Features, Task
@@ -77,7 +78,7 @@ class LogisticSegProbe(Probe):
             standard = Standard.of(read, images, IMAGES, 'cpu')
             rows = torch.cat([standard(read(at)) for at in chunks(images, IMAGES)]).numpy()
             moved = Standard(standard.mean.to(device), standard.scale.to(device))
-            for number in numbers:
+            for number in track(numbers, 'fitting', unit='settings'):
                 model = LogisticRegression(C=settings[number]['C'], max_iter=self.max_iter,
                                            tol=self.tol).fit(rows, labels)
                 arrays = (*weights_of(model), torch.from_numpy(model.classes_).long())

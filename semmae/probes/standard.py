@@ -2,11 +2,14 @@
 
 D channels.
 """
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+
+from ..progress_bar import track
 
 EPS = 1e-6  # MAE's batch norm before the linear classifier
 
@@ -14,6 +17,14 @@ EPS = 1e-6  # MAE's batch norm before the linear classifier
 def chunks(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """``index`` in order, ``size`` images at a time; the last chunk may be smaller."""
     return (index[start:start + size] for start in range(0, len(index), size))
+
+
+def batches(images: int, size: int, epochs: int, generator: torch.Generator, what: str
+            ) -> Iterator[np.ndarray]:
+    """The images of each step of a training, in a new order in each epoch; shows its progress."""
+    steps = (part for _ in range(epochs) for part in chunks(
+        torch.randperm(images, generator=generator).numpy(), size))
+    return track(steps, what, epochs * math.ceil(images / size), 'steps')
 
 
 @dataclass
@@ -34,7 +45,7 @@ class Standard:
         Raises ValueError for features with NaN or infinity.
         """
         count, total, squares = 0, torch.zeros(1), torch.zeros(1)
-        for part in chunks(index, chunk):
+        for part in track(chunks(index, chunk), 'statistics', len(index), size=len):
             tokens = read(part).flatten(0, -2).double()
             count, total = count + len(tokens), total + tokens.sum(0)
             squares = squares + tokens.square().sum(0)

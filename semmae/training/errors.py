@@ -132,7 +132,7 @@ class HeldStream:
     """
 
     def __init__(self, stream):
-        self.stream, self.since, self.pid = stream, time.monotonic(), os.getpid()
+        self.behind, self.since, self.pid = stream, time.monotonic(), os.getpid()
         self.text: list[str] | None = []
 
     def write(self, text):
@@ -142,20 +142,20 @@ class HeldStream:
             self.text.append(text)
             return len(text)
         self.release()
-        return self.stream.write(text)
+        return self.behind.write(text)
 
     def flush(self):
         if self.text is None:
-            self.stream.flush()
+            self.behind.flush()
 
     def release(self, shows=True):
         text, self.text = self.text, None
         if text and shows:
-            self.stream.write(''.join(text))
-            self.stream.flush()
+            self.behind.write(''.join(text))
+            self.behind.flush()
 
     def __getattr__(self, name):
-        return getattr(self.stream, name)
+        return getattr(self.behind, name)
 
 
 @contextlib.contextmanager
@@ -180,4 +180,4 @@ def show_output(shows=True):
 def announce(line):
     """Print a line at once if output is held back; otherwise nothing."""
     if isinstance(sys.stdout, HeldStream):
-        print(line, file=sys.stdout.stream, flush=True)
+        print(line, file=sys.stdout.behind, flush=True)

@@ -10,6 +10,7 @@ from ..config.options import read_config
 from ..datasets.part_store import list_images
 from ..datasets.photos import Photos
 from ..mmengine_patches import install
+from ..progress_bar import track
 from ..registry import MODELS
 
 
@@ -35,7 +36,7 @@ def predict(config, checkpoint, images, options=None):
     model.to(get_device()).eval()
     photos = Photos(images, [step for step in cfg.test_dataloader.dataset.pipeline
                              if kind(step) != 'LoadAnnotations'])
-    for index, name in enumerate(names):
+    for index, name in enumerate(track(names, 'predicting')):
         photo = photos[index, name]
         if isinstance(photo, str):
             raise ValueError(photo)
