@@ -102,3 +102,4 @@ LOOPS = _child(root.LOOPS, 'semmae.training.knn_loop', 'semmae.training.loops',
                'semmae.probes.loop')
 METRICS = _child(root.METRICS, 'semmae.evaluation.metrics', 'semmae.evaluation.knn',
                  'semmae.evaluation.segmentation')
+VISBACKENDS = _child(root.VISBACKENDS, 'semmae.training.trackers')

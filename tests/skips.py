@@ -14,6 +14,7 @@ REASONS = {
     'poppler': ('pdfto', 'apt-get install poppler-utils'),
     'compiler': ('C\\+\\+ compiler', 'apt-get install g++ python3-dev'),
     'wheel': ('wheel cannot be built', 'pip install setuptools>=77 wheel'),
+    'trackers': ('(wandb|mlflow) is not installed', 'pip install wandb mlflow'),
     'slurm': ('slurm-wlm', 'root, and apt-get install slurm-wlm munge'),
     'checkout': ('not a git root|shallow', 'a full git clone'),
     'cpu': ('a GPU has its own', 'a machine without a GPU')}

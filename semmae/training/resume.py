@@ -18,6 +18,7 @@
 import sys
 
 from ..checkpoints.folder import checkpoints, is_first_process, latest
+from .trackers import forget
 
 
 def set_start(cfg, resume, launcher='none'):
@@ -36,3 +37,5 @@ def set_start(cfg, resume, launcher='none'):
         cfg.update(resume=True, load_from=str(newest))
     elif is_first_process(launcher):
         print(f'--resume: no checkpoint in {cfg.work_dir}, starting anew', file=sys.stderr)
+    if not cfg.resume and is_first_process(launcher):
+        forget(cfg.work_dir)
