@@ -62,7 +62,7 @@ def main(argv=None, prog='visualize.py'):
 
 def draw_curves(what, args):
     """Draw the curves of alpha and gamma, or of trainings; needs no model."""
-    from ..reporting.figures import alpha_curves, training_curves
+    from ..reporting.curves import alpha_curves, training_curves
     if what == 'alpha':
         alpha_curves(args['out'])
     else:

@@ -1,4 +1,4 @@
-"""Pictures from arrays and log files: sheets of images, curves.
+"""Pictures from arrays: sheets of images.
 
 The suffix of a path decides the format: .png, or .pdf and .svg with all words as text and the
 images in their own pixels. The same call writes the same bytes.
@@ -7,9 +7,6 @@ N images, H W pixels, h w patch grid. Images are (N, H, W, 3) uint8 RGB; label m
 masks are (N, h, w); H should be a multiple of h. A mask is True where a patch is removed.
 """
 import math
-import warnings
-from collections import Counter
-from fractions import Fraction
 from pathlib import Path
 
 import matplotlib
@@ -19,14 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageDraw, ImageFont
 
-from ..results.mmengine_logs import SCALARS, scalar_lines
-from ..results.results import finite
-
 # Twelve colours for colour-blind readers (M. Krzywinski, "Color palettes for color blindness"), in
 # our own order: the first six differ most for every kind of colour vision.
 PALETTE = ('#009F81', '#8400CD', '#FFB2FD', '#A40122', '#FF6E3A', '#00FCCF', '#9F0162', '#FFC33B',
            '#008DF9', '#FF5AAF', '#E20134', '#00C2F9')
-LINES = ('#008DF9', '#A40122', '#009F81', '#8400CD', '#FF6E3A', '#333333')  # dark enough for a line
 MASKED, DROPPED = 127, 236   # grey of a masked patch, and of a dropped one
 MARGIN, GAP, HEAD = 16, 8, 24  # of a sheet, in pixels; HEAD holds the columns' titles
 INK, PAPER = (34, 34, 34), (255, 255, 255)
@@ -235,62 +228,6 @@ def picture_path(path):
     return path
 
 
-def loss_curves(series, path, xlabel='iteration', ylabel='loss'):
-    """Curves {title: [(step, loss)]}, one line each; NaN and infinity leave a gap."""
-    if not any(points for points in series.values()):
-        raise ValueError(f'nothing to draw: the series {list(series)} hold no point')
-    figure, axes = canvas(xlabel, ylabel)
-    for k, (title, points) in enumerate(series.items()):
-        steps, values = np.array(points, float).reshape(-1, 2).T
-        axes.plot(steps, np.where(np.isfinite(values), values, np.nan), label=title, linewidth=1.8,
-                  color=LINES[k % len(LINES)], linestyle=('-', '--', ':')[k // len(LINES) % 3],
-                  marker='.' if len(points) < 3 else None)
-    for text in axes.legend(frameon=False).get_texts():
-        text.set_parse_math(False)  # show a dollar in a title literally
-    return save(figure, path)
-
-
-def training_curves(work_dirs, path, key='loss'):
-    """Curves of one logged scalar, one line for each work directory, named by its folder.
-
-    Directories of the same name are named by their whole paths.
-    """
-    work_dirs = [Path(work_dir) for work_dir in work_dirs]
-    names = Counter(work_dir.resolve().name for work_dir in work_dirs)
-    series = {}
-    for work_dir in work_dirs:
-        scalars, name = read_scalars(work_dir), work_dir.resolve().name
-        if key not in scalars:
-            raise ValueError(f'{work_dir} logs no {key}; expected one of '
-                             f"{', '.join(sorted(scalars)) or 'nothing'}")
-        series[name if names[name] == 1 else str(work_dir)] = scalars[key]
-    steps = 'iteration' if key == 'loss' else 'step (iteration or epoch)'  # see read_scalars
-    return loss_curves(series, path, steps, key)
-
-
-def alpha_curves(path, gammas=(1 / 3, 1 / 2, 1, 2, 3)):
-    """alpha = progress ** gamma over the pre-training (Fig. 3; Algorithm 1, line 7)."""
-    figure, axes = canvas('share of the pre-training', 'α')
-    progress = np.linspace(0, 1, 201)
-    for k, gamma in enumerate(gammas):
-        name = Fraction(gamma).limit_denominator(100)
-        axes.plot(progress, progress ** gamma, color=LINES[k % len(LINES)], linewidth=1.8,
-                  linestyle=('-', '--', ':')[k // len(LINES) % 3], label=f'γ = {name}')
-    axes.set(xlim=(0, 1), ylim=(0, 1.01), title='α = 0: patches of every part;  α = 1: whole parts')
-    axes.legend(frameon=False, loc='upper left')
-    return save(figure, path)
-
-
-def canvas(xlabel, ylabel):
-    """(figure, axes) in the common style of curves. Without pyplot: no global state, no display."""
-    figure = Figure(figsize=(6.4, 4), dpi=150, layout='constrained')
-    axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
-    axes.title.set_fontsize(10)
-    axes.spines[['top', 'right']].set_visible(False)
-    axes.grid(color='#e4e4e4', linewidth=.7)
-    return figure, axes
-
-
 def save(figure, path):
     """Write a figure in the format of the suffix, without a date; returns the path."""
     path = picture_path(path)
@@ -299,30 +236,3 @@ def save(figure, path):
     with matplotlib.rc_context(VECTOR):
         figure.savefig(path, format=suffix[1:], metadata=metadata)
     return path
-
-
-def read_scalars(work_dir) -> dict:
-    """{key: [(step, value)]} of all runs in a work directory, sorted by step, as mmengine logs it.
-
-    Every start has its own folder, named by its time. All starts are joined, and the last value of
-    a step counts. Steps are iterations for training and, in epoch-based runs, epochs for
-    validation. The times of validations are left out, since training has the same keys. Damaged
-    lines are skipped with a warning that counts them.
-    """
-    files = sorted(Path(work_dir).glob(f'*/{SCALARS}'))
-    if not files:
-        raise FileNotFoundError(f'no */{SCALARS} below {work_dir}; expected the work '
-                                'directory of a training (tools/train.py --work-dir)')
-    found: dict[str, dict[int, float]] = {}
-    problems: list[str] = []
-    for file in files:
-        for scalars in scalar_lines(file, problems):
-            left_out = ('step',) if 'iter' in scalars else ('step', 'time', 'data_time')
-            for key, value in scalars.items():
-                if key not in left_out and isinstance(value, (int, float)):
-                    number = finite(value)  # NaN leaves a gap in the curve
-                    found.setdefault(key, {})[scalars['step']] = (
-                        math.nan if number is None else number)
-    for problem in problems:
-        warnings.warn(problem, stacklevel=2)
-    return {key: sorted(points.items()) for key, points in found.items()}

@@ -10,7 +10,7 @@ OURS = 'ours'  # the column of our results
 COMMAND = 'to fill'  # the column of commands
 
 SECTION = '''
-{% macro show(section, shift=0, id='') %}
+{% macro show(section, shift=0, id='', files=()) %}
 {% set tag = 'h%d'|format(section.level + shift) %}
 <{{ tag }}{% if id %} id="{{ id }}"{% endif %}>{{ section.heading }}</{{ tag }}>
 {% if section.text %}
@@ -18,18 +18,23 @@ SECTION = '''
 {% endif %}
 {% if section.columns %}
 <div class="scroll" role="region" aria-label="Table" tabindex="0">
-<table{% if section.has_results %} class="results"{% endif %}>
+<table{% if section.kind %} class="{{ section.kind }}"{% endif %}>
 <thead><tr>{% for name in section.columns %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for line in section.lines() %}
 <tr>{% for name, text, is_bold, link in line %}
-<td{% if section.has_results %} class="{{ name|replace(' ', '-') }}"{% endif %}>
+<td{% if section.has_results %} class="{{ name|replace(' ', '-') }}"
+{%- elif section.is_shaded and not loop.first %} style="--share:{{ text|float }}%"{% endif %}>
 {%- if link %}<a href="#{{ link }}">{% endif %}
 {%- if is_bold %}<b>{{ text }}</b>{% else %}{{ text }}{% endif %}
 {%- if link %}</a>{% endif %}</td>
 {%- endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
+{% endif %}
+{% if files %}
+<p class="files">Download:{% for format, name, data in files %}
+ <a download="{{ name }}" href="{{ data }}">{{ format }}</a>{% endfor %}</p>
 {% endif %}
 {% if section.legend %}
 <ul>{% for text in section.legend %}<li>{{ text }}</li>{% endfor %}</ul>
@@ -59,7 +64,7 @@ class Section:
 
     level: 2, or 3 for a part of the section before. bold: see `is_bold`.
     links: for each row the anchor of its 'ours' in the page or '', or {column: anchor}; () for no
-        links.
+        links. is_shaded: all cells but the first of a row are percents with a shade.
     """
 
     heading: str
@@ -71,10 +76,16 @@ class Section:
     links: Sequence[str | dict[str, str]] = ()
     legend: Sequence[str] = ()
     below: str = ''
+    is_shaded: bool = False
 
     @property
     def has_results(self) -> bool:
         return OURS in self.columns
+
+    @property
+    def kind(self) -> str:
+        """The class of the table in the page, or ''."""
+        return 'results' if self.has_results else 'shaded' if self.is_shaded else ''
 
     def lines(self) -> Iterator[list[tuple[str, str, bool, str]]]:
         """For each row a (column, text, is bold, link) for each cell."""

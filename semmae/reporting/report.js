@@ -25,38 +25,32 @@
     button.hidden = false;
   }
 
-  // Sorting: by the leading number, then as text; what is empty or '-' comes last either way.
+  // Sorting: by the leading number, then as text.
+  const EMPTY = /^[-\u2013\u2014]?$/;
   const collator = new Intl.Collator('en', { numeric: true, sensitivity: 'base' });
-  function keyOf(cell) {
-    const text = cell.textContent.trim().replace(/[\u2212\u2013](?=\d)/, '-');
+  function keyOf(content) {
+    const text = content.trim().replace(/[\u2212\u2013](?=\d)/, '-');
     const number = /^[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?/i.exec(text);
-    return { text, number: number ? Number(number[0]) : NaN, isEmpty: /^[-\u2013\u2014]?$/.test(text) };
+    return { text, number: number ? Number(number[0]) : NaN };
   }
-  function compare(a, b, sign) {
-    if (a.isEmpty || b.isEmpty) return a.isEmpty - b.isEmpty;
-    if (isNaN(a.number) !== isNaN(b.number)) return sign * (isNaN(a.number) - isNaN(b.number));
-    return sign * (a.number - b.number || collator.compare(a.text, b.text));
+  function compare(a, b) {
+    if (isNaN(a.number) !== isNaN(b.number)) return isNaN(a.number) - isNaN(b.number);
+    return a.number - b.number || collator.compare(a.text, b.text);
   }
+  // Tablesort sorts rows in reverse for "ascending", so that its comparisons are reversed too.
+  Tablesort.extend('cell', () => true, (a, b) => compare(keyOf(b), keyOf(a)));
   function sortable(table) {
     const body = table.tBodies[0], head = table.tHead && table.tHead.rows[0];
     if (!head || !body || body.rows.length < 2) return;
     if (body.querySelector('[rowspan], [colspan]') || table.tHead.rows.length > 1) return;
-    const original = [...body.rows], heads = [...head.cells];
-    heads.forEach((cell, column) => {
-      const button = document.createElement('button');
-      button.type = 'button';
-      button.append(...cell.childNodes);
-      cell.append(button);
-      button.addEventListener('click', () => {
-        const next = { ascending: 'descending', descending: null }[cell.ariaSort];
-        const order = next === undefined ? 'ascending' : next;
-        heads.forEach((other) => other.removeAttribute('aria-sort'));
-        if (order) cell.setAttribute('aria-sort', order);
-        const sign = order === 'descending' ? -1 : 1;
-        const keyed = original.map((row) => [row, keyOf(row.cells[column])]);
-        if (order) keyed.sort((a, b) => compare(a[1], b[1], sign));
-        body.append(...keyed.map(([row]) => row));
-      });
+    const original = [...body.rows], sorter = new Tablesort(table);
+    let before = null;
+    table.addEventListener('beforeSort', () => { before = sorter.current.ariaSort; });
+    table.addEventListener('afterSort', () => {  // empty cells last; the third click restores
+      const { current } = sorter, isEmpty = (row) => EMPTY.test(row.cells[current.cellIndex]
+        .textContent.trim());
+      if (before === 'descending') current.removeAttribute('aria-sort');
+      body.append(...(before === 'descending' ? original : original.filter(isEmpty)));
     });
   }
 
@@ -87,16 +81,14 @@
     }
   }
 
-  function enlargeable(image, dialog) {
+  function enlargeable(picture, dialog) {
     const button = document.createElement('button');
     button.type = 'button';
     button.title = 'Enlarge';
-    image.replaceWith(button);
-    button.append(image);
+    picture.replaceWith(button);
+    button.append(picture);
     button.addEventListener('click', () => {
-      const shown = dialog.querySelector('img');
-      shown.src = image.src;
-      shown.alt = image.alt;
+      dialog.querySelector('.plate').replaceChildren(picture.cloneNode(true));
       dialog.querySelector('.bar span').textContent = button.closest('figure')
         .querySelector('h3').textContent;
       dialog.showModal();
@@ -108,7 +100,7 @@
     themeButton(document.getElementById('theme'));
     document.querySelectorAll('table').forEach(sortable);
     const dialog = document.getElementById('enlarged');
-    document.querySelectorAll('figure img').forEach((image) => enlargeable(image, dialog));
+    document.querySelectorAll('figure :is(img, svg)').forEach((one) => enlargeable(one, dialog));
     dialog.addEventListener('click', () => dialog.close());
     document.addEventListener('click', follow);
     const here = () => reveal(location.hash.slice(1));

@@ -1,59 +1,79 @@
 """One self-contained HTML file: tables, pictures, and the protocol behind every number.
 
-The file loads nothing: pictures are data URIs, and a content security policy forbids requests.
-Page, style and script are ``report.html``, ``.css`` and ``.js`` beside this file. The script sorts
-tables, opens protocols and enlarges pictures; everything can be read without it.
+The file loads nothing: pictures and downloads are inside it, and a content security policy forbids
+requests. Page and style are ``report.html`` and ``.css`` beside this file. ``report.js`` opens
+protocols and enlarges pictures, ``vendor/tablesort.min.js`` sorts tables, ``compare.js`` shows two
+runs side by side; everything else can be read without scripts.
 """
 import base64
 import hashlib
-import io
 import json
 import re
 from collections import Counter, defaultdict
-from datetime import UTC, datetime
 from itertools import count
 from operator import itemgetter
 from pathlib import Path
 
 from markupsafe import Markup
-from PIL import Image
 
 from ..results.protocol import anchor, is_percent
-from .page import environment
+from .downloads import downloads
+from .headline import headlines
+from .inline import picture
+from .page import Section, environment
 from .provenance import origins
 from .render import READING
 
-PNG = b'\x89PNG\r\n\x1a\n'
 HALF = 40 * 16  # a picture of at most this many CSS pixels shares its line with the next
 RUN_FIELDS = ('seed', 'metric', 'value', 'config', 'checkpoint', 'checkpoint_sha256', 'git_commit',
               'device', 'wall_time_s', 'time')
 
 
-def write_report(out, title, records, sections, pictures=(), notes=()) -> Path:
-    """Write the report to ``out`` and return its path.
+def write_report(out, title, records, sections, pictures=(), notes=(), runs=None) -> Path:
+    """Write the report to ``out`` and return its path; the same arguments give the same bytes.
 
     records: as ``read_results`` gives them; their protocols are listed.
     sections: the tables (`render.sections`); a last column without any text is left out.
-    pictures: (heading, caption, path of a PNG) and, if the heading is not enough, a text on what
-        the picture shows. notes: texts, one paragraph each. All texts are escaped.
+    pictures: (heading, caption, path of an SVG or PNG, or a list of them) and, if the heading is
+        not enough, a text on what the picture shows. notes: texts, one paragraph each.
+    runs: of `runs.explorer`, for the side-by-side view; None for no such view.
+    All texts are escaped.
     """
     out = Path(out)
     texts = {name: Path(__file__).with_suffix(f'.{name}').read_text(encoding='utf-8')
-             for name in ('html', 'css', 'js')}
+             for name in ('html', 'css')}
+    js = script()
     tables, ids = [section.without_empty_end() for section in sections], count(1)
-    tables = [(f'table-{next(ids)}' if table.level == 2 else '', table) for table in tables]
+    tables = [(f'table-{next(ids)}', table) for table in tables]
     html = environment().from_string(texts['html']).render(
-        title=title, figures=[figure(*picture) for picture in pictures], notes=notes,
-        css=Markup(texts['css']), js=Markup(texts['js']),
-        js_hash=base64.b64encode(hashlib.sha256(texts['js'].encode()).digest()).decode(),
-        tables=tables, facts=facts(records),
+        title=title, notes=notes,
+        figures=[figure(*found) for found in pictures],
+        css=Markup(texts['css']), js=Markup(js),
+        js_hash=base64.b64encode(hashlib.sha256(js.encode()).digest()).decode(),
+        tables=[(id, table, downloads(table, id)) for id, table in tables], facts=facts(records),
         reading=next((id for id, table in tables if table.heading == READING), None),
         has_links=any(any(table.links) for _, table in tables), protocols=protocols(records),
-        run_fields=RUN_FIELDS, made=datetime.now(UTC).strftime('%Y-%m-%d %H:%M UTC'),
-        results=results_tag(records))
+        run_fields=RUN_FIELDS, results=results_tag(records), cards=headlines(records),
+        files=downloads(all_runs(records), 'runs') if records else [],
+        runs=runs if runs and runs['runs'] else None)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(html, encoding='utf-8', newline='\n')  # the script's hash covers these bytes
     return out
+
+
+def script() -> str:
+    """The script of the page: the vendored sorter with its licence, and our own."""
+    here = Path(__file__).parent
+    licence, sorter, *own = (Path(here, name).read_text(encoding='utf-8') for name in (
+        'vendor/tablesort.LICENCE', 'vendor/tablesort.min.js', 'report.js', 'compare.js'))
+    sorter = re.sub(r'^/\*!.*?\*/\s*', '', sorter, flags=re.DOTALL)  # it is in the licence
+    return '\n'.join([f'/* tablesort\n{licence}*/', sorter, *own])
+
+
+def all_runs(records) -> Section:
+    """A line for each record, to be downloaded."""
+    return Section('All runs', columns=('row', *RUN_FIELDS), rows=[
+        [text_of(record.get(name)) for name in ('row', *RUN_FIELDS)] for record in records])
 
 
 def results_tag(records) -> Markup:
@@ -73,22 +93,15 @@ def digest_of(records) -> str:
     return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
 
 
-def figure(heading, caption, path, alt=''):
-    """The fields of a picture in the page. Raises ValueError for an incomplete PNG."""
-    content = Path(path).read_bytes()
-    if not content.startswith(PNG):
-        raise ValueError(f'{path} is not a PNG file; the report takes the pictures of '
-                         'semmae.reporting.figures')
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            scale = 96 / image.info.get('dpi', (96,))[0]
-            width, height = (round(side * scale) for side in image.size)
-            image.verify()  # checksums: a browser shows a damaged picture in part
-    except Exception as error:
-        raise ValueError(f'{path} is damaged: {error}. Make the picture again') from None
-    return dict(heading=heading, caption=caption, alt=alt or heading,
-                width=width, height=height, is_wide=width > HALF,
-                data=Markup('data:image/png;base64,' + base64.b64encode(content).decode()))
+def figure(heading, caption, paths, alt=''):
+    """The fields of a picture in the page; paths: one file, or several beside each other.
+
+    Raises ValueError for an incomplete PNG.
+    """
+    paths = paths if isinstance(paths, (list, tuple)) else [paths]
+    pictures = [picture(path, alt or heading) for path in paths]
+    return dict(heading=heading, caption=caption, plates=[markup for *_, markup in pictures],
+                is_wide=sum(width for width, *_ in pictures) > HALF)
 
 
 def facts(records):

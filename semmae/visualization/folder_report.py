@@ -5,14 +5,17 @@ from typing import NamedTuple
 
 from ..files import require_folder, writable_file
 from ..parts.learner import LearnerSource
-from ..reporting.figures import loss_curves, read_scalars
+from ..reporting.classes import class_sections
 from ..reporting.page import Section, section_of
+from ..reporting.panels import curve_figures
 from ..reporting.part_tables import health_of, part_sections, part_tables
 from ..reporting.render import sections
 from ..reporting.report import write_report
+from ..reporting.runs import explorer, work_dirs
 from ..reporting.tables import build_tables, measured
 from ..results.mmengine_logs import read_everything
 from ..results.results import HOW_TO_MAKE_RUNS
+from .examples import Examples, class_names
 from .pictures import (
     MaskSource,
     draw_masks,
@@ -23,6 +26,7 @@ from .pictures import (
 from .report_notes import about, title_of
 
 MINI = Path('mm_configs/mini')
+STAGES = ('parts', 'mae_p16', 'semmae_p16')  # work directories that `PLATES` are drawn from
 
 
 class Plate(NamedTuple):
@@ -47,14 +51,7 @@ def reconstructions(recipe, method):
         'contrast of each patch, so colours are given and structure is predicted.',
         f'Four images, the quarter of their patches that {method} sees, and its reconstruction',
         lambda seed, images, path: draw_reconstructions(
-            MINI / f'{recipe}_mini.py', newest(seed / recipe), images, path))
-
-
-def curves(name, heading, caption, **rows):
-    """The plate of the loss curves of rows {title: work directory below a seed}."""
-    return Plate(name, heading, caption,
-                 f'{heading} over iterations, one curve each: {", ".join(rows)}',
-                 lambda seed, images, path: loss_curves(losses(seed, rows), path))
+            config_of(seed / recipe, f'{recipe}_mini.py'), newest(seed / recipe), images, path))
 
 
 PLATES = (
@@ -63,14 +60,16 @@ PLATES = (
           'the foreground score. A colour is one part in all images.',
           'Six images, each with its encoder heads, learned parts and foreground score as coloured '
           'maps', lambda seed, images, path: draw_parts(LearnerSource(
-              MINI / 'semmae_parts_mini.py', newest(seed / 'parts')), images, path)),
+              config_of(seed / 'parts', 'semmae_parts_mini.py'), newest(seed / 'parts')),
+              images, path)),
     Plate('masks', 'Masks',
           'The part map that the masks are drawn from, a random mask, and part-guided masks at the '
           'beginning (alpha 0: three quarters of every part), in the middle and at the end (alpha '
           '1: whole parts). Grey patches are removed.',
           'Four images, each with its part map, a random mask and part-guided masks at alpha 0, '
           '0.5 and 1; masked patches are grey', lambda seed, images, path: draw_masks(MaskSource(
-              MINI / 'semmae_p16_mini.py', part_store=existing(seed / 'store_8')), images, path)),
+              config_of(seed / 'semmae_p16', 'semmae_p16_mini.py'),
+              part_store=existing(seed / 'store_8')), images, path)),
     reconstructions('mae_p16', 'MAE'), reconstructions('semmae_p16', 'SemMAE'),
     Plate('segmentations', 'Segmentations',
           'Images of the validation set, the true label map, and what UPerNet predicts after '
@@ -79,27 +78,12 @@ PLATES = (
           'after MAE and after SemMAE, in the same colours',
           lambda seed, images, path: draw_segmentations({
               'after MAE': seed / 'ade20k/mae_p16',
-              'after SemMAE': seed / 'ade20k/semmae_p16'}, path)),
-    curves('loss', 'Pre-training loss', 'Mean squared error on masked, normalised patches. SemMAE '
-           'rises with alpha, because its masks become harder; the two curves are not a '
-           'comparison.', MAE='mae_p16', SemMAE='semmae_p16'),
-    curves('loss_parts', 'Part learning loss', 'Reconstruction (Eq. 5) plus 0.03 times diversity '
-           '(Eq. 6).', **{'part learning': 'parts'}),
-    *(curves(f'loss_{task}', f'{title}: loss',
-             'Training loss after pre-training with either method.',
-             MAE=f'{task}/mae_p16', SemMAE=f'{task}/semmae_p16')
-      for task, title in (('cub', 'Fine-grained fine-tuning'), ('ade20k', 'UPerNet'))))
+              'after SemMAE': seed / 'ade20k/semmae_p16'}, path)))
 
 
-def losses(seed, rows):
-    """{title: [(iteration, loss)]} of those rows that log a loss."""
-    read = {title: read_scalars(seed / row).get('loss', []) for title, row in rows.items()
-            if (seed / row).is_dir()}
-    found = {title: points for title, points in read.items() if points}
-    if not found:
-        raise FileNotFoundError('no loss logged in ' + ', '.join(
-            str(seed / row) for row in rows.values()))
-    return found
+def config_of(folder, mini):
+    """The config of a work directory; that of the mini suite if it was not kept."""
+    return folder / 'config.py' if (folder / 'config.py').is_file() else MINI / mini
 
 
 def newest(folder):
@@ -130,11 +114,11 @@ def draw_all(seeds, images, where):
     """
     pictures, left_out = [], []
     for plate in PLATES:
-        path, why = where / f'{plate.name}.png', []
+        path, why = where / f'{plate.name}.svg', []
         for seed in seeds:
             try:
                 plate.draw(seed, images, path)
-            except FileNotFoundError as error:
+            except (FileNotFoundError, ValueError) as error:
                 why.append(str(error))
                 continue
             of = f' Of {seed.name}.' if len(seeds) > 1 else ''
@@ -172,7 +156,13 @@ def write_folder_report(folder, images, out):
     seeds = seeds_of(folder)
     if records:  # before minutes of drawing; not for an empty folder
         writable_file(out, ('.html',))
-    pictures, left_out = draw_all(seeds, images, out.parent / 'pictures')
+    where, dirs = out.parent / 'pictures', work_dirs(folder)
+    pictures, left_out = draw_all(seeds, images, where)
+    if not any(work.recipe.rpartition('/')[2] in STAGES for work in dirs):
+        left_out = []  # a suite without the stages of these pictures
+    curves = curve_figures(dirs, where)
+    pictures += curves
+    left_out += [] if curves else [f'Curves (no loss logged below {folder})']
     more = health(seeds)
     if not (records or pictures or more):
         raise ValueError(f'{folder} holds no result and no files for pictures'
@@ -188,6 +178,8 @@ def write_folder_report(folder, images, out):
         notes.append(f'No pictures and no curves: {folder} has none of the files they are made of.')
     elif left_out:
         notes.append(f'Left out: {"; ".join(left_out)}.')
-    tables = [*sections(measured(build_tables(records))), *parts, *more]
+    tables = [*sections(measured(build_tables(records))), *class_sections(records, class_names),
+              *parts, *more]
+    runs = explorer(records, dirs, out, class_names, Examples())
     return write_report(out, title_of(folder, records), records, tables, pictures,
-                        [*notes, *problems])
+                        [*notes, *problems], runs)

@@ -24,7 +24,7 @@ from semmae.datasets.fast_loading import LoadCenterCrop, LoadRandomResizedCrop
 from semmae.datasets.image_cache import ImageCache, pack_images
 from semmae.datasets.part_store import PartStore, PartStoreWriter
 from semmae.datasets.transforms import read_labels
-from semmae.reporting.figures import read_scalars
+from semmae.reporting.curves import read_scalars
 from semmae.reporting.part_tables import health_of, part_tables, render_parts
 from semmae.reporting.render import FORMATS, render, sections
 from semmae.reporting.report import figure, write_report

@@ -14,24 +14,21 @@ import pytest
 from PIL import Image
 
 from semmae.functional.masking import alpha_at
-from semmae.reporting import figures
+from semmae.reporting import curves, figures
+from semmae.reporting.curves import alpha_curves, loss_curves, read_scalars, training_curves
 from semmae.reporting.figures import (
     DROPPED,
     MASKED,
     PALETTE,
-    alpha_curves,
     cell_origin,
     cell_size,
     heat_sheet,
-    loss_curves,
     mask_sheet,
     part_colours,
     part_sheet,
-    read_scalars,
     reconstruction_sheet,
     save,
     sheet,
-    training_curves,
 )
 from tests.tiny import tool
 
@@ -284,7 +281,7 @@ def test_a_pdf_shows_the_cells_of_the_png_at_the_same_places(tmp_path):
 
 def test_the_settings_of_other_figures_are_left_alone(tmp_path):
     before = dict(matplotlib.rcParams)
-    save(figures.canvas('x', 'y')[0], tmp_path / 'x.svg')
+    save(curves.canvas('x', 'y')[0], tmp_path / 'x.svg')
     assert dict(matplotlib.rcParams) == before
 
 
@@ -313,7 +310,7 @@ def test_the_tool_draws_curves_and_alpha(tmp_path):
 def drawn_lines(monkeypatch):
     """{label: points} of the lines of each figure that is saved from now on."""
     drawn = {}
-    monkeypatch.setattr(figures, 'save', lambda figure, path: drawn.update(
+    monkeypatch.setattr(curves, 'save', lambda figure, path: drawn.update(
         {line.get_label(): line.get_xydata() for line in figure.axes[0].lines}))
     return drawn
 

@@ -349,7 +349,7 @@ def test_a_report_of_one_seed_names_what_it_leaves_out(segmented, photos, tmp_pa
     assert '<p>1 seed' in html and '<h1>Results on toy</h1>' in html
     left_out = html[html.index('Left out: '):html.index('<nav')]
     assert 'Semantic parts (no epoch_N.pth in ' in left_out and 'store_8)' in left_out
-    assert 'Pre-training loss (no loss logged in ' in left_out and 'Segmentations' not in left_out
+    assert 'Curves (no loss logged below ' in left_out and 'Segmentations' not in left_out
 
 
 def test_a_report_of_a_suite_is_of_all_seeds_with_pictures_of_the_first_that_has_them(
