@@ -141,10 +141,12 @@
     if (!source) return;
     const data = JSON.parse(source.textContent);
     const selects = ['run-a', 'run-b'].map((id) => document.getElementById(id));
-    selects.forEach((select, k) => {
+    selects.forEach((select) => {
       select.append(...data.runs.map((run, i) => make('option', run.name, { value: i })));
-      select.selectedIndex = Math.min(k, data.runs.length - 1);
     });
+    // First, a run of another method with predictions of the same images, if there is one.
+    selects[1].selectedIndex = Math.max(0, data.runs.findIndex((run) => (
+      run.row !== data.runs[0].row && run.test === data.runs[0].test)));
     const update = () => show(data, ...selects.map((select, k) => (
       { ...data.runs[select.value], letter: 'AB'[k] })));
     selects.forEach((select) => select.addEventListener('change', update));

@@ -43,7 +43,9 @@ def band_curves(series, path, xlabel='iteration', ylabel='loss'):
         axes.plot(frame.index, frame.mean(axis=1, skipna=False), label=title, linewidth=1.8,
                   linestyle=('-', '--', ':')[k // len(LINES) % 3],
                   marker='.' if len(frame) < 3 else None, **style)
-    for text in axes.legend(frameon=False).get_texts():
+    figure.set_figheight(figure.get_figheight() + .17 * max(0, len(series) - 3))
+    legend = figure.legend(loc='outside lower left', frameon=False)
+    for text in legend.get_texts():
         text.set_parse_math(False)  # show a dollar in a title literally
     return save(figure, path)
 

@@ -50,6 +50,8 @@ def figure_of(parent, kind, recipes, where, number):
     metric = next((key for key in METRICS if key in keys), min(keys, default=''))
     scores = {name: [validation[metric] for _, validation in seeds if metric in validation]
               for name, seeds in recipes.items()}
+    if max((len(points) for seeds in scores.values() for points in seeds), default=0) < 2:
+        scores = {}  # one validation is a number of the tables and no curve
     scores = {name: seeds for name, seeds in scores.items() if seeds}
     file = re.sub('[^A-Za-z0-9]+', '_', f'{number}_{stage}').strip('_').lower()
     paths = [band_curves(series, where / f'{what}_{file}.svg', steps, label)

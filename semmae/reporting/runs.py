@@ -72,12 +72,14 @@ def explorer(records, dirs, out, names_of, drawn) -> dict:
     measured = {Path(key[0]).resolve() for key in runs}
     sets, shown = PredictionSets(names_of, drawn), []
     fields: dict[str, tuple] = {}
-    for (work, *_), group in sorted(runs.items(), key=str):
+    for (work, *_), group in runs.items():
         shown.append((Path(work), by_path.get(Path(work).resolve()), group))
+    shown.sort(key=lambda run: (title_of(*run), str(run[0]), run[2][0]['fingerprint']))
     shown += [(work.path, work, []) for path, work in by_path.items() if path not in measured]
     found = []
     for path, work, group in shown[:MOST_RUNS]:
-        run = dict(name=title_of(path, work, group), facts=facts_of(group),
+        run = dict(name=title_of(path, work, group), row=group[0]['row'] if group else '',
+                   facts=facts_of(group),
                    links=links_of(path, work, group, out), protocol=protocol_of(group, fields),
                    pictures=drawn.stored(path, by_path, group))
         sets.add(run, group, work)
