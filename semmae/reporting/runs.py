@@ -120,7 +120,7 @@ def links_of(path, work, group, out):
     logs = sorted(path.glob('*/*.log'))
     files = [('config', path / 'config.py'), ('log', logs[-1] if logs else path / 'none.log'),
              ('console', path / 'console.log'), ('results', path / 'results.jsonl')]
-    return [[text, quote(os.path.relpath(file.resolve(), out.parent.resolve()))]
+    return [[text, quote(os.path.relpath(file, out.parent))]
             for text, file in files if file.is_file()]
 
 
