@@ -14,7 +14,8 @@ FILES = sorted((REPO / 'semmae').rglob('*.py'))
 LAYERS = [('shipped', 'progress_bar'), ('functional', 'files', 'needs'), ('registry',),
           ('checkpoints',), ('mmengine_patches',), ('models', 'datasets', 'evaluation'),
           ('config',), ('results',), ('training',), ('parts', 'probes'), ('recording',),
-          ('reporting',), ('suites',), ('visualization',), ('commands',), ('__main__',)]
+          ('reporting',), ('suites',), ('visualization',), ('api',), ('commands',),
+          ('__main__',)]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
 
@@ -43,7 +44,7 @@ def arrows():
         for name in imports(path):
             top, _, rest = name.partition('.')
             target = rest.partition('.')[0]
-            if top == 'semmae' and target in LEVEL and target != room(path):
+            if top == 'semmae' and target in LEVEL and room(path) not in ('__init__', target):
                 found.setdefault((room(path), target), set()).add(path.name)
     return found
 

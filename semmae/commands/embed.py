@@ -52,37 +52,20 @@ def main(argv=None, prog='semmae embed'):
         writable_file(args.out, ('.npz', '.npy'))
         import numpy as np
 
-        from ..mmengine_patches import install
-        from ..probes.embed import embed
-        install()
-        cfg = config_of(args)
-        names, arrays, about = embed(cfg, args.images, args.kind, args.batch_size,
+        from ..api import embed, load_backbone
+        backbone = load_backbone(args.timm, args.checkpoint, args.config, args.interpolate_offset,
+                                 args.cfg_options)
+        names, arrays, about = embed(backbone, args.images, args.kind, args.batch_size,
                                      args.num_workers)
-        if not arrays:
-            raise ValueError(f'the backbone has no {" nor ".join(args.kind)} tokens; expected '
-                             f'--kind with some of {", ".join(KINDS)}')
         first = next(iter(arrays.values()))
         write_atomically(args.out, lambda f: np.save(f, first) if args.out.suffix == '.npy'
                          else np.savez(f, **arrays))
         write_atomically(args.out.with_suffix('.csv'), lambda f: f.write(table(names)))
-        about |= dict(config=str(cfg.filename), images=str(args.images), count=len(names))
+        about |= dict(config=str(backbone.cfg.filename), images=str(args.images), count=len(names))
         write_atomically(args.out.with_suffix('.json'), lambda f: f.write(
             json.dumps(about, indent=1, default=str).encode()))
         shapes = ', '.join(f'{kind} {array.shape}' for kind, array in arrays.items())
         print(f'{len(names)} images: {shapes} -> {args.out}')
-
-
-def config_of(args):
-    """The config with the backbone that the arguments name."""
-    from ..config.options import read_config
-    from ..suites.catalogue import DENSE
-    from ..suites.dense import dense_rows
-    from ..suites.rows import INIT
-    if args.config:
-        return read_config(args.config, args.cfg_options | (
-            {INIT: args.checkpoint} if args.checkpoint else {}))
-    row, = dense_rows(DENSE, args.timm, args.checkpoint, ['imagenet'], args.interpolate_offset)
-    return read_config(row.config, row.options | args.cfg_options)
 
 
 def table(names) -> bytes:

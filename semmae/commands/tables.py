@@ -15,8 +15,7 @@ import sys
 from pathlib import Path
 
 from ..reporting.names import DENSE, FORMATS, LONG, TITLES
-from ..results.mmengine_logs import read_everything
-from ..results.results import read_results
+from ..results.reading import NoResult, read_records
 from ..shipped import CommandParser, as_typed_here
 
 
@@ -65,23 +64,6 @@ def one_value_each(argv):
     return words
 
 
-class NoResult(ValueError):
-    """A result file without any result."""
-
-
-def require_results(paths, records):
-    """Raises `NoResult` for a file among ``paths`` without any result."""
-    sources = {record['source'] for record in records}
-    for path in (path for path in map(Path, paths) if not path.is_dir()):
-        if str(path.resolve()) in sources:
-            continue
-        found, problems = read_results([path])  # a newer result of another path may replace it
-        if not found:
-            why = '; '.join(text.removeprefix(f'{path}: ') for text in problems) or 'it is empty'
-            raise NoResult(f'{path} holds no result: {why}. Expected a results.jsonl, or a '
-                           'folder with some, as a training or test of this project leaves it')
-
-
 def not_shown(records, parts):
     """A text on the results that are not in these tables, in a list; [] if there are none."""
     def has_place(record):
@@ -98,21 +80,11 @@ def not_shown(records, parts):
 
 def made(args, records):
     """(tables, text) that the command asks for."""
-    from ..reporting.elsewhere import elsewhere_table, errata_table, published_tables
-    from ..reporting.part_tables import part_tables, render_parts
+    from ..reporting.frames import frames_of
+    from ..reporting.part_tables import render_parts
     from ..reporting.render import render
-    from ..reporting.tables import build_tables, measured
-    if args.parts:
-        frames = part_tables(records)
-        return frames, render_parts(frames, args.format)
-    frames = build_tables(records, tables=args.table or tuple(TITLES))
-    if args.measured:
-        frames = measured(frames)
-    else:
-        frames |= published_tables(frames)
-        if not args.table:
-            frames |= dict(elsewhere=elsewhere_table(), errata=errata_table())
-    return frames, render(frames, args.format)
+    frames = frames_of(records, args.table or (), args.measured, args.parts)
+    return frames, (render_parts if args.parts else render)(frames, args.format)
 
 
 def main(argv=None, prog='make_tables.py'):
@@ -120,8 +92,7 @@ def main(argv=None, prog='make_tables.py'):
     if hasattr(sys.stdout, 'reconfigure'):
         sys.stdout.reconfigure(encoding='utf-8')  # the tables hold ± and names of any language
     try:
-        records, problems = read_everything(args.paths)
-        require_results(args.paths, records)
+        records, problems = read_records(args.paths)
     except (FileNotFoundError, NoResult) as error:
         print(f'{prog}: error: {error}', file=sys.stderr)
         return 2

@@ -6,6 +6,24 @@ import torch
 from mmengine.dataset import Compose, default_collate
 from torch.utils.data import DataLoader, Dataset
 
+from .part_store import list_images
+
+
+def images_of(images):
+    """(root, names) of a folder of images (at any depth), of a file, or of a list of files.
+
+    The names of a folder are relative paths, sorted; the root of files is ''.
+    Raises FileNotFoundError for a missing file, and for a folder without images.
+    """
+    if isinstance(images, (str, Path)) and not Path(images).is_file():
+        return images, list_images(images)
+    names = [str(path) for path in ([images] if isinstance(images, (str, Path)) else images)]
+    if missing := [name for name in names if not Path(name).is_file()]:
+        raise FileNotFoundError(f'no image at {missing[0]}')
+    if not names:
+        raise ValueError('got an empty list of images, expected at least one')
+    return '', names
+
 
 class Photos(Dataset):
     """``photos[index, name]``: an image of ``root`` through a pipeline.

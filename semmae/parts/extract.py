@@ -1,19 +1,24 @@
-"""Extracts the parts of a folder of images to a part store.
+"""Extracts the parts of images, as arrays or to a part store.
 
-B images of a batch, L patches. A source (`LearnerSource`, `true_parts.LabelSource`) has a method
+B images of a batch, N in all, L patches. A source (`learner.LearnerSource`,
+`encoder.BackboneSource`, `true_parts.LabelSource`) has a method
 ``open(images)``, which returns the model, the `Photos` and the manifest's fields.
 """
 import time
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from ..datasets.part_store import PartStore, PartStoreWriter, list_images
+from ..datasets.photos import images_of
 from ..datasets.sharded import Claims
 from ..progress_bar import Bar
 from .learner import own_device
 
 NUM_VERIFIED = 16  # images
+AGAIN = (' and run the same command again: finished shards are kept. For the data sets of '
+         'tools/check_data.py, its --decode finds all such files')
 ROUNDING = .02  # share of the patches that may get another part on other hardware
 
 
@@ -32,16 +37,14 @@ def infer(model, batch):
     return model.segment(model.data_preprocessor(dict(inputs=batch['inputs']))['inputs'])
 
 
-def segment(model, loader, precision):
+def segment(model, loader, precision, again=''):
     """(indices (B,), part ids (B, L), foreground ranks (B, L) uint8), arrays, for each batch.
 
-    Raises ValueError with the file's name if an image cannot be read.
+    Raises ValueError with the file's name, and ``again``, if an image cannot be read.
     """
     for batch in loader:
         if isinstance(batch, str):
-            raise ValueError(f'{batch}. Repair the file and run the same command again: finished '
-                             'shards are kept. For the data sets of tools/check_data.py, its '
-                             '--decode finds all such files')
+            raise ValueError(f'{batch}. Repair the file{again}')
         with torch.autocast(own_device(), getattr(torch, precision), precision != 'float32'):
             ids, foreground = infer(model, batch)
         yield (batch['sample_idx'].numpy(), ids.cpu().numpy(),
@@ -54,7 +57,7 @@ def fill(writer, model, loader, precision):
     with Bar('parts', len(writer.images), done=done) as bar:
         while writer.todo():
             shard: list = []
-            for index, *parts in segment(model, loader, precision):
+            for index, *parts in segment(model, loader, precision, AGAIN):
                 shard.append(parts)
                 start, stop = writer.shard_of(int(index[0]))
                 if index[-1] == stop - 1:
@@ -112,3 +115,39 @@ def verify_parts(learner, images, out):
             f'than in the store, expected at most {ROUNDING:.0%}: the images have '
             f'changed, or the code. {store.command()}')
     return different, ids.size
+
+
+class Parts(NamedTuple):
+    """Parts of N images, on a grid of h x w patches.
+
+    names: relative paths, or the files as given. ids: (N, h, w) int64.
+    foreground: (N, h, w) uint8, the rank in the image, larger is more object.
+    images: (N, S, S, 3) uint8 RGB, the views that were read.
+    """
+
+    names: list
+    ids: np.ndarray
+    foreground: np.ndarray
+    images: np.ndarray
+
+
+def parts_of(source, images, batch_size=32) -> Parts:
+    """`Parts` of a folder of images, of a file or of a list of files.
+
+    Raises ValueError for an image that cannot be read, FileNotFoundError for a folder without any.
+    """
+    root, names = images_of(images)
+    model, photos, made_by = source.open(root)
+    keys, views = list(enumerate(names)), []
+
+    def seen(loader):
+        for batch in loader:
+            if not isinstance(batch, str):
+                views.append(batch['inputs'].permute(0, 2, 3, 1).numpy())
+            yield batch
+
+    loader = photos.loader([keys[i:i + batch_size] for i in range(0, len(keys), batch_size)], 0)
+    _, ids, ranks = (np.concatenate(parts) for parts in zip(
+        *segment(model, seen(loader), made_by['precision'])))
+    shape = len(names), model.grid, model.grid
+    return Parts(names, ids.reshape(shape), ranks.reshape(shape), np.concatenate(views))

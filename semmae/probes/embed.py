@@ -1,41 +1,94 @@
-"""Features of a folder of images from a frozen backbone, as arrays.
+"""Features of images from a frozen backbone, as arrays.
 
 N images, L patches, D channels.
 """
-import numpy as np
-from mmengine.device import get_device
-from mmengine.registry import init_default_scope
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from ..datasets.part_store import list_images
-from ..datasets.photos import Photos
+import numpy as np
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import DefaultScope
+
+from ..datasets.photos import Photos, images_of
 from ..progress_bar import Bar
 from ..registry import MODELS
+from .frozen import FrozenProbe
+
+KINDS = ('class', 'mean', 'patches')
 
 
-def embed(cfg, images, kinds=('class', 'mean'), batch_size=64, num_workers=None):
-    """(names of N images, {kind: float32 array}, dict of what made them) of the last layer.
+@dataclass(frozen=True)
+class LoadedBackbone:
+    """A backbone with its weights, on the GPU if there is one. cfg: the config that names it."""
 
-    cfg: a config with a `FrozenProbe`, such as mm_configs/dense/dense_imagenet.py; images go
-    through its val_dataloader's pipeline. kinds: of `features.KINDS`; arrays are (N, D), those of
-    'patches' (N, L, D). A kind that the backbone does not have is left out.
-    Raises ValueError for another model, for random weights, for weights that do not fit, and for an
-    image that cannot be read; FileNotFoundError for a folder without images.
+    model: FrozenProbe
+    cfg: Config
+
+    @property
+    def network(self):
+        """The torch module: normalised images (B, 3, H, W) -> tuple of features."""
+        return self.model.backbone
+
+    @property
+    def load_report(self):
+        """What was loaded: path, sha256, matched, new, left, resized."""
+        return self.model.backbone.load_report
+
+
+class Features(NamedTuple):
+    """Features of N images.
+
+    names: relative paths, or the files as given. arrays: {kind: (N, D) or (N, L, D) float32}.
+    about: what made them: the backbone's config, the hash of its weights, the grid of patches.
+    """
+
+    names: list
+    arrays: dict
+    about: dict
+
+
+def load(cfg) -> LoadedBackbone:
+    """The backbone of a config with a `FrozenProbe`, such as mm_configs/dense/dense_imagenet.py.
+
+    Raises ValueError for another model, for random weights and for weights that do not fit.
     """
     if cfg.model.type != 'semmae.FrozenProbe':
         raise ValueError(f'{cfg.filename} has a {cfg.model.type}, expected a semmae.FrozenProbe. '
                          'Derive a config of mm_configs/dense/')
-    names = list_images(images)
-    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    cfg.model.update(probes={}, layers=(-1,), patch_layers=(-1,) if 'patches' in kinds else ())
-    model = MODELS.build(cfg.model)
-    model.backbone.init_weights()
+    cfg.model.update(probes={}, layers=(-1,))
+    with scope_of(cfg):
+        model = MODELS.build(cfg.model)
+        model.backbone.init_weights()
     if getattr(model.backbone, 'load_report', None) is None:
-        raise ValueError('the backbone has random weights: give --checkpoint FILE')
-    model.to(get_device()).eval()
+        raise ValueError('the backbone has random weights: give a checkpoint (--checkpoint FILE)')
+    return LoadedBackbone(model.to(get_device()).eval(), cfg)
+
+
+def scope_of(cfg):
+    """The scope in which the names of a config are looked up, as a context."""
+    return DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain'))
+
+
+def embed(backbone, images, kinds=KINDS[:2], batch_size=64, num_workers=None) -> Features:
+    """`Features` of the last layer of a `LoadedBackbone`.
+
+    images: a folder, a file or a list of files; they go through the pipeline of the config's
+    val_dataloader. kinds: of `KINDS`. A kind that the backbone does not have is left out.
+    Raises ValueError for unknown kinds, if it has none of them, and for an image that cannot be
+    read; FileNotFoundError for a folder without images.
+    """
+    model, cfg = backbone.model, backbone.cfg
+    if not kinds or not {*kinds} <= {*KINDS}:
+        raise ValueError(f'got kinds {list(kinds)}, expected some of {", ".join(KINDS)}')
+    root, names = images_of(images)
+    model.patch_layers = (-1,) if 'patches' in kinds else ()
     keys = list(enumerate(names))
     batches = [keys[i:i + batch_size] for i in range(0, len(keys), batch_size)]
-    loader = Photos(images, cfg.val_dataloader.dataset.pipeline).loader(batches, num_workers)
+    with scope_of(cfg):
+        photos = Photos(root, cfg.val_dataloader.dataset.pipeline)
     found: dict[str, list] = {kind: [] for kind in kinds}
+    loader = photos.loader(batches, num_workers)
     with Bar('encoding', len(names)) as bar:
         for batch in loader:
             if isinstance(batch, str):
@@ -46,6 +99,10 @@ def embed(cfg, images, kinds=('class', 'mean'), batch_size=64, num_workers=None)
                 if kind in found:
                     found[kind].append(values)
             bar.add(len(inputs))
-    return names, {kind: np.concatenate(values) for kind, values in found.items() if values}, dict(
+    if not any(found.values()):
+        raise ValueError(f'the backbone has no {" nor ".join(kinds)} tokens; expected a --kind '
+                         f'among {", ".join(KINDS)} that it has')
+    arrays = {kind: np.concatenate(values) for kind, values in found.items() if values}
+    return Features(names, arrays, dict(
         weights_sha256=model.weights_sha256(), grid=list(grid),
-        backbone=cfg.model.backbone.to_dict())
+        backbone=cfg.model.backbone.to_dict()))
