@@ -27,8 +27,8 @@ class LinearSegProbe(Probe):
     eval/segmentation/configs/config-ade20k-linear-training.yaml), and DINOv2's before it. Different
     here: features are encoded once, so the whole image at one size without scaling, crops, flips or
     sliding windows; the statistics of the whole set in place of batch norm's, which has a scale and
-    shift that the linear layer can represent; no dropout; no warm-up. Their learning rates are 1e-4,
-    3e-4 and 1e-3; the larger ones are for small sets, where 30 epochs are few steps.
+    shift that the linear layer can represent; no dropout; no warm-up. Their learning rates are
+    1e-4, 3e-4 and 1e-3; the larger ones are for small sets, where 30 epochs are few steps.
 
     The loss is the cross entropy with the share of each class in a patch, weighted by the labelled
     area of the patch. It equals the mean cross entropy over the labelled pixels, for logits that

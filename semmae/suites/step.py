@@ -5,12 +5,9 @@ of a device (`suites.roofline`) they give the roofline lower bound of a step.
 """
 import contextlib
 import functools
-import hashlib
 import json
-import os
 import weakref
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -26,11 +23,9 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ..config.lookup import innermost, walk
-from ..files import write_atomically
 from ..models import layers
-from ..recording.environment import versions
 from ..registry import MODELS
-from ..shipped import PACKAGE
+from . import counts
 
 
 @dataclass(frozen=True)
@@ -113,32 +108,10 @@ def fused_attention():
 def count_step(model, batch, is_mixed, scope, view=None) -> Step:
     """The `Step` of a model on ``batch`` images. model: its config as JSON. view: `view_of`.
 
-    Not counted: drawing of masks, optimiser, data loading. Counts are kept in the user's cache
-    folder for later calls with the same code and versions.
+    Not counted: drawing of masks, optimiser, data loading.
     """
-    asked = json.dumps([model, batch, is_mixed, scope, view, code_and_versions()])
-    path = cache_folder() / f'{hashlib.sha256(asked.encode()).hexdigest()}.json'
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return Step(**json.loads(path.read_text()))
-    step = counted(model, batch, is_mixed, scope, view)
-    with contextlib.suppress(OSError):  # a folder that cannot be written
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda f: f.write(json.dumps(asdict(step)).encode()))
-    return step
-
-
-def cache_folder() -> Path:
-    """Where counts are kept: $XDG_CACHE_HOME/semmae/steps; by default ~/.cache/semmae/steps."""
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'semmae/steps'
-
-
-@functools.cache
-def code_and_versions() -> str:
-    """A hash of this package's code, with the versions of the libraries that models come from."""
-    code = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob('*.py')):
-        code.update(path.read_bytes())
-    return f'{code.hexdigest()} {versions()}'
+    asked = model, batch, is_mixed, scope, view
+    return Step(**counts.known(asked, lambda: asdict(counted(*asked))))
 
 
 def counted(model, batch, is_mixed, scope, view) -> Step:
@@ -241,8 +214,15 @@ def loss_of(model, batch, view=None):
 
 def encoding_of(encoder, batch, is_mixed) -> Step:
     """The `Step` of part extraction: the forward pass of a part encoder, from images to tokens."""
+    encoder = structure(encoder)
+    asked = 'encoding', json.dumps(encoder, sort_keys=True), batch, is_mixed
+    return Step(**counts.known(asked, lambda: asdict(encoding_counted(encoder, *asked[2:]))))
+
+
+def encoding_counted(encoder, batch, is_mixed) -> Step:
+    """`encoding_of` without a cache."""
     with FakeTensorMode(allow_non_fake_inputs=True), fused_attention():
-        encoder = without_memory(MODELS, structure(encoder))
+        encoder = without_memory(MODELS, encoder)
         side = encoder.grid * encoder.patch_size
         with FlopCounterMode(display=False, custom_mapping=FUSED) as counter, \
                 Alive(encoder) as alive, torch.no_grad(), \

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from semmae.commands.train import parse
 from semmae.config.options import read_config
-from semmae.suites import step
+from semmae.suites import counts as kept
 from semmae.suites.rows import Command, Suite
 
 FORK = multiprocessing.get_context('fork')
@@ -64,5 +64,5 @@ def counts(tmp_path_factory):
     """The folder in which counts of steps are kept during the tests."""
     folder = tmp_path_factory.mktemp('counts')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step, 'cache_folder', lambda: folder)
+        patch.setattr(kept, 'cache_folder', lambda: folder)
         yield folder

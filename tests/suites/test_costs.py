@@ -16,6 +16,7 @@ from semmae.config.lookup import full_size, innermost
 from semmae.config.options import read_config
 from semmae.registry import MODELS
 from semmae.suites import costs as module
+from semmae.suites import counts as kept_counts
 from semmae.suites import step as counting
 from semmae.suites.catalogue import MINI, PAPER, PARTS_CUB, TABLE3_TRUE, TRANSFER
 from semmae.suites.costs import costs, duration, optimizer_states, scaled, show, stated_images
@@ -301,5 +302,25 @@ def test_a_count_is_kept_for_the_same_code_only(counts, monkeypatch):
     assert step_of(cfg) == counted
     counting.count_step.cache_clear()
     kept.write_text(kept.read_text().replace(str(counted.flops), '17'))
-    monkeypatch.setattr(counting, 'code_and_versions', lambda: 'other code')
+    monkeypatch.setattr(kept_counts, 'code_and_versions', lambda: 'other code')
     assert step_of(cfg) == counted
+
+
+def test_the_counts_of_all_suites_come_with_the_package(monkeypatch):
+    def missing(asked):
+        raise AssertionError(f'not in {kept_counts.SHIPPED}: {asked}. The code of the models or a '
+                             'version changed. Run python -m semmae.suites.counts')
+    known = kept_counts.known
+    counting.count_step.cache_clear()
+    monkeypatch.setattr(kept_counts, 'known', lambda asked, _: known(
+        asked, lambda: missing(asked)))
+    for runs in kept_counts.suites_in_full():
+        costs(runs)
+
+
+def test_a_count_of_the_package_is_what_is_counted_now():
+    cfg = read_config('mm_configs/mini/mae_p16_mini.py', {})
+    assert step_of(cfg) == counting.counted(
+        json.dumps(counting.structure(cfg.model), sort_keys=True),
+        cfg.train_dataloader.batch_size, cfg.optim_wrapper.type == 'AmpOptimWrapper',
+        cfg.get('default_scope'), None)
