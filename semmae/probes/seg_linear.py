@@ -38,7 +38,7 @@ class LinearSegProbe(Probe):
     layers: None for the last stored one, 'all', or a tuple. batch_size: images.
     """
 
-    def __init__(self, lr: Any = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+    def __init__(self, lr: Any = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, .1, .3),
                  weight_decay: Any = 1e-3, layers: Any = None, epochs: int = 30,
                  batch_size: int = 16) -> None:
         require_counts(epochs=epochs, batch_size=batch_size)
