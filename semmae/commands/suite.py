@@ -68,6 +68,15 @@ def parse(suites, argv=None, prog='run_suite.py'):
 
 
 def main(argv=None, prog='run_suite.py'):
+    try:
+        run(argv, prog)
+    except KeyboardInterrupt:  # the running rows have ended with a checkpoint
+        print('Stopped. The same command continues.', file=sys.stderr)
+        sys.exit(130)
+
+
+def run(argv, prog):
+    """Run the suite that the command line names; SystemExit for mistakes and failures."""
     from ..suites.catalogue import SUITES
     args = parse(SUITES, argv, prog)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the running rows too

@@ -2,8 +2,8 @@
 
 Snakemake decides what runs when and where: on this machine, under Slurm, or elsewhere by a profile.
 """
+import contextlib
 import ctypes
-import hashlib
 import json
 import re
 import shlex
@@ -16,9 +16,9 @@ from collections import defaultdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
 from ..files import write_atomically
+from .display import Display, name_of
 from .schedule import Run
 from .start import PR_SET_PDEATHSIG, lock
 
@@ -26,8 +26,6 @@ SNAKEFILE = Path(__file__).with_name('Snakefile')
 # Options for --launcher slurm; a later --profile takes its place.
 SLURM = ['--profile', str(SNAKEFILE.with_name('profiles') / 'slurm')]
 POLL = .1  # seconds between looks at the messages of the rows
-STYLES = {'start': 'bold', 'done': 'green', 'failed': 'red', 'stopped': 'yellow', 'wait': 'yellow',
-          'progress': 'dim'}
 # An existing output is done. An output of a killed workflow is whole, too.
 DONE_IF_EXISTS = ['--rerun-triggers', 'mtime', '--ignore-incomplete', '--keep-incomplete',
                   '--nolock']
@@ -58,8 +56,13 @@ def execute(runs, work_dir, jobs=1, console=None, keep_going=False, more=()):
                *(['--jobs', str(jobs)] if any(run.is_remote for run in left) else []),
                *(['--keep-going'] if keep_going else []), *more]
     with (folder / 'snakemake.log').open('a') as log, (folder / 'said.jsonl').open('a+') as said:
+        display = Display(runs, jobs, console)
+        said.seek(0)
+        with contextlib.suppress(ValueError):  # a damaged line: the estimates know less
+            for message in messages(said):  # of earlier workflows
+                display.remember(message)
         said.seek(0, 2)
-        failed = watch(command, log, said, console, left)
+        failed = watch(command, log, said, display, left)
     require_success(left, failed, folder)
 
 
@@ -68,7 +71,7 @@ def write_plan(runs, folder, jobs):
     rows = [dict(
         name=(name := name_of(run)), id=run.id, command=run.command, work_dir=str(run.work_dir),
         product=str(run.product.resolve()), processes=run.processes, is_alone=run.row.is_alone,
-        needs=[str(path.resolve()) for path in run.needs],
+        length=run.length, needs=[str(path.resolve()) for path in run.needs],
         threads=jobs if run.row.is_alone else 1, resources=run.resources,
         start=shlex.join([sys.executable, str(Path(__file__).with_name('start.py')), str(folder),
                           name]))
@@ -77,14 +80,8 @@ def write_plan(runs, folder, jobs):
     write_atomically(folder / 'plan.json', lambda f: f.write(json.dumps(plan, indent=1).encode()))
 
 
-def name_of(run) -> str:
-    """The name of a run's rule: its folder, and a hash of its product, so that no two are equal."""
-    digest = hashlib.sha256(str(run.product.resolve()).encode()).hexdigest()
-    return re.sub(r'\W', '_', '_'.join([*run.work_dir.parts[-3:], digest[:8]]))
-
-
-def watch(command, log, said, console, runs) -> list[str]:
-    """Run Snakemake and print what the rows say; the ids of the rows that failed.
+def watch(command, log, said, display, runs) -> list[str]:
+    """Run Snakemake and show what the rows say; the ids of the rows that failed.
 
     If this process is stopped, the rows end with a checkpoint, and then it ends.
     """
@@ -92,17 +89,16 @@ def watch(command, log, said, console, runs) -> list[str]:
     process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT,
                                stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
     try:
-        while True:
-            is_last = process.poll() is not None
-            for message in messages(said):
-                what, row, text = message['what'], message['row'], escape(message['text'])
-                failed += [row] if what == 'failed' else []
-                style = STYLES[what]
-                console.print(f'[{style}]{what if what != "progress" else " "}[/] {row} '
-                              f'[{style if what == "failed" else "dim"}]{text}[/]')
-            if is_last:
-                return failed
-            time.sleep(POLL)
+        with display.live or contextlib.nullcontext():
+            while True:
+                is_last = process.poll() is not None
+                for message in messages(said):
+                    failed += [message['row']] if message['what'] == 'failed' else []
+                    display.show(message)
+                if is_last:
+                    return failed
+                display.refresh()
+                time.sleep(POLL)
     finally:
         if process.poll() is None:
             process.kill()

@@ -3,6 +3,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..config.length import length_of
 from ..config.lookup import full_size, kind, numbered
 from ..config.options import config_of
 from .commands import command_of, resources_of
@@ -15,8 +16,8 @@ class Run:
     """A row with everything filled in, and its command.
 
     needs: the products that it reads. processes, steps: of a training, and how many steps each
-    accumulates. batch: the factors of its global batch, in words. resources: Snakemake's.
-    is_remote: under Slurm.
+    accumulates. batch: the factors of its global batch, in words. length: its epochs or
+    iterations, 0 if not known. resources: Snakemake's. is_remote: under Slurm.
     """
     row: Row
     command: list[str]
@@ -26,6 +27,7 @@ class Run:
     processes: int = 1
     steps: int = 1
     batch: str = ''
+    length: int = 0
     is_remote: bool = False
     resources: dict[str, Any] = field(default_factory=dict)
 
@@ -105,7 +107,7 @@ def run_of(rows, row: Row, root: Path, seed, suite: Suite, gpus, launcher) -> Ru
              for name, path in paths.items()}
     row = row.filled(named | dict(images=str(suite.images), work_dir=str(home(row)),
                                   seed_dir=str(root / f'seed{seed}')))
-    processes, steps, batch = 1, 1, ''
+    processes, steps, batch, length = 1, 1, '', 0
     if isinstance(row, Extract):
         row = replace(row, amp=suite.amp)
     if isinstance(row, Train):
@@ -119,9 +121,11 @@ def run_of(rows, row: Row, root: Path, seed, suite: Suite, gpus, launcher) -> Ru
         if gpus or keeps_batch(row.config):
             processes, steps = share(each, whole, max(gpus, 1))
         batch = batch_in_words(each, whole, processes, steps)
+        key, own = length_of(cfg)
+        length = row.options.get(key, own) or 0
     return Run(row, command_of(row, home(row), seed, processes, steps, launcher), home(row),
                paths[row.id], [paths[name] for name in row.needs], processes, steps, batch,
-               launcher == 'slurm', resources_of(processes, launcher))
+               length, launcher == 'slurm', resources_of(processes, launcher))
 
 
 def keeps_batch(config) -> bool:

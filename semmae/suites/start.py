@@ -17,9 +17,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
-PROGRESS = re.compile(r'(?:Epoch|Iter)\(train\)\s+\[\s*(\d+)(?:/\d+)?\].*?eta: ([\d:, days]+)\s.*?'
-                      r'loss: ([\d.naif]+)')
+PROGRESS = re.compile(r'(Epoch|Iter)\(train\)\s+\[\s*(\d+)(?:/\d+)?\](?:\[\s*(\d+/\d+)\])?.*?'
+                      r'eta: (?:(\d+) days?, )?(\d+):(\d+):(\d+)\s.*?loss: ([\d.naif]+)')
+TAIL = 1 << 16  # bytes of a log in which its last training line is looked for
 ENTRY = re.compile(r'^==== \S+ \S+ (\w+)(.*) ====$', re.M)  # written by `write_entry`
 STOPPED = (143, 130, 129, -signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL)  # by a signal
 # Seconds between checks of the process, between reports, and until a process is killed.
@@ -34,13 +36,13 @@ def main():
     os.chdir(plan['directory'])
     row = next(row for row in plan['rows'] if row['name'] == name)
     sys.exit(run(row, plan, folder / 'failed' / name,
-                 lambda what, text: say(folder, what, row['id'], text)))
+                 lambda what, text: say(folder, what, row, text)))
 
 
 def say(folder, what, row, text=''):
-    """Append a message for the user: `what` is start, done, failed, stopped, wait or progress."""
+    """Append a message for the user. what: start, done, failed, stopped, wait or progress."""
     with (folder / 'said.jsonl').open('a') as said:
-        said.write(json.dumps(dict(what=what, row=row, text=text)) + '\n')
+        said.write(json.dumps(dict(what=what, row=row['id'], name=row['name'], text=text)) + '\n')
 
 
 def run(row, plan, failed, tell) -> int:
@@ -59,8 +61,8 @@ def run(row, plan, failed, tell) -> int:
         past = history(log.name, work_dir)
         tell('start', f'({log.name})' + (f' again: {past}' if past else ''))
         write_entry(log, 'started')
-        begin, position = time.time(), log.tell()
-        status = follow(row, plan, log, position, tell)
+        begin = time.time()
+        status = follow(row, plan, log, tell)
         is_good = status == 0 and product.exists()
         missing = '' if product.exists() else f', no {product.name}'
         how = 'done' if is_good else 'stopped' if status in STOPPED else 'failed'
@@ -92,7 +94,7 @@ def lock(log, tell):
         sys.exit(143)
 
 
-def follow(row, plan, log, position, tell) -> int:
+def follow(row, plan, log, tell) -> int:
     """Start the command of a row and wait for it; its exit status.
 
     It is terminated if this process is, or if the workflow has ended. If this process is killed,
@@ -106,7 +108,8 @@ def follow(row, plan, log, position, tell) -> int:
                                stdin=subprocess.DEVNULL, preexec_fn=end_with_parent)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda *_: process.terminate())
-    reported, deadline = time.time(), None
+    begin = reported = time.time()
+    deadline = None
     while process.poll() is None:
         time.sleep(POLL)
         if deadline is None and is_orphan():
@@ -116,7 +119,8 @@ def follow(row, plan, log, position, tell) -> int:
             process.kill()
         if time.time() - reported > REPORT_EVERY:
             reported = time.time()
-            tell('progress', progress(log.name, position))
+            step = last_step(log.name, row['length'])
+            tell('progress', in_words(step.text, reported - begin, step.left))
     return process.returncode
 
 
@@ -163,15 +167,38 @@ def history(log, work_dir) -> str:
     return f'{how}, {f"goes on from {saved.name}" if saved else "begins again"}'
 
 
-def progress(log, position) -> str:
-    """The last training line after ``position`` bytes of a log, in a few words."""
+class Step(NamedTuple):
+    """How far a row is. text: in words. left: seconds, or None where they are not known."""
+    text: str
+    left: float | None = None
+
+
+def last_step(log, length=0) -> Step:
+    """The last training line since the last start in a log. length: of the training, 0: unknown."""
     with Path(log).open('rb') as file:
-        file.seek(position)
-        found = PROGRESS.findall(file.read().decode(errors='replace'))
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+        text = file.read().decode(errors='replace')
+    found = PROGRESS.findall(text.rpartition(' started ====\n')[2])
     if not found:
-        return 'starting'
-    step, eta, loss = found[-1]
-    return f'step {step}, loss {loss}, {eta.strip()} left'
+        return Step('running')
+    kind, number, inner, days, hours, minutes, seconds, loss = found[-1]
+    left = ((int(days or 0) * 24 + int(hours)) * 60 + int(minutes)) * 60 + int(seconds)
+    words = [f'{"epoch" if kind == "Epoch" else "step"} {number}'
+             + (f' of {length}' if length else ''), *([f'step {inner}'] if inner else [])]
+    return Step(', '.join([*words, f'loss {loss}']), left)
+
+
+def in_words(what, spent, left) -> str:
+    """``what``, the seconds elapsed, and those left where they are known."""
+    rest = '' if left is None else f', about {clock(left)} left'
+    return f'{what}, {clock(spent)} elapsed{rest}'
+
+
+def clock(seconds) -> str:
+    """Minutes and seconds, with hours where there are some."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
 
 
 if __name__ == '__main__':

@@ -96,10 +96,14 @@ def test_a_suite_that_was_killed_runs_only_what_is_missing_from_where_it_was(toy
 
 def test_ctrl_c_at_a_suite_ends_its_training_with_a_checkpoint(toy, tmp_path, start):
     """The terminal signals both, then the suite signals the training once more."""
-    suite, _ = start(pretraining('long', toy, 500))
+    suite, shown = start(pretraining('long', toy, 500))
     wait_for(tmp_path / 'seed0/long/epoch_2.pth')
     os.killpg(suite.pid, signal.SIGINT)
     suite.join(100)
+    assert suite.exitcode == 130
+    after = shown.read_text().partition('console.log)\n')[2]
+    assert [line for line in after.splitlines() if ' elapsed' not in line] == [
+        'Stopped. The same command continues.'], after
     said = (tmp_path / 'seed0/long/console.log').read_text()
     (done,) = re.findall(r'stopped by a signal after (\d+) iterations', said)
     newest = latest(tmp_path / 'seed0/long')
