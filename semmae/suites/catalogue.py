@@ -8,6 +8,7 @@ from .small import (
     MINI_TABLES,
     PARTS,
     PARTS_CUB,
+    QUICK,
     TABLE3_LEARNED,
     TABLE3_TRUE,
     TINY_IMAGENET,
@@ -15,5 +16,5 @@ from .small import (
 )
 
 SUITES = {'dense': DENSE, 'mini': MINI, 'mini_tables': MINI_TABLES, 'paper': PAPER, 'parts': PARTS,
-          'parts_cub': PARTS_CUB, 'table3_true': TABLE3_TRUE, 'table3_learned': TABLE3_LEARNED,
-          'tiny_imagenet': TINY_IMAGENET, 'transfer': TRANSFER}
+          'parts_cub': PARTS_CUB, 'quick': QUICK, 'table3_true': TABLE3_TRUE,
+          'table3_learned': TABLE3_LEARNED, 'tiny_imagenet': TINY_IMAGENET, 'transfer': TRANSFER}

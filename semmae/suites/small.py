@@ -45,7 +45,37 @@ MINI = Suite(
                      for recipe in ('mae_p16', 'semmae_p16')), 'linprobe/scratch',
                    'quality/parts'))))
 
-# ------------------------------------------------------------------ the same, for the tables
+# ------------------------------------------------------------------ the same, shorter: quick start
+_lengths = {  # config: train_cfg; schedules follow
+    f'{_mini}/mae_p16_mini.py': dict(max_epochs=6),
+    f'{_mini}/semmae_parts_mini.py': dict(max_epochs=2),
+    f'{_mini}/semmae_p16_mini.py': dict(max_epochs=6),
+    _mini_tasks['ade20k']: dict(max_iters=80, val_interval=80),
+    _mini_tasks['cub']: dict(max_epochs=6, val_interval=6),
+    _mini_tasks['linprobe']: dict(max_epochs=2, val_interval=2)}
+
+
+def shorter(row):
+    """A row of the mini suite with the length of `_lengths`, on its share of the cores.
+
+    Part quality has three sources of parts.
+    """
+    if row.id == 'quality/parts':
+        return quality('parts', f'{_mini}/semmae_parts_mini.py', TOY_MASKS,
+                       ('learned', 'kmeans', 'voronoi'))
+    if not isinstance(row, Train):
+        return row
+    length = _lengths[row.config]
+    product = row.product
+    if product.startswith('epoch_'):
+        product = f'epoch_{length["max_epochs"]}.pth'
+    return replace(row, product=product, is_alone=False, options=row.options | {
+        f'train_cfg.{key}': value for key, value in length.items()})
+
+
+QUICK = replace(MINI, rows=tuple(map(shorter, MINI.rows)))
+
+# ------------------------------------------------------------------ mini, for the tables
 _heads = 'semmae_p16_heads'  # as Table 4's iBOT parts, of another encoder: mini MAE
 _probe = _mini_tasks['linprobe']
 MINI_TABLES = replace(MINI, rows=(

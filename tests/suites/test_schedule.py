@@ -12,6 +12,7 @@ from semmae.models import ViT
 from semmae.reporting.tables import OWN, build_tables, load_numbers
 from semmae.suites.catalogue import MINI, PAPER, SUITES
 from semmae.suites.engine import execute, messages
+from semmae.suites.rows import Train
 from semmae.suites.schedule import plan, wanted
 
 from .conftest import command, little, overridden, quiet, writer
@@ -274,3 +275,17 @@ def test_optional_rows_run_if_they_are_named_or_needed(tmp_path):
     assert 'semmae_p16' in planned and 'semmae_p16_kmeans' not in planned
     named = [run.id for run in plan(suite, tmp_path, ['probes/semmae_p16_kmeans'])]
     assert named == ['parts', 'store_8_kmeans', 'semmae_p16_kmeans', 'probes/semmae_p16_kmeans']
+
+
+# ------------------------------------------------------------------ the quick start
+def test_the_quick_suite_has_the_rows_of_mini_and_is_shorter():
+    mini, quick = SUITES['mini'].rows, SUITES['quick'].rows
+    assert [(type(r), r.id, r.needs) for r in quick] == [(type(r), r.id, r.needs) for r in mini]
+    for ours, theirs in zip(quick, mini):
+        if isinstance(ours, Train):
+            assert ours.config == theirs.config
+            assert theirs.options.items() <= ours.options.items()
+    for ours, theirs in zip(plan(SUITES['quick'], 'w'), plan(SUITES['mini'], 'w')):
+        if isinstance(ours.row, Train):
+            assert 0 < ours.length < theirs.length
+            assert ours.product.suffix != '.pth' or ours.product.stem == f'epoch_{ours.length}'
