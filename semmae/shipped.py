@@ -24,6 +24,8 @@ class Command(NamedTuple):
 
 # Its module in `semmae.commands` has '_' for ' '.
 COMMANDS = {
+    'demo': Command('', 'draw parts, masks and reconstructions of a few photographs',
+                    '--images DIR --out work_dirs/demo'),
     'parts extract': Command('extract_parts', 'write a part store of a folder of images',
                              'CONFIG CHECKPOINT --images DIR --out STORE'),
     'parts quality': Command('part_quality', 'measure learned parts',

@@ -150,12 +150,13 @@ def draw_strategies(learner, images, out, num=1, seed=0):
 
 
 @torch.no_grad()
-def draw_reconstructions(config, checkpoint, images, out, num=4, seed=0, part_store=None):
+def draw_reconstructions(config, checkpoint, images, out, num=4, seed=0, part_store=None,
+                         note=''):
     """Image | visible patches | reconstruction under random masks of the config's mask ratio.
 
     Masks are random for every model, so that pictures of two models with the same ``seed`` show the
     same masks. part_store: needed where the config masks only the most foreground patches; default
-    the config's.
+    the config's. note: the first sentences of the caption.
     """
     model, cfg = load_pretraining(config, checkpoint)
     batch, _ = take(cfg, images, num, part_store, needs_store=model.num_candidates is not None)
@@ -165,7 +166,7 @@ def draw_reconstructions(config, checkpoint, images, out, num=4, seed=0, part_st
     batch_size, num_ids = ids.shape
     mask = random_mask(batch_size, num_ids, ratio, noise=noise_for(batch_size, num_ids, seed))
     split = (gather_positions(ids, x).to(inputs.device) for x in split_ids(mask))
-    caption = (f'{ratio:.0%} of the patches are masked at random (seed {seed}). '
+    caption = (f'{note}{ratio:.0%} of the patches are masked at random (seed {seed}). '
                + about_rebuilding(model) + about(ids, length))
     sheet_of(batch, rebuild(model, inputs, *split), ids, mask, length, out, caption)
     return caption

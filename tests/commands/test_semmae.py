@@ -110,6 +110,8 @@ MISTAKES = {
     ('data', 'unpack', 'x.tgz', '--out', 'o'): 'no archive at x.tgz',
     ('suite', 'mini', '--data', 'no'): 'no image folder at no',
     ('suite', 'paper', '--checkpoint', 'x.pth'): 'no checkpoint at x.pth',
+    ('demo', '--images', 'no'): 'no image folder at no',
+    ('demo', '--encoder', 'x.pth'): 'no checkpoint at x.pth',
     ('train', '--help'): '', ('--version',): ''}
 REPORT = '''
 import contextlib, io, json, sys
