@@ -4,6 +4,7 @@ Snakemake decides what runs when and where: on this machine, under Slurm, or els
 """
 import contextlib
 import ctypes
+import hashlib
 import json
 import re
 import shlex
@@ -34,9 +35,10 @@ DONE_IF_EXISTS = ['--rerun-triggers', 'mtime', '--ignore-incomplete', '--keep-in
 def execute(runs, work_dir, jobs=1, console=None, keep_going=False, more=()):
     """Run everything that is not done, at most ``jobs`` at a time. Raises RuntimeError on failure.
 
-    work_dir: Snakemake's directory; ``work_dir``/workflow has its plan, messages and log. Output of
-    a row goes to ``console.log`` in its work directory. keep_going: after a failure still run what
-    does not need the failed run. No run that failed is tried twice. more: arguments for Snakemake.
+    work_dir: Snakemake's directory; ``work_dir``/workflow/HASH has plan, messages and log of these
+    rows, so that suites with other rows can run in it at the same time. Output of a row goes to
+    ``console.log`` in its work directory. keep_going: after a failure still run what does not need
+    the failed run. No run that failed is tried twice. more: arguments for Snakemake.
     """
     console = console or Console(stderr=True)
     for run in runs:
@@ -47,7 +49,7 @@ def execute(runs, work_dir, jobs=1, console=None, keep_going=False, more=()):
         return
     show_batches(left, console)
     root = Path(work_dir).resolve()
-    folder = root / 'workflow'
+    folder = root / 'workflow' / hashed(name_of(run) for run in runs)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / 'failed', ignore_errors=True)  # of an earlier workflow
     write_plan(left, folder, jobs)
@@ -64,6 +66,11 @@ def execute(runs, work_dir, jobs=1, console=None, keep_going=False, more=()):
         said.seek(0, 2)
         failed = watch(command, log, said, display, left)
     require_success(left, failed, folder)
+
+
+def hashed(names) -> str:
+    """A short hash of some names, in any order."""
+    return hashlib.sha256(' '.join(sorted(names)).encode()).hexdigest()[:8]
 
 
 def write_plan(runs, folder, jobs):

@@ -11,7 +11,7 @@ from semmae.files import sha256
 from semmae.registry import MODELS
 from semmae.suites.catalogue import DENSE
 from semmae.suites.dense import dense_rows
-from semmae.suites.engine import name_of
+from semmae.suites.display import name_of
 from semmae.suites.schedule import plan
 
 from ..datasets.dense import save

@@ -252,6 +252,19 @@ def test_a_row_that_another_process_runs_is_waited_for(tmp_path):
     assert sorted('another process runs it' in c.file.getvalue() for c in said) == [False, True]
 
 
+def test_two_suites_with_other_rows_run_in_one_work_directory_at_the_same_time(tmp_path):
+    suites = [[command(f'{name}1', 'import pathlib, sys, time; time.sleep(3); '
+                       'pathlib.Path(sys.argv[1]).touch()', '{work_dir}/out'),
+               writer(f'{name}2', needs=(f'{name}1',))] for name in 'ab']
+    threads = [threading.Thread(target=execute, args=(plan(little(*rows), tmp_path), tmp_path, 1,
+                                                      quiet())) for rows in suites]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(p.parent.name for p in tmp_path.glob('seed0/*/out')) == ['a1', 'a2', 'b1', 'b2']
+
+
 @pytest.mark.parametrize('victim', ['front', 'snakemake', 'row'])
 def test_a_row_ends_with_the_process_that_started_it(tmp_path, start, victim):
     """kill -9 of the suite, of Snakemake, and of the process between it and the command."""
