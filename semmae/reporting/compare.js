@@ -94,8 +94,14 @@
       ? `Not comparable: ${measured} fields of the measurement differ.`
       : rows.length ? 'Comparable: only the method or its pre-training differs.'
         : 'The same protocol and pre-training.'), { class: 'verdict' });
-    return rows.length ? [verdict, ...table(['field', 'A', 'B', 'part of'], rows, 'protocols')]
-      : [verdict];
+    // Parts that only one pre-training has, as part learning, have many fields: they are folded.
+    const isOfOne = (row) => row[3] === 'pre-training' && row.includes('(not recorded)');
+    const head = ['field', 'A', 'B', 'part of'], folded = rows.filter(isOfOne);
+    const shown = rows.filter((row) => !isOfOne(row));
+    return [verdict, ...(shown.length ? table(head, shown, 'protocols') : []),
+      ...(folded.length ? [make('details', [
+        make('summary', `${folded.length} fields that only one of the pre-trainings has`),
+        ...table(head, folded, 'pre-trainings')])] : [])];
   }
 
   function about(run) {
@@ -105,9 +111,9 @@
       make('p', run.links.flatMap(([text, address]) => [make('a', text, { href: address }), ' ']),
         { class: 'links' })]);
   }
-  function sheets(run) {
-    return run.pictures.map(([title, data]) => make('figure', [
-      make('div', make('img', [], { src: data, alt: title }), { class: 'plate' }),
+  function sheets(run, data) {
+    return run.pictures.map(([title, k]) => make('figure', [
+      make('div', make('img', [], { src: data.sheets[k], alt: title }), { class: 'plate' }),
       make('figcaption', `${run.letter}: ${title}`)]));
   }
 
@@ -131,7 +137,7 @@
     }
     if (a.pictures.length + b.pictures.length) {
       parts.push(make('h3', 'Masks and reconstructions of the pre-training'),
-        sides(sheets(a), sheets(b)));
+        sides(sheets(a, data), sheets(b, data)));
     }
     document.getElementById('compared').replaceChildren(...parts);
   }

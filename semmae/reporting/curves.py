@@ -23,14 +23,15 @@ def loss_curves(series, path, xlabel='iteration', ylabel='loss'):
     return band_curves({title: [points] for title, points in series.items()}, path, xlabel, ylabel)
 
 
-def band_curves(series, path, xlabel='iteration', ylabel='loss'):
+def band_curves(series, path, xlabel='iteration', ylabel='loss', size=(6.4, 4)):
     """Curves {title: [[(step, value)] of each seed]}: the mean, and a band from lowest to highest.
 
     Steps that not all seeds have are left out. A title says of how many seeds it is the mean.
+    size: (width, height) in inches.
     """
     if not any(points for seeds in series.values() for points in seeds):
         raise ValueError(f'nothing to draw: the series {list(series)} hold no point')
-    figure, axes = canvas(xlabel, ylabel)
+    figure, axes = canvas(xlabel, ylabel, size)
     for k, (title, seeds) in enumerate(series.items()):
         frame = pd.concat([pd.Series({float(step): value for step, value in points}, dtype=float)
                            for points in seeds], axis=1,
@@ -81,9 +82,9 @@ def alpha_curves(path, gammas=(1 / 3, 1 / 2, 1, 2, 3)):
     return save(figure, path)
 
 
-def canvas(xlabel, ylabel):
+def canvas(xlabel, ylabel, size=(6.4, 4)):
     """(figure, axes) in the common style of curves. Without pyplot: no global state, no display."""
-    figure = Figure(figsize=(6.4, 4), dpi=150, layout='constrained')
+    figure = Figure(figsize=size, dpi=150, layout='constrained')
     axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
     axes.title.set_fontsize(10)
     axes.spines[['top', 'right']].set_visible(False)

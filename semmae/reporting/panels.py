@@ -12,6 +12,7 @@ STAGES = {
     'PartLearner': ('Part learning', 'Reconstruction (Eq. 5) plus 0.03 times diversity (Eq. 6).')}
 # Metrics that are drawn, the first that a stage logs; then any other.
 METRICS = ('accuracy/top1', 'mIoU')
+SIZE = 4.6, 3  # inches; its letters can be read on a phone
 TRAINING = 'The mean over seeds is a line; the band goes from the lowest to the highest seed.'
 
 
@@ -54,7 +55,7 @@ def figure_of(parent, kind, recipes, where, number):
         scores = {}  # one validation is a number of the tables and no curve
     scores = {name: seeds for name, seeds in scores.items() if seeds}
     file = re.sub('[^A-Za-z0-9]+', '_', f'{number}_{stage}').strip('_').lower()
-    paths = [band_curves(series, where / f'{what}_{file}.svg', steps, label)
+    paths = [band_curves(series, where / f'{what}_{file}.svg', steps, label, SIZE)
              for what, series, steps, label in (
                  ('loss', losses, 'iteration', 'training loss'),
                  ('validation', scores, 'epoch or iteration', metric)) if series]

@@ -86,10 +86,13 @@ def explorer(records, dirs, out, names_of, drawn) -> dict:
         found.append(run)
     order = sorted(fields, key=lambda name: (fields[name], name))
     places = {name: place for place, name in enumerate(order)}
+    sheets = list(dict.fromkeys(data for run in found for _, data in run['pictures']))
     for run in found:
+        run['pictures'] = [[title, sheets.index(data)] for title, data in run['pictures']]
         run['protocol'] = {places[name]: text for name, text in run['protocol'].items()}
     return as_visible(dict(runs=found, fields=[[name, fields[name][0]] for name in order],
-                           tests=sets.finished(), left_out=max(0, len(shown) - MOST_RUNS)))
+                           sheets=sheets, tests=sets.finished(),
+                           left_out=max(0, len(shown) - MOST_RUNS)))
 
 
 def folder_of(record):
@@ -156,4 +159,5 @@ def as_visible(value):
         return {key: as_visible(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [as_visible(inner) for inner in value]
-    return visible(value) if isinstance(value, str) and not value.startswith('data:') else value
+    is_plain = not isinstance(value, str) or value.isascii() and value.isprintable()
+    return value if is_plain else visible(value)

@@ -27,6 +27,7 @@ class Examples:
 
     def __init__(self):
         self.left, self.why = MOST_PICTURES, ''
+        self.sheets = {}
 
     def photos(self, work, names):
         """{name: data URI} of images of the test set of a work directory (`runs.WorkDir`)."""
@@ -69,10 +70,11 @@ class Examples:
             files = sorted(path.glob(f'*/vis_data/vis_image/{name}_*.png'), key=lambda file: (
                 file.parts[-4], int(file.stem.rpartition('_')[2])
                 if file.stem.rpartition('_')[2].isdigit() else 0))
-            if files and self.left > 0:
-                data = sheet_at(files[-1])
-                found += [[f'{name} of {path.name}', data]] if data else []
+            if files and files[-1] not in self.sheets and self.left > 0:
+                self.sheets[files[-1]] = sheet_at(files[-1])
                 self.left -= 1
+            if files and (data := self.sheets.get(files[-1])):
+                found.append([f'{name} of {path.name}', data])
         return found
 
     def drawn(self, names, draw):
@@ -150,7 +152,6 @@ def as_data(image, side=SIDE):
     return 'data:image/jpeg;base64,' + base64.b64encode(content.getvalue()).decode()
 
 
-@lru_cache(maxsize=256)
 def sheet_at(path):
     """A stored sheet as a data URI; None if it cannot be read."""
     try:
