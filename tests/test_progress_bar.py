@@ -254,9 +254,11 @@ def test_extracting_and_measuring_parts(chatty, learner, toy, tmp_path, capsys):
 
 
 def test_probes(chatty, toy, tmp_path):
-    done = tool('train', config_of(toy, tmp_path), '--work-dir', tmp_path / 'work')
+    done = tool('train', config_of(toy, tmp_path), '--work-dir', tmp_path / 'work',
+                '--cfg-options', 'default_hooks.logger.interval=1')
     assert done.returncode == 0, done.stderr[-3000:]
     assert last_line(done.stderr, 'features of CUB-200-2011') == '16 of 16 images'
     assert last_line(done.stderr, r'fitting \d+ settings').endswith(' steps')
     assert last_line(done.stderr, 'statistics') == last_line(done.stderr, 'test') == (
         '16 of 16 images')
+    assert re.findall(r'Epoch\(val\) \[0\]\[(\d+)/8\]', done.stdout) == ['8', '8']

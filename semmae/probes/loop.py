@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from mmengine.config import ConfigDict
 from mmengine.dist import get_rank, get_world_size, is_main_process
+from mmengine.hooks import LoggerHook
 from mmengine.runner import BaseLoop
 from mmengine.structures import PixelData
 from mmpretrain.structures import DataSample
@@ -199,7 +200,9 @@ class ProbeLoop(BaseLoop):
         for number, (i, found) in enumerate(track(pairs, 'test', len(mine))):
             samples = [as_sample(task, dataset.get_data_info(int(i)), test.labels[i], found)]
             loop.evaluator.process(data_samples=samples, data_batch=None)
-            runner.call_hook('after_val_iter', batch_idx=number, data_batch=None, outputs=samples)
+            for hook in runner.hooks:
+                if not isinstance(hook, LoggerHook):  # it would count images as batches
+                    hook.after_val_iter(runner, number, None, samples)
         metrics = loop.evaluator.evaluate(len(test))
         runner.call_hook('after_val_epoch', metrics=metrics)
         runner.call_hook('after_val')

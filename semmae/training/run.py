@@ -200,6 +200,7 @@ def prepare(config, work_dir=None, launcher='none', options=None):
 def placed(cfg, config, work_dir=None, launcher='none'):
     """Set and make the work directory of ``cfg``, set its launcher, connect CPU processes."""
     warnings.filterwarnings('ignore', category=UserWarning, module='mm.*')
+    warnings.filterwarnings('ignore', 'This DataLoader will create')  # more workers than cores
     cfg.launcher = launcher
     cfg.work_dir = str(writable_folder(
         work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(config).stem))
