@@ -169,7 +169,11 @@ def zip_members(archive: IO[bytes]) -> Iterator[tuple[str, IO[bytes] | None]]:
 
 def tar_members(archive: IO[bytes]) -> Iterator[tuple[str, IO[bytes] | None]]:
     """(name, open file or None for a folder) of each member of a tar archive."""
-    with tarfile.open(fileobj=archive) as file:
+    try:
+        file = tarfile.open(fileobj=archive)
+    except tarfile.ReadError:  # its text has a line for each compression
+        raise ValueError('it is damaged, or no .tar (.gz, .bz2, .xz) and no .zip') from None
+    with file:
         for info in file:
             if not (info.isfile() or info.isdir()):
                 raise ValueError(f'member {info.name!r} is a link or a device')

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from semmae.commands import main
 from semmae.files import unpack
 
 REPO = Path(__file__).resolve().parents[1]
@@ -55,3 +56,13 @@ def test_nothing_is_overwritten_and_a_refused_archive_leaves_the_folder_unchange
     assert not (tmp_path / 'absent').exists()
     with pytest.raises(ValueError, match='cannot be written'):
         unpack(taken, tmp_path / 'taken.zip')
+
+
+@pytest.mark.parametrize('content', [b'', b'nonsense'])
+def test_a_file_that_is_no_archive_is_refused_in_one_line(content, tmp_path, capsys):
+    (tmp_path / 'x.tgz').write_bytes(content)
+    with pytest.raises(SystemExit) as end:
+        main(['data', 'unpack', str(tmp_path / 'x.tgz'), '--out', str(tmp_path / 'out')])
+    line, = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2 and 'x.tgz is not unpacked: it is damaged, or no .tar' in line
+    assert not (tmp_path / 'out').exists()

@@ -28,6 +28,8 @@ def pack_images(images, out, size=224, shard_size=256):
     Shards are written in place into ``images.u8``, then their hashes into ``progress.json``. So a
     build that is killed and started again is bit-identical and needs no more space.
     """
+    if size < 1:
+        raise ValueError(f'size={size}, expected at least 1 pixel a side')
     root, out, names = Path(images), Path(out), list_images(images)
     load = LoadCenterCrop(size)
     plan = dict(format=stored.FORMAT, count=len(names), size=size, view=load.view(),

@@ -139,3 +139,8 @@ def test_a_config_without_classes_is_refused(toy, tmp_path, capsys):
     assert 'predicts no classes' in failed(
         capsys, 'predict', MINI / 'mae_p16_mini.py', REPO / 'setup.cfg', '--images',
         toy / 'imagenet/val', '--out', tmp_path / 'x.csv')
+
+
+def test_a_cache_of_images_without_pixels_is_refused(toy, tmp_path, capsys):
+    assert 'size=0, expected at least 1 pixel' in failed(
+        capsys, 'data', 'pack', toy / 'imagenet/val', '--out', tmp_path / 'x', '--size', '0')
