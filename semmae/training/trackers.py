@@ -68,6 +68,8 @@ class MLflowVisBackend(MLflow):
     password.
     """
     _tracking_uri: str | None
+    _exp_name: str | None
+    _artifact_location: str | None
 
     def add_config(self, config, **kwargs):
         if self._tracking_uri is None:
