@@ -1,13 +1,13 @@
 # The quick start in a container:
-#   docker build -t semmae . && docker run --rm -v semmae:/home/user/semmae/work_dirs semmae
+#   docker build -t semmae . && docker run --rm -v semmae:/semmae/work_dirs semmae
 FROM python:3.11-slim-bookworm
 # For opencv-python.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgl1 libglib2.0-0 \
     && rm -rf /var/lib/apt/lists/*
-RUN useradd --create-home user && install --directory --owner user /home/user/semmae
+RUN useradd --create-home user && install --directory --owner user /semmae
 USER user
-WORKDIR /home/user/semmae
+WORKDIR /semmae
 RUN mkdir work_dirs
 COPY --chown=user requirements/lock.txt requirements/
 COPY --chown=user setup.py setup.cfg pyproject.toml README.md LICENSE ./
