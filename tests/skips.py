@@ -15,7 +15,7 @@ REASONS = {
     'compiler': ('C\\+\\+ compiler', 'apt-get install g++ python3-dev'),
     'wheel': ('wheel cannot be built', 'pip install setuptools>=77 wheel'),
     'trackers': ('(wandb|mlflow) is not installed', 'pip install wandb mlflow'),
-    'index': ('no package index', 'a package index that pip reaches'),
+    'index': ('no package index', 'SEMMAE_TEST_INDEX=1, and an index that pip reaches'),
     'debian': ('no apt-cache', 'Debian or Ubuntu'),
     'slurm': ('slurm-wlm', 'root, and apt-get install slurm-wlm munge'),
     'checkout': ('not a git root|shallow', 'a full git clone'),

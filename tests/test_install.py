@@ -1,6 +1,7 @@
 """The lock, the Dockerfile and the declared versions fit each other."""
 import configparser
 import fnmatch
+import os
 import re
 import shutil
 import subprocess
@@ -127,8 +128,8 @@ def versions_with_a_wheel(name, python):
 
 @pytest.fixture(scope='module')
 def index():
-    if not versions_with_a_wheel('packaging', '3.12'):
-        pytest.skip('no package index is reachable')
+    if not os.environ.get('SEMMAE_TEST_INDEX') or not versions_with_a_wheel('packaging', '3.12'):
+        pytest.skip('no package index was asked (SEMMAE_TEST_INDEX=1), or none is reachable')
 
 
 @pytest.mark.slow
@@ -141,4 +142,4 @@ def test_every_compiled_package_of_the_lock_has_a_wheel_for_this_python(index, v
     if None in listed.values():
         pytest.skip('no package index is reachable')
     assert len(names) > 15
-    assert {name for name in names if locked[name] not in listed[name]} == FROM_SOURCE[version]
+    assert {name for name in names if locked[name] not in listed[name]} <= FROM_SOURCE[version]
