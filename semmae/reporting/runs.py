@@ -72,9 +72,9 @@ def explorer(records, dirs, out, names_of, drawn) -> dict:
     measured = {Path(key[0]).resolve() for key in runs}
     sets, shown = PredictionSets(names_of, drawn), []
     fields: dict[str, tuple] = {}
-    for (path, *_), group in runs.items():
-        work = by_path.get(Path(path).resolve())
-        shown.append((work.path if work else Path(path), work, group))
+    for (source, *_), group in runs.items():
+        work = by_path.get(Path(source).resolve())
+        shown.append((work.path if work else Path(source), work, group))
     shown.sort(key=lambda run: (title_of(*run), str(run[0]), run[2][0]['fingerprint']))
     shown += [(work.path, work, []) for path, work in by_path.items() if path not in measured]
     found = []
