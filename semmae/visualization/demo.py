@@ -27,7 +27,7 @@ from .pictures import MASK_RATIO, draw_masks, draw_reconstructions, spaced, take
 SHIPPED = {'sklearn': ('datasets/images/china.jpg', 'datasets/images/flower.jpg'),
            'matplotlib': ('mpl-data/sample_data/grace_hopper.jpg',)}
 NUM = 4  # images at most
-MAE, EPOCHS = 'mm_configs/mini/mae_p16_mini.py', 6
+MAE, EPOCHS = 'mm_configs/mini/mae_p16_mini.py', 5
 NOTE = ('Of a small MAE that was trained on these images alone, so it has seen them: this shows '
         'what MAE predicts, not how well. ')
 
