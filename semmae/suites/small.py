@@ -47,11 +47,11 @@ MINI = Suite(
 
 # ------------------------------------------------------------------ the same, shorter: quick start
 _lengths = {  # config: train_cfg; schedules follow
-    f'{_mini}/mae_p16_mini.py': dict(max_epochs=6),
+    f'{_mini}/mae_p16_mini.py': dict(max_epochs=5),
     f'{_mini}/semmae_parts_mini.py': dict(max_epochs=2),
-    f'{_mini}/semmae_p16_mini.py': dict(max_epochs=6),
+    f'{_mini}/semmae_p16_mini.py': dict(max_epochs=5),
     _mini_tasks['ade20k']: dict(max_iters=80, val_interval=80),
-    _mini_tasks['cub']: dict(max_epochs=6, val_interval=6),
+    _mini_tasks['cub']: dict(max_epochs=4, val_interval=4),
     _mini_tasks['linprobe']: dict(max_epochs=2, val_interval=2)}
 
 
