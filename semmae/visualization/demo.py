@@ -98,7 +98,7 @@ class Clusters:
 
 
 @HOOKS.register_module()
-class BarHook(Hook):
+class DemoBarHook(Hook):
     """Shows the iterations of a training in ``bar``, a rich `Progress` that the caller starts."""
 
     bar: ClassVar[Progress]
@@ -120,11 +120,11 @@ def train_small_mae(images, work_dir, epochs=EPOCHS):
             'step {task.completed} of {task.total}'), TimeElapsedColumn(), TextColumn('elapsed,'),
             TimeRemainingColumn(), TextColumn('left'), transient=True,
             disable=not (console := Console(stderr=True)).is_terminal, console=console) as bar:
-        BarHook.bar = bar
+        DemoBarHook.bar = bar
         train(MAE, work_dir=work_dir, resume=bool(checkpoints(work_dir)), options={
             'train_dataloader.dataset.dataset.data_root': str(images),
             'train_cfg.max_epochs': epochs, 'log_level': 'ERROR',
-            'custom_hooks': [*config_of(MAE).custom_hooks, dict(type='semmae.BarHook')]})
+            'custom_hooks': [*config_of(MAE).custom_hooks, dict(type='semmae.DemoBarHook')]})
     return checkpoint
 
 
