@@ -7,6 +7,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -225,8 +226,9 @@ def write_health(folder):
 
 def read_picture(folder):
     """The pixels that a report embeds."""
-    data = figure('heading', 'caption', folder / 'x.png')['data']
-    return np.array(Image.open(io.BytesIO(base64.b64decode(data.split(',')[1]))))
+    (markup,) = figure('heading', 'caption', folder / 'x.png')['plates']
+    data = re.search('base64,([^"]*)', markup)[1]
+    return np.array(Image.open(io.BytesIO(base64.b64decode(data))))
 
 
 def weights():

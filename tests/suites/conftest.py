@@ -53,6 +53,7 @@ def fresh(output):
     """Make a forked process like a new one: signals, threads, standard output."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below nohup
     torch.set_num_threads(1)
     for number in (1, 2):
         os.dup2(output, number)
