@@ -28,31 +28,29 @@ def main(argv=None, prog='semmae predict'):
     with fail_clearly():
         from ..config.paths import require_inputs
         require_inputs(args.config, args.checkpoint, args.images)
-        from ..training.predict import predict
+        from ..files import writable_file, writable_folder
+        from ..training.predict import is_segmentation, predict
+        has_maps = is_segmentation(args.config, args.cfg_options)
+        out = writable_folder(args.out, '--out') if has_maps else writable_file(args.out, ('.csv',))
         found = predict(args.config, args.checkpoint, args.images, args.cfg_options)
-        name, *_, label_map = first = next(found)
-        count = (write_classes if label_map is None else write_maps)(args.out, first, found)
+        count = (write_maps if has_maps else write_classes)(out, found)
         print(f'{count} images -> {args.out}')
 
 
-def write_classes(out, first, found):
+def write_classes(path, found):
     """Write a CSV file; returns the number of images."""
-    from ..files import writable_file
-    path = writable_file(out, ('.csv',))
-    rows = [(name, shown, f'{score:.6f}') for name, shown, score, _ in (first, *found)]
+    rows = [(name, shown, f'{score:.6f}') for name, shown, score, _ in found]
     with path.open('w', newline='') as f:
         csv.writer(f, lineterminator='\n').writerows([('name', 'class', 'score'), *rows])
     return len(rows)
 
 
-def write_maps(out, first, found):
+def write_maps(root, found):
     """Write a label map for each image; returns their number."""
     import numpy as np
     from PIL import Image
-
-    from ..files import writable_folder
-    root, count = writable_folder(out, '--out'), 0
-    for name, _, _, label_map in (first, *found):
+    count = 0
+    for name, _, _, label_map in found:
         path = (root / name).with_suffix('.png')
         path.parent.mkdir(parents=True, exist_ok=True)
         kind = np.uint8 if label_map.max() < 256 else np.uint16

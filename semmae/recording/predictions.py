@@ -9,7 +9,7 @@ from mmengine.dist import barrier, collect_results, is_main_process
 from PIL import Image
 
 from ..files import write_atomically
-from ..results.predictions import pixel_counts
+from ..results.predictions import PAIRS, confused_pixels, pixel_counts, stacked
 
 FOLDER = 'predictions'
 
@@ -48,8 +48,9 @@ class Predictions:
         predicted, label = (getattr(sample, key).data.squeeze(0).cpu().numpy().astype(np.int64)
                             for key in ('pred_sem_seg', 'gt_sem_seg'))
         try:
-            counts = pixel_counts(predicted, label, len(self.dataset.metainfo['classes']),
-                                  getattr(self.dataset, 'ignore_index', 255))
+            ignored = getattr(self.dataset, 'ignore_index', 255)
+            counts = pixel_counts(predicted, label, len(self.dataset.metainfo['classes']), ignored)
+            counts[PAIRS] = confused_pixels(predicted, label, ignored)
         except ValueError as error:
             raise ValueError(f'{sample.img_path}: {error}') from error
         path = (self.unfinished / name).with_suffix('.png')
@@ -75,7 +76,7 @@ class Predictions:
         rows = collect_results(self.rows, len(self.dataset))
         if not is_main_process() or not rows:
             return None, None
-        arrays: dict = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+        arrays = stacked(rows)
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)
         name = hashlib.sha256(content.getvalue()).hexdigest()[:12]

@@ -5,6 +5,7 @@ from statistics import fmean
 import numpy as np
 
 from semmae.results import protocol
+from semmae.results.predictions import PAIRS
 
 from .comparison import predictions_of
 from .headline import name_of
@@ -72,13 +73,14 @@ def of_test_set(lines, names_of):
         rows, more = [rows[k] for k in kept], (
             f'{more} The {MOST_CLASSES} of {len(names)} classes that differ most.')
     yield Section(f'Classes: {what}', level=3, text=more.strip(), columns=columns, rows=rows)
-    if 'labels' in predictions:
-        for title, line in zip(titles, shown):
-            yield confusions(f'Confusions of {title}: {what}', names,
-                             pairs_of([found for _, found in line]))
-    else:
-        yield Section(f'Confusions: {what}', level=3, text='Predictions of a segmentation hold '
-                      'the pixels of each class, not which classes are confused.')
+    for title, line in zip(titles, shown):
+        heading, seeds = f'Confusions of {title}: {what}', [found for _, found in line]
+        if all('labels' in found or PAIRS in found for found in seeds):
+            yield confusions(heading, names, pairs_of(seeds), columns[1])
+        else:
+            yield Section(heading, level=3, text='These predictions are of an earlier version, '
+                          'which stored the pixels of each class only. Evaluate again with '
+                          'semmae test.')
 
 
 def unique(titles):
@@ -115,9 +117,17 @@ def padded(counts, number):
 
 
 def pairs_of(predictions):
-    """Counter of the (true class, predicted class) of all images of all runs."""
-    return Counter(pair for found in predictions
-                   for pair in zip(found['labels'].tolist(), found['predicted'].tolist()))
+    """Counter of the (true class, predicted class) of all images, or pixels, of all runs."""
+    pairs: Counter = Counter()
+    for found in predictions:
+        if 'labels' in found:
+            pairs.update(zip(found['labels'].tolist(), found['predicted'].tolist()))
+            continue
+        right = found['intersection'].sum(0).tolist()
+        pairs.update({(k, k): count for k, count in enumerate(right)})
+        for _, true, predicted, count in found[PAIRS].tolist():
+            pairs[true, predicted] += count
+    return pairs
 
 
 def accuracy_of_classes(predictions, number):
@@ -142,8 +152,11 @@ def cell(value):
     return '-' if np.isnan(value) else f'{value:.2f}'
 
 
-def confusions(heading, names, pairs):
-    """A matrix of percents of the true class, or a list of the most frequent confusions."""
+def confusions(heading, names, pairs, unit='images'):
+    """A matrix of percents of the true class, or a list of the most frequent confusions.
+
+    unit: what ``pairs`` count, 'images' or 'pixels'.
+    """
     totals: Counter = Counter()
     for (true, _), count in pairs.items():
         totals[true] += count
@@ -151,12 +164,12 @@ def confusions(heading, names, pairs):
     if len(names) <= MATRIX:
         return Section(
             heading, level=3, text='Rows: true class. Columns: predicted class. Percent of the '
-            'images of the true class.', columns=['true', *unique(names)], is_shaded=True,
+            f'{unit} of the true class.', columns=['true', *unique(names)], is_shaded=True,
             rows=[[names[i], *(f'{100 * pairs[i, j] / max(1, totals[i]):.1f}' for j in classes)]
                   for i in classes])
     wrong = sorted(((i, j) for i, j in pairs if i != j), key=lambda pair: (-pairs[pair], pair))
     return Section(
         heading, level=3, text=f'The {MOST_CONFUSIONS} most frequent ones in all runs of this '
-        'method.', columns=['true', 'predicted', 'images', '% of the true class'],
+        'method.', columns=['true', 'predicted', unit, '% of the true class'],
         rows=[[names[i], names[j], str(pairs[i, j]), f'{100 * pairs[i, j] / totals[i]:.1f}']
               for i, j in wrong[:MOST_CONFUSIONS]])

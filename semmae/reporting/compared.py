@@ -9,6 +9,8 @@ import hashlib
 
 import numpy as np
 
+from semmae.results.predictions import PAIRS
+
 from .classes import class_names, usable
 
 DIFFERENT, EXTREMES, MOST_NAMED = 60, 6, 400  # images that are named: of a test set, of a run
@@ -33,7 +35,7 @@ class PredictionSets:
             if found is None:
                 continue
             order = np.argsort(found['images'], kind='stable')
-            found = {name: array[order] for name, array in found.items()}
+            found = {name: array[order] for name, array in found.items() if name != PAIRS}
             labels = found['labels' if 'labels' in found else 'label']
             key = hashlib.sha256('\n'.join(found['images']).encode() + labels.tobytes()).hexdigest()
             self.sets.setdefault(key, []).append((run, record, found, work))

@@ -4,7 +4,9 @@ One ``.npz`` file of plain arrays for each evaluation. N images, C classes; ``im
 their paths below the folder of the data set, and
 
     classification  labels (N,) int64, predicted (N,) int64, score (N,) of the predicted class
-    segmentation    pixel counts (N, C) int64: label, predicted, intersection; ignored (N,)
+    segmentation    pixel counts (N, C) int64: label, predicted, intersection; ignored (N,);
+                    confused (M, 4) int64: number of the image, true class, predicted class and
+                    pixels of each pair of two classes; files of earlier versions lack it
 
 ``predicted`` leaves ignored pixels out, as the metric does. For a segmentation the folder of the
 same name holds the label maps, ``NAME.png`` for each image, values 0 to C - 1.
@@ -21,6 +23,7 @@ Arrays = dict[str, tuple[int, str]]
 CLASSIFICATION: Arrays = dict(images=(1, 'U'), labels=(1, 'iu'), predicted=(1, 'iu'))
 SEGMENTATION: Arrays = dict(images=(1, 'U'), label=(2, 'iu'), predicted=(2, 'iu'),
                             intersection=(2, 'iu'))
+PAIRS = 'confused'  # the only array without a row for each image
 
 
 def read_predictions(path: str | Path) -> Stored:
@@ -39,6 +42,9 @@ def read_predictions(path: str | Path) -> Stored:
     if not any(_fits(found, wanted) for wanted in (CLASSIFICATION, SEGMENTATION)):
         raise ValueError(f'{path} holds the arrays {sorted(found)}, expected images and, for each, '
                          'labels and predicted, or counts of pixels')
+    if PAIRS in found and not _are_pairs(found):
+        raise ValueError(f'{path} holds no predictions: expected four columns in {PAIRS}: image, '
+                         'true class, predicted class, pixels')
     return found
 
 
@@ -47,6 +53,14 @@ def _fits(found: Stored, wanted: Arrays) -> bool:
     return all(name in found and found[name].ndim == ndim and found[name].dtype.kind in kinds
                and len(found[name]) == len(found['images']) > 0
                for name, (ndim, kinds) in wanted.items())
+
+
+def _are_pairs(found: Stored) -> bool:
+    pairs = found[PAIRS]
+    if pairs.ndim != 2 or pairs.shape[1] != 4 or pairs.dtype.kind not in 'iu':
+        return False
+    number, classes = found['intersection'].shape if 'intersection' in found else (0, 0)
+    return bool((pairs >= 0).all() and (pairs[:, :3] < (number, classes, classes)).all())
 
 
 def recount(predictions: Stored) -> dict[str, float]:
@@ -61,6 +75,24 @@ def recount(predictions: Stored) -> dict[str, float]:
     with np.errstate(invalid='ignore', divide='ignore'):
         return dict(mIoU=100 * np.nanmean(hit / (predicted + label - hit)),
                     mAcc=100 * np.nanmean(hit / label), aAcc=100 * hit.sum() / label.sum())
+
+
+def confused_pixels(predicted: np.ndarray[Any, Any], label: np.ndarray[Any, Any],
+                    ignore_index: int = 255) -> np.ndarray[Any, Any]:
+    """(K, 3) int64 true class, predicted class and pixels, for the wrong pixels of one image."""
+    wrong = (label != ignore_index) & (label != predicted)
+    pairs, pixels = np.unique(np.stack([label[wrong], predicted[wrong]], 1), axis=0,
+                              return_counts=True)
+    return np.column_stack([pairs, pixels]).astype(np.int64).reshape(-1, 3)
+
+
+def stacked(rows: list[dict[str, Any]]) -> Stored:
+    """The arrays of a file, from a dict for each image."""
+    arrays = {key: np.array([row[key] for row in rows]) for key in rows[0] if key != PAIRS}
+    if PAIRS in rows[0]:
+        arrays[PAIRS] = np.concatenate([
+            np.insert(row[PAIRS], 0, number, axis=1) for number, row in enumerate(rows)])
+    return arrays
 
 
 def pixel_counts(predicted: np.ndarray[Any, Any], label: np.ndarray[Any, Any], num_classes: int,

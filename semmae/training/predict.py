@@ -29,6 +29,16 @@ class Prediction(NamedTuple):
     label_map: Any
 
 
+def is_segmentation(config, options=None):
+    """Whether a config predicts label maps; ValueError if it predicts no classes at all."""
+    cfg = read_config(config, options)
+    if not cfg.get('test_dataloader') or not {'head', 'decode_head'} & {*cfg.model}:
+        raise ValueError(f'{config} trains a {cfg.model.type} and predicts no classes; expected a '
+                         'config of a classification or segmentation, for example '
+                         'mm_configs/semmae_finetune.py')
+    return 'decode_head' in cfg.model
+
+
 def predict(config, checkpoint, images, options=None):
     """Yields a `Prediction` for each image.
 
@@ -37,10 +47,7 @@ def predict(config, checkpoint, images, options=None):
     for an image that cannot be read, FileNotFoundError for a folder without images.
     """
     (root, names), cfg = images_of(images), read_config(config, options)
-    if not cfg.get('test_dataloader') or not {'head', 'decode_head'} & {*cfg.model}:
-        raise ValueError(f'{config} trains a {cfg.model.type} and predicts no classes; expected a '
-                         'config of a classification or segmentation, for example '
-                         'mm_configs/semmae_finetune.py')
+    is_segmentation(config, options)
     install()
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
         model = MODELS.build(cfg.model)

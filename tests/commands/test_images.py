@@ -141,6 +141,13 @@ def test_a_config_without_classes_is_refused(toy, tmp_path, capsys):
         toy / 'imagenet/val', '--out', tmp_path / 'x.csv')
 
 
+def test_the_place_of_the_predictions_is_checked_before_the_checkpoint_is_read(
+        toy, tmp_path, capsys):
+    assert 'expected a name that ends in .csv' in failed(
+        capsys, 'predict', MINI / 'linprobe_p16_mini.py', REPO / 'setup.cfg', '--images',
+        toy / 'imagenet/val', '--out', tmp_path / 'x.txt')
+
+
 def test_a_cache_of_images_without_pixels_is_refused(toy, tmp_path, capsys):
     assert 'size=0, expected at least 1 pixel' in failed(
         capsys, 'data', 'pack', toy / 'imagenet/val', '--out', tmp_path / 'x', '--size', '0')

@@ -9,7 +9,14 @@ import pytest
 from PIL import Image
 
 from semmae.recording.line import require_agreement
-from semmae.results.predictions import pixel_counts, read_predictions, recount
+from semmae.results.predictions import (
+    PAIRS,
+    confused_pixels,
+    pixel_counts,
+    read_predictions,
+    recount,
+    stacked,
+)
 from semmae.training import run as training
 
 from ..tiny import REPO, tool
@@ -48,7 +55,12 @@ def test_miou_is_that_of_the_stored_label_maps_and_the_annotations(segmented, to
     union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
     miou = 100 * np.mean(confusion.diagonal()[union > 0] / union[union > 0])
     assert line['value'] == pytest.approx(miou, abs=.0051)
-    assert recount(read_predictions(work / line['predictions']))['mIoU'] == pytest.approx(miou)
+    stored = read_predictions(work / line['predictions'])
+    assert recount(stored)['mIoU'] == pytest.approx(miou)
+    again = np.diag(stored['intersection'].sum(0).astype(float))
+    for _, true, wrong, pixels in stored[PAIRS]:
+        again[true, wrong] += pixels
+    assert (again == confusion).all()
 
 
 @pytest.mark.slow
@@ -92,6 +104,28 @@ def test_pixels_are_counted_by_class_and_ignored_ones_apart():
     again = recount({k: v[None] for k, v in counts.items()})
     # IoU 1/1, 1/2, 0/1; class 3 is nowhere. Accuracy of the classes 1, 1, 0.
     assert again == pytest.approx(dict(mIoU=50, mAcc=200 / 3, aAcc=200 / 3))
+
+
+def test_confused_pixels_are_pairs_of_classes_with_the_number_of_their_image():
+    first = confused_pixels(np.array([[0, 1], [2, 2]]), np.array([[1, 1], [1, 255]]))
+    second = confused_pixels(np.array([[0, 0]]), np.array([[1, 1]]))
+    assert first.tolist() == [[1, 0, 1], [1, 2, 1]] and second.tolist() == [[1, 0, 2]]
+    none = confused_pixels(np.zeros((2, 2), int), np.zeros((2, 2), int))
+    assert none.shape == (0, 3)
+    rows = [dict(images=str(k), confused=found) for k, found in enumerate((first, none, second))]
+    assert stacked(rows)[PAIRS].tolist() == [[0, 1, 0, 1], [0, 1, 2, 1], [2, 1, 0, 2]]
+    assert stacked(rows)['images'].tolist() == ['0', '1', '2']
+
+
+@pytest.mark.parametrize('pairs', [
+    [[0, 0, 1]], [[1, 0, 1, 2]], [[0, 0, 2, 2]], [[0, -1, 1, 2]], [[0, 0, 1, .5]]])
+def test_pairs_of_classes_that_cannot_be_are_refused(tmp_path, pairs):
+    counts = {name: [[2, 2]] for name in ('label', 'predicted', 'intersection')}
+    np.savez(tmp_path / 'x.npz', images=['a'], confused=[[0, 0, 1, 2]], **counts)
+    assert len(read_predictions(tmp_path / 'x.npz')[PAIRS]) == 1
+    np.savez(tmp_path / 'x.npz', images=['a'], confused=pairs, **counts)
+    with pytest.raises(ValueError, match='expected four columns in confused'):
+        read_predictions(tmp_path / 'x.npz')
 
 
 @pytest.mark.parametrize('predicted, label, said', [

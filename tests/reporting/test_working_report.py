@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semmae.reporting.classes import class_sections, confusions, iou_of_classes
+from semmae.reporting.classes import class_sections, confusions, iou_of_classes, pairs_of
 from semmae.reporting.compared import PredictionSets
 from semmae.reporting.downloads import downloads
 from semmae.reporting.headline import headlines
@@ -88,6 +88,16 @@ def test_iou_of_classes_is_the_intersection_over_the_union():
                  intersection=np.array([[3, 0, 0], [2, 2, 0]]))
     assert iou_of_classes(found, 3)[:2].tolist() == pytest.approx([100 * 5 / 6, 100 * 2 / 3])
     assert np.isnan(iou_of_classes(found, 3)[2])
+
+
+def test_confusions_of_a_segmentation_count_pixels():
+    seed = dict(intersection=np.array([[3, 1], [2, 0]]), confused=np.array([
+        [0, 0, 1, 1], [1, 1, 0, 4]]))
+    pairs = pairs_of([seed, seed])
+    assert pairs == Counter({(0, 0): 10, (1, 1): 2, (0, 1): 2, (1, 0): 8})
+    found = confusions('C', ['road', 'sky'], pairs, 'pixels')
+    assert 'Percent of the pixels' in found.text
+    assert found.rows == [['road', '83.3', '16.7'], ['sky', '80.0', '20.0']]
 
 
 def test_many_classes_have_a_list_of_the_most_frequent_confusions():
