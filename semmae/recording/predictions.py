@@ -76,7 +76,7 @@ class Predictions:
         rows = collect_results(self.rows, len(self.dataset))
         if not is_main_process() or not rows:
             return None, None
-        arrays = stacked(rows)
+        arrays: dict = stacked(rows)
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)
         name = hashlib.sha256(content.getvalue()).hexdigest()[:12]
