@@ -236,12 +236,15 @@ def rows(args, patches):
 
 
 def table(records):
-    """Markdown: variants in the order of the file, mean and spread, and their origin."""
+    """Markdown: variants in the order of this module, mean and spread, and their origin."""
     frame = pd.DataFrame([dict(method=r['method'], metric=r['metric'], value=r['value'])
                           for r in records])
     cells = frame.groupby(['method', 'metric']).value.agg(list).map(cell).unstack('metric')
     columns = [m for m in METRICS if m in cells]
-    text = cells.loc[list(dict.fromkeys(frame.method)), columns].fillna('').rename(
+    order = [*VARIANTS, *OF_NO_LAYER, *RANKINGS]
+    text = cells.loc[sorted(cells.index, key=lambda name: (next(
+        order.index(variant) for variant in sorted(order, key=len, reverse=True)
+        if name.startswith(variant)), name)), columns].fillna('').rename(
         columns=METRICS).to_markdown() + '\n'
     below = origin_sentence(records)
     return text + (f'\n{below}\n' if below else '')
@@ -291,10 +294,10 @@ def main(arguments=None):
                     dataset='CUB', split='test', metric=metric, value=values[metric], unit='',
                     seed=seed, protocol=dict(
                         grid=args.grid, num_parts=model.num_parts_out, layer=layer,
-                        encoder=args.config or args.timm, object_layer=args.object_layer + 1,
+                        encoder=args.config or args.timm, encoder_file=Path(args.encoder).name,
+                        encoder_sha256=weights, object_layer=args.object_layer + 1,
                         split_images=len(images) - len(ids), steps=args.steps),
-                    config='benchmarks/parts_birds.py', checkpoint=Path(args.encoder).name,
-                    checkpoint_sha256=weights, git_commit=git_commit(), versions=versions(),
+                    config='benchmarks/parts_birds.py', checkpoint=None, git_commit=git_commit(), versions=versions(),
                     device=device(), wall_time_s=round(time.time() - began, 1), reduced=True,
                     reduced_why=f'{len(images)} images'))
             print(f'{time.time() - start:5.0f} s  seed {seed}  {name:60} '

@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.registry import DefaultScope
 
 from semmae.config.length import follow_length, length_of
 from semmae.registry import DATASETS, HOOKS, MODELS
@@ -53,6 +54,13 @@ class InitialWeights(Hook):
 
     def before_train(self, runner):
         self.weights.update({k: v.clone() for k, v in runner.model.named_parameters()})
+
+
+@pytest.mark.parametrize('leaf', PROBES)
+def test_the_model_of_a_probe_can_be_built(leaf):
+    cfg = Config.fromfile(REPO / leaf)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        MODELS.build(cfg.model)
 
 
 @pytest.mark.slow

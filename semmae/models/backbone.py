@@ -43,6 +43,8 @@ class ViT(VisionTransformer):
                  interpolate_offset=0., pretrained=None, **kwargs):
         if pretrained:
             kwargs['init_cfg'] = with_pretrained(kwargs.get('init_cfg'), pretrained)
+        if isinstance(kwargs.get('out_indices'), tuple):
+            kwargs['out_indices'] = list(kwargs['out_indices'])  # mmpretrain changes it in place
         super().__init__(*args, **kwargs)
         if not 0 <= interpolate_offset < 1:
             raise ValueError(f'interpolate_offset={interpolate_offset}: expected 0 (MAE) or a '

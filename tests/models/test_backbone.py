@@ -29,6 +29,14 @@ def test_features_equal_mmpretrains_vit_with_the_same_weights(out_type, side):
     torch.testing.assert_close(ours(images)[0], theirs(images)[0], rtol=1e-5, atol=1e-6)
 
 
+def test_layers_may_be_a_tuple_and_are_counted_from_the_end():
+    images = torch.randn(1, 3, 32, 32)
+    model = vit(out_indices=(-2, -1))
+    assert model.out_indices == [1, 2]
+    assert [f.tolist() for f in model(images)] == [
+        f.tolist() for f in vit(out_indices=[1, 2])(images)]
+
+
 def test_an_offset_changes_the_features_only_at_another_size():
     plain, offset = vit(), vit(interpolate_offset=0.1)
     same, other = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 64, 64)
