@@ -73,7 +73,9 @@ class DataCheckHook(Hook):
             checkpoint['meta']['damaged_images'] = data.damaged
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Fields) -> None:
-        known = checkpoint.get('meta', {}).get('damaged_images')
+        meta = checkpoint.get('meta', {})
+        self.trained_classes = (meta.get('dataset_meta') or {}).get('classes')
+        known = meta.get('damaged_images')
         if runner._resume and isinstance(known, list) \
                 and isinstance(runner.train_dataloader.dataset, SeededOrNext):
             runner.train_dataloader.dataset.mark(known)

@@ -7,6 +7,7 @@ import inspect
 import re
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import timm
@@ -192,7 +193,9 @@ def require_known(name):
         why = ''
     except RuntimeError as error:  # the tag
         why = f' ({error})'
-    raise ValueError(f'timm has no model {name!r}{why}. {EXPECTED}')
+    alike = get_close_matches(str(name), timm.list_models(), 1)
+    why += f'; did you mean {alike[0]}?' if alike and alike[0] != name else '.'
+    raise ValueError(f'timm has no model {name!r}{why} {EXPECTED}')
 
 
 def layers_of(out_indices, depth, name):

@@ -15,6 +15,7 @@ from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
 from torch.utils.data import DataLoader, Dataset
 
+from ..config.data_check import classes_of, require_same_names
 from ..config.identity import fields_of, images_fingerprint
 from ..config.lookup import plain
 from ..datasets.seeded import Seeded
@@ -67,6 +68,7 @@ class ProbeLoop(BaseLoop):
     def run(self):
         runner, started = self.runner, time.time()
         runner.call_hook('before_train')
+        self.require_classes()
         train = self.features('train_dataloader', self.dataloader)
         test = self.features('val_dataloader', runner.val_dataloader)
         runner.logger.info(f'features read after {time.time() - started:.1f} s')
@@ -78,6 +80,16 @@ class ProbeLoop(BaseLoop):
             write_json(Path(runner.work_dir) / FINISHED, dict(probes=self.names))
         return runner.model
 
+    def require_classes(self):
+        """ValueError for a label that is another class in the test, or none of the task."""
+        task = unwrapped(self.runner.model).task
+        sets = [inner(loader.dataset) for loader in (self.dataloader, self.runner.val_dataloader)]
+        trained, tested = map(classes_of, sets)
+        require_same_names(trained, tested, 'validation')
+        if trained and hasattr(sets[0], 'folder_to_idx') and len(trained) != task.num_classes:
+            raise ValueError(f'model.task.num_classes is {task.num_classes}, the training set has '
+                             f'{len(trained)} classes; expected the same')
+
     def run_probe(self, name, train, test):
         """Choose, fit and test one probe; the config says which."""
         runner, model, started = self.runner, unwrapped(self.runner.model), time.time()
@@ -86,7 +98,10 @@ class ProbeLoop(BaseLoop):
         index = np.arange(len(train))
         if fraction := model.fractions[name]:
             index = low_shot(train.labels, fraction, runner.seed)
-        setting, scores = choose(probe, train, task, runner.seed, device, index)
+        try:
+            setting, scores = choose(probe, train, task, runner.seed, device, index)
+        except ValueError as error:
+            raise ValueError(f'{name}: {error}') from error
         if scores:
             runner.cfg.result.selected_on = f'{HELD_OUT:.0%} of the training images'
         model.chosen = plain(dict(setting, tried=max(len(scores), 1), **(
@@ -102,7 +117,7 @@ class ProbeLoop(BaseLoop):
     def features(self, name, loader):
         """The `FeatureStore` of a data loader of the config, made if it is not there."""
         model = unwrapped(self.runner.model)
-        data = loader.dataset.dataset if isinstance(loader.dataset, Seeded) else loader.dataset
+        data = inner(loader.dataset)
         infos = [data.get_data_info(i) for i in range(len(data))]
         names = ['/'.join(Path(info['img_path']).parts[-2:]) for info in infos]
         pipeline = fields_of({'pipeline': self.runner.cfg[name].dataset.get(
@@ -206,6 +221,11 @@ class ProbeLoop(BaseLoop):
         metrics = loop.evaluator.evaluate(len(test))
         runner.call_hook('after_val_epoch', metrics=metrics)
         runner.call_hook('after_val')
+
+
+def inner(data):
+    """The data set inside a `Seeded` one."""
+    return data.dataset if isinstance(data, Seeded) else data
 
 
 def labels_of(data, task):

@@ -64,7 +64,8 @@ def split(data: Features, task: Task, held_out: float = HELD_OUT, index: np.ndar
     rest = np.setdiff1d(order, chosen)
     if not len(chosen) or not len(rest):
         raise ValueError(f'{len(order)} training images are too few to hold out {held_out:.0%} of '
-                         'them for choosing a setting; expected two of a class')
+                         'them for choosing a setting; expected two of a class. Without this '
+                         'probe: model.probes.NAME=None')
     return rest, np.sort(chosen)
 
 

@@ -80,7 +80,8 @@ def checksum(record: Record) -> str:
 
 
 # Where a folder of runs is expected and missing.
-HOW_TO_MAKE_RUNS = '. Expected what tools/run_suite.py leaves. Run: python tools/run_suite.py mini'
+HOW_TO_MAKE_RUNS = ('. Expected a work directory with a results.jsonl in it or below. To make one: '
+                    'python tools/run_suite.py mini')
 
 
 def read_results(paths: Paths) -> tuple[list[Record], list[str]]:

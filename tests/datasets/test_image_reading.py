@@ -302,6 +302,16 @@ def test_a_validation_set_of_other_classes_is_refused_before_training(evaluated,
     DataCheckHook().before_train(runner_with(3, list('abc'), tuple('abc')))
 
 
+def test_a_test_set_of_other_classes_than_the_checkpoints_training_is_refused():
+    hook, runner = DataCheckHook(), runner_with(3, (), tuple('bac'))
+    runner._resume = False
+    hook.after_load_checkpoint(runner, dict(meta=dict(dataset_meta=dict(classes=list('abc')))))
+    with pytest.raises(ValueError, match="label 0 is 'b' in the test set and 'a' in the training"):
+        hook.before_test_epoch(runner)
+    hook.after_load_checkpoint(runner, dict(meta={}))  # a file that does not say
+    hook.before_test_epoch(runner)
+
+
 @pytest.mark.parametrize('mode', ['val', 'test'])
 def test_without_a_training_the_number_of_classes_is_compared(mode):
     def begin(*args):

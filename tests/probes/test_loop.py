@@ -243,3 +243,30 @@ def test_a_probe_that_the_config_does_not_have_is_refused(trained, tmp_path):
     assert done.returncode == 2
     assert ('train_cfg.only: got cnn, the probes of this config are knn, linear'
             in done.stderr.splitlines()[-2])
+
+
+# ------------------------------------------------------------------ classes
+def folders(toy, root, **changes):
+    """A config of frozen probes on two folders of classes, and these folders."""
+    cfg = shrink_probes('mm_configs/dense/dense_imagenet.py', toy, root)
+    for split in ('train', 'val'):
+        shutil.copytree(toy / 'imagenet' / split, root / split)
+        cfg[f'{split}_dataloader'].dataset.data_root = str(root / split)
+    cfg.merge_from_dict(changes)
+    cfg.dump(root / 'config.py')
+    return root / 'config.py', root / 'train', root / 'val'
+
+
+def test_a_class_that_only_the_training_has_is_refused_before_images_are_read(toy, tmp_path):
+    config, _, val = folders(toy, tmp_path)
+    first, *_ = sorted(val.iterdir())
+    shutil.rmtree(first)
+    with pytest.raises(ValueError, match='label 0 is .* in the validation set and .* in the train'):
+        training.train(str(config), work_dir=tmp_path / 'run', seed=0)
+    assert not (tmp_path / 'features').exists()
+
+
+def test_a_number_of_classes_that_is_not_that_of_the_folders_is_refused(toy, tmp_path):
+    config, *_ = folders(toy, tmp_path, **{'model.task.num_classes': 9})
+    with pytest.raises(ValueError, match='num_classes is 9, the training set has 8 classes'):
+        training.train(str(config), work_dir=tmp_path / 'run', seed=0)

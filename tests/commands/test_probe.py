@@ -1,0 +1,109 @@
+"""``semmae probe``: a frozen backbone on a labelled folder of the user."""
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from semmae.commands import main
+from semmae.probes.own_folder import count_images, folder_options
+from semmae.results.results import read_results
+
+NAME = 'vit_tiny_patch16_224'
+
+
+def photos(folder, counts, suffix='.jpg', start=0):
+    """Small pictures of classes that differ by colour. counts: {class: number}."""
+    generator = np.random.default_rng(start)
+    for number, (name, count) in enumerate(counts.items()):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = generator.integers(0, 60, (40, 40, 3), np.uint8)
+            pixels[..., number % 3] += 150
+            cv2.imwrite(str(folder / name / f'{i}{suffix}'), pixels)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    photos(tmp_path / 'mine/train', dict(blue=6, green=6, red=6))
+    photos(tmp_path / 'mine/val', dict(blue=2, green=2, red=2), '.webp', start=1)
+    return tmp_path / 'mine'
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp('vit') / 'vit.safetensors'
+    save_file(timm.create_model(NAME).state_dict(), path)
+    return path
+
+
+def failed(capsys, *words):
+    with pytest.raises(SystemExit) as end:
+        main(['probe', *map(str, words)])
+    assert end.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_labelled_folder_has_its_table(folder, weights, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(['probe', str(folder), '--timm', NAME, '--checkpoint', str(weights),
+                 '--cfg-options', 'train_dataloader.num_workers=0',
+                 'val_dataloader.num_workers=0']) == 0
+    lines, problems = read_results(['work_dirs/probe/mine'])
+    assert not problems and {line['task'] for line in lines} == {'knn', 'linear'}
+    assert {line['dataset'] for line in lines} == {'mine'}
+    found = {line['task']: line['value'] for line in lines}
+    assert found['linear'] == 100  # the classes are colours
+    said = capsys.readouterr().out
+    assert f'{NAME} (vit)' in said and '100.00' in said
+    line, = {line['work_dir'] if 'work_dir' in line else line['source'] for line in lines}
+    assert 'work_dirs/probe/mine/' in line
+    # A second backbone on the same folder is in the same table.
+    main(['probe', str(folder), '--timm', NAME, '--untrained', '--cfg-options',
+          'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0'])
+    said = capsys.readouterr().out
+    assert f'untrained {NAME}' in said and f'{NAME} (vit)' in said
+
+
+def test_folders_with_other_classes_are_refused_and_named(folder, weights, capsys):
+    (folder / 'val/green').rename(folder / 'val/grun')
+    said = failed(capsys, folder, '--timm', NAME, '--checkpoint', weights)
+    assert f'only in {folder / "train"}: green; only in {folder / "val"}: grun' in said
+    shutil.rmtree(folder / 'val/grun')
+    said = failed(capsys, folder, '--timm', NAME, '--checkpoint', weights)
+    assert 'same classes in both folders' in said and '/train: green\n' in said
+
+
+def test_a_folder_without_classes_is_refused(folder, weights, tmp_path, capsys):
+    flat = tmp_path / 'flat'
+    shutil.copytree(folder / 'train/red', flat / 'train')
+    said = failed(capsys, flat, '--timm', NAME, '--checkpoint', weights)
+    assert 'holds no folders, but 6 images; expected one folder for each class' in said
+    assert 'train/CLASS/*.jpg' in failed(capsys, tmp_path / 'no', '--timm', NAME)
+    (folder / 'train/empty').mkdir()
+    with pytest.raises(ValueError, match='no image in empty'):
+        count_images(folder / 'train')
+
+
+def test_a_wrong_name_of_timm_has_the_nearest_one(folder, capsys):
+    assert 'did you mean vit_small_patch14_dinov2?' in failed(
+        capsys, folder, '--timm', 'vit_small_patch14_dinv2')
+
+
+@pytest.mark.parametrize('count, left_out', [
+    (14, {'linear_10pct', 'linear_1pct'}), (15, {'linear_1pct'}), (150, set())])
+def test_a_probe_on_few_labels_needs_two_of_each_class(tmp_path, count, left_out):
+    for split, number in (('train', count), ('val', 1)):
+        for name in ('a', 'b'):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(number):
+                (tmp_path / split / name / f'{i}.png').touch()
+    options = folder_options(tmp_path / 'train', tmp_path / 'val', 'x')
+    assert {key.rsplit('.')[-1] for key, value in options.items() if value is None} == left_out
+    assert options['model.task.num_classes'] == 2
+    assert options['result.full.num_train'] == 2 * count
