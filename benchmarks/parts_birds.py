@@ -297,8 +297,9 @@ def main(arguments=None):
                         encoder=args.config or args.timm, encoder_file=Path(args.encoder).name,
                         encoder_sha256=weights, object_layer=args.object_layer + 1,
                         split_images=len(images) - len(ids), steps=args.steps),
-                    config='benchmarks/parts_birds.py', checkpoint=None, git_commit=git_commit(), versions=versions(),
-                    device=device(), wall_time_s=round(time.time() - began, 1), reduced=True,
+                    config='benchmarks/parts_birds.py', checkpoint=None, checkpoint_sha256=None,
+                    git_commit=git_commit(), versions=versions(), device=device(),
+                    wall_time_s=round(time.time() - began, 1), reduced=True,
                     reduced_why=f'{len(images)} images'))
             print(f'{time.time() - start:5.0f} s  seed {seed}  {name:60} '
                   + '  '.join(f'{m.split("/")[1]} {values[m]:.1f}' for m in metrics), flush=True)

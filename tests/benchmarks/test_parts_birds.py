@@ -7,6 +7,7 @@ import torch
 from benchmarks import parts_birds
 from benchmarks.parts_birds import METRICS, VARIANTS
 from semmae.registry import MODELS
+from semmae.results.results import read_results
 
 VIT = dict(type='semmae.ViT', img_size=32, patch_size=8,
            arch=dict(embed_dims=24, num_layers=3, num_heads=3, feedforward_channels=48))
@@ -44,6 +45,18 @@ def test_variants_of_both_layers_are_measured_once(arguments, tmp_path, capsys, 
     monkeypatch.setattr(parts_birds, 'train', lambda *_: trained.append(1))
     parts_birds.main([*arguments, '--only', '12 parts', 'unlike', 'middle'])
     assert not trained and lines(tmp_path) == found  # nothing is measured twice
+
+
+def test_each_seed_of_one_encoder_counts(arguments, tmp_path):
+    words = [*arguments[:-1], '0', '1', '--only', 'learned, painted, 6', 'cells, 6']
+    parts_birds.main(words)
+    found = [r for r in read_results([tmp_path / 'out'])[0] if r['metric'] == 'landmarks/NMI'
+             and r['method'] == 'learned, painted, 6 parts, layer 2']
+    assert sorted(r['seed'] for r in found) == [0, 1]
+    table = (tmp_path / 'out/table.md').read_text()
+    assert table.index('learned, painted') < table.index('fixed cells')  # the order of the module
+    line, = [line for line in table.splitlines() if 'learned, painted, 6 parts, layer 2' in line]
+    assert line.count('±') == 4
 
 
 def test_learners_train_on_training_images_only(arguments, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import parts_inside, table3
+from benchmarks import parts_birds, parts_inside, table3
 from benchmarks.collect import collect, tables_of
 from benchmarks.provenance import (
     complaint,
@@ -201,6 +201,8 @@ def test_committed_tables_of_parts_are_those_of_the_results_beside_them(name):
 def test_the_other_committed_tables_are_those_of_the_results_beside_them():
     inside = parts_inside.table(results_of('parts/inside'))
     assert (RESULTS / 'parts/inside/table.md').read_text() == inside
+    birds = parts_birds.table(results_of('parts/birds'))
+    assert (RESULTS / 'parts/birds/table.md').read_text() == birds
     for name in ('true', 'learned'):
         shown = table3.table(name, table3.accuracies(results_of(f'table3/{name}')))
         assert (RESULTS / f'table3/{name}/tables.md').read_text().startswith(shown)
