@@ -31,6 +31,7 @@ The numbers show that every stage runs; the trainings are too short to compare m
   source .venv/bin/activate                                        # the environment
   bash tools/quickstart.sh --data DIR                              # your own images
   semmae embed IMAGES --checkpoint FILE --out features.npz         # features from your checkpoint
+  semmae probe DIR --checkpoint FILE                               # its accuracy on your labelled images
   semmae suite dense --timm vit_small_patch14_dinov2 --dry-run     # the dense table: what it needs
   semmae suite mini --jobs 2                                       # the same rows, trained longer
 Pictures: $work/pictures/parts_and_masks.png $work/pictures/reconstructions.png
