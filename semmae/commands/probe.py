@@ -32,11 +32,13 @@ def main(argv=None, prog='semmae probe'):
     args = parse(argv, prog)
     from ..training.errors import fail_clearly
     with fail_clearly(is_quiet=True):
-        from ..files import require_checkpoint, writable_folder
+        from ..files import require_checkpoint, require_folder, writable_folder
+        for split in ('train', args.val):
+            require_folder(args.dir / split, 'folder', f'; expected {args.dir}/{split}/CLASS/*.jpg')
+        require_checkpoint(args.checkpoint)
         from ..probes.own_folder import folder_options
         name = args.name or args.dir.resolve().name
         options = folder_options(args.dir / 'train', args.dir / args.val, name)
-        require_checkpoint(args.checkpoint)
         from ..suites.dense import as_name
         work_dir = writable_folder(args.work_dir or Path('work_dirs/probe', as_name(name)))
         from ..suites.catalogue import DENSE

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets.part_store import SUFFIXES
-from ..files import require_folder
 
 CONFIG = 'mm_configs/dense/dense_imagenet.py'
 LOW_SHOT = dict(linear_10pct=15, linear_1pct=150)  # images of each class that leave two to a probe
@@ -14,11 +13,9 @@ LAYOUT = 'expected one folder for each class, as in train/CLASS/*.jpg and val/CL
 def count_images(folder) -> dict[str, int]:
     """{class: number of images below its folder}, sorted as mmpretrain numbers the labels.
 
-    Raises FileNotFoundError for a missing folder, ValueError for one without folders of classes
-    and for a class without images.
+    Raises ValueError for a folder without folders of classes and for a class without images.
     """
     folder = Path(folder)
-    require_folder(folder, 'folder', f'; {LAYOUT}')
     classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
     if not classes:
         inside = sum(path.suffix.lower() in SUFFIXES for path in folder.iterdir())

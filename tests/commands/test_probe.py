@@ -82,6 +82,7 @@ def test_folders_with_other_classes_are_refused_and_named(folder, weights, capsy
 def test_a_folder_without_classes_is_refused(folder, weights, tmp_path, capsys):
     flat = tmp_path / 'flat'
     shutil.copytree(folder / 'train/red', flat / 'train')
+    shutil.copytree(folder / 'val', flat / 'val')
     said = failed(capsys, flat, '--timm', NAME, '--checkpoint', weights)
     assert 'holds no folders, but 6 images; expected one folder for each class' in said
     assert 'train/CLASS/*.jpg' in failed(capsys, tmp_path / 'no', '--timm', NAME)

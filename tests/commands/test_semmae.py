@@ -104,6 +104,7 @@ MISTAKES = {
     ('embed', '.', '--checkpoint', 'x.pth', '--out', 'f.npz'): 'no checkpoint at x.pth',
     ('embed', '.', '--config', 'typo.py', '--out', 'f.npz'): 'no config at typo.py',
     ('predict', MINI, 'x.pth', '--images', '.', '--out', 'x.csv'): 'no checkpoint at x.pth',
+    ('probe', 'no', '--timm', 'vit'): 'no folder at no/train; expected no/train/CLASS/*.jpg',
     ('report', 'nothing'): 'no folder at nothing',
     ('tables', 'nothing'): 'no such file or folder: nothing',
     ('data', 'pack', 'no', '--out', 'o'): 'no image folder at no',
