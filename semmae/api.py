@@ -14,7 +14,8 @@ def load_backbone(name=None, checkpoint=None, config=None, interpolate_offset=No
     checkpoint: a file; alone, it is of MAE's architecture (ours, MAE, iBOT, DINO, DeiT).
     config: derived from mm_configs/dense/, in place of a name.
     interpolate_offset: how the code of ``checkpoint`` resizes positions; 0.1 for DINO and iBOT,
-        else 0. options: overrides of the config, {'model.backbone.img_size': 448}.
+        else 0. options: overrides of the config, {'model.backbone.drop_path_rate': 0}. Images are
+        resized and cropped by the pipeline of its val_dataloader.
     Raises ValueError if a tensor of the file does not fit, for random weights and for an unknown
     name, and FileNotFoundError for a missing file.
     """

@@ -5,6 +5,7 @@ backbone is a ViT of timm (--timm NAME, with timm's weights, those of --checkpoi
 ones with --untrained) or a checkpoint of MAE's architecture (--checkpoint FILE). Settings are
 chosen on 10 % of the training images. The table has all backbones that were tried on this folder.
 """
+import shutil
 from pathlib import Path
 
 from ..shipped import CommandParser
@@ -25,7 +26,12 @@ def parse(argv=None, prog='semmae probe'):
     parser.add_argument('--work-dir', type=Path, help='default: work_dirs/probe/NAME')
     parser.add_argument('--cfg-options', nargs='+', action=Options, default={},
                         metavar='KEY=VALUE', help='change existing keys of the config')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if not (args.timm or args.checkpoint):
+        parser.error('expected a backbone: --timm NAME, --checkpoint FILE, or both')
+    if args.seed < 0:
+        parser.error(f'--seed {args.seed}: expected 0 or more')
+    return args
 
 
 def main(argv=None, prog='semmae probe'):
@@ -36,17 +42,23 @@ def main(argv=None, prog='semmae probe'):
         for split in ('train', args.val):
             require_folder(args.dir / split, 'folder', f'; expected {args.dir}/{split}/CLASS/*.jpg')
         require_checkpoint(args.checkpoint)
-        from ..probes.own_folder import folder_options
+        from ..probes.own_folder import folder_options, require_same_folder
         name = args.name or args.dir.resolve().name
-        options = folder_options(args.dir / 'train', args.dir / args.val, name)
+        options = folder_options(args.dir, args.val, name)
         from ..suites.dense import as_name
         work_dir = writable_folder(args.work_dir or Path('work_dirs/probe', as_name(name)))
         from ..suites.catalogue import DENSE
         from ..suites.dense import dense_rows
         row, = dense_rows(DENSE, args.timm, args.checkpoint, ['imagenet'],
                           args.interpolate_offset, args.untrained)
+        require_same_folder(work_dir, args.dir)
+        run = work_dir / f'{Path(row.home).name}-seed{args.seed}'
         from ..training.run import train
-        train(row.config, work_dir=str(work_dir / f'{Path(row.home).name}-seed{args.seed}'),
-              options=row.options | options | args.cfg_options, seed=args.seed)
+        try:
+            train(row.config, work_dir=str(run), options=row.options | options | args.cfg_options,
+                  seed=args.seed)
+        finally:
+            if not (run / 'results.jsonl').is_file():
+                shutil.rmtree(run, ignore_errors=True)  # else the table has it as unfinished
     from .tables import main as print_tables
     return print_tables([str(work_dir), '--table', 'dense', '--measured'], prog='semmae tables')

@@ -153,6 +153,11 @@ def built_from(cfg: Config, is_built: Callable[[], bool] = lambda: False) -> Ite
     """
     try:
         yield
+    except ValueError as error:
+        if is_built() or 'need at least one array' not in str(error):  # mmengine's `BaseDataset`
+            raise
+        raise ValueError(f'{cfg.filename}: a data set has no images. Expected files in the folders '
+                         'of its data_root and data_prefix, with the suffix img_suffix') from error
     except (KeyError, TypeError, AttributeError, AssertionError, ImportError, IndexError) as error:
         if is_built():
             raise

@@ -25,6 +25,12 @@ def images_of(images):
     return '', names
 
 
+def require_count(name, value, least=1):
+    """ValueError unless an argument is a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f'{name} is {value!r}, expected a whole number of at least {least}')
+
+
 class Photos(Dataset):
     """``photos[index, name]``: an image of ``root`` through a pipeline.
 

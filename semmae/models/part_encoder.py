@@ -109,11 +109,14 @@ class PartEncoder(BaseModule):
         """The attention of a layer; ValueError if its heads cannot be computed from ``qkv``."""
         attention = self.blocks[self.number(layer)].attn
         if getattr(self.network, 'rope', None) is not None or not hasattr(attention, 'qkv'):
-            raise ValueError(
-                f'part encoder: the heads of {type(self.network).__name__} are not available: its '
-                'attention has rotary positions or separate queries and keys. Expected another '
-                'source of parts, or a ViT as vit_small_patch14_dinov2')
+            raise ValueError(self.no_heads('rotary positions or separate queries and keys'))
         return attention
+
+    def no_heads(self, why) -> str:
+        """The message for a network whose heads cannot be computed."""
+        return (f'part encoder: the heads of {type(self.network).__name__} are not available: its '
+                f'attention has {why}. Expected another source of parts, or a ViT as '
+                'vit_small_patch14_dinov2')
 
     def init_weights(self):
         """Load ``checkpoint`` into the backbone (`load_backbone`); ValueError if there is none."""
@@ -180,6 +183,8 @@ class PartEncoder(BaseModule):
         finally:
             for handle in handles:
                 handle.remove()
+        if any(('qkv', layer) not in kept for layer in facets):  # BEiT of timm
+            raise ValueError(self.no_heads('biases that are not of its qkv layer'))
         found = {layer: whole if layer == last else self.normed(kept['token', layer])
                  for layer in inner}
         own = found[self.layer] if self.facet == 'token' else self.facet_of(

@@ -231,7 +231,7 @@ def download(vit, name):
     except Exception as error:  # of the network, the hub and the file system
         raise ValueError(f"timm cannot download the weights of '{name}': {type(error).__name__}: "
                          f'{str(error)[:200]}. Get the file elsewhere and give it: '
-                         '--cfg-options model.backbone.init_cfg.checkpoint=FILE') from error
+                         '--checkpoint FILE, or in a config model.backbone.init_cfg') from error
     digest = hashlib.sha256()
     for key, value in sorted(source.state_dict().items()):
         digest.update(key.encode() + value.contiguous().numpy().tobytes())

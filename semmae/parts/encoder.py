@@ -2,7 +2,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ..datasets.photos import Photos
+from ..datasets.photos import Photos, require_count
 from ..models.part_sources import SOURCES
 from ..registry import MODELS
 from .learner import own_device
@@ -32,6 +32,12 @@ class BackboneSource:
         if self.source not in SOURCES or self.source == 'learned':
             raise ValueError(f'source of parts is {self.source!r}, expected one of '
                              f'{", ".join(name for name in SOURCES if name != "learned")}')
+        require_count('num_parts', self.num_parts)
+        if self.grid is not None:
+            require_count('grid', self.grid)
+        if self.object is not None and not isinstance(self.object, dict):
+            raise ValueError(f'object is {self.object!r}, expected the config of an ObjectMap, as '
+                             "dict(by='border', threshold='otsu')")
         network, cfg = self.backbone.network, self.backbone.cfg.model
         pixels = {key: cfg.data_preprocessor[key] for key in ('mean', 'std')}
         encoder = dict(type='semmae.PartEncoder', backbone=cfg.backbone,

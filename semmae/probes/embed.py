@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 
-from ..datasets.photos import Photos, images_of
+from ..datasets.photos import Photos, images_of, require_count
 from ..progress_bar import Bar
 from ..registry import MODELS
 from .frozen import FrozenProbe
@@ -81,6 +81,9 @@ def embed(backbone, images, kinds=KINDS[:2], batch_size=64, num_workers=None) ->
     model, cfg = backbone.model, backbone.cfg
     if not kinds or not {*kinds} <= {*KINDS}:
         raise ValueError(f'got kinds {list(kinds)}, expected some of {", ".join(KINDS)}')
+    require_count('batch_size', batch_size)
+    if num_workers is not None:
+        require_count('num_workers', num_workers, 0)
     root, names = images_of(images)
     model.patch_layers = (-1,) if 'patches' in kinds else ()
     keys = list(enumerate(names))

@@ -58,7 +58,8 @@ class ProbeLoop(BaseLoop):
         probes = getattr(unwrapped(runner.model), 'probes', None)
         if not probes:
             raise ValueError("ProbeLoop needs model=dict(type='semmae.FrozenProbe', probes=...), "
-                             f'got {runner.cfg.model.type}')
+                             f'got {runner.cfg.model.type}'
+                             f'{" in which every probe is None" if probes == {} else ""}')
         self.store, self.precision = Path(store), precision
         self.names = list(probes) if only is None else [only] if isinstance(only, str) else only
         if unknown := set(self.names) - set(probes):

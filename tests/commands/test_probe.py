@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from semmae.commands import main
-from semmae.probes.own_folder import count_images, folder_options
+from semmae.probes.own_folder import count_images, folder_options, require_same_folder
 from semmae.results.results import read_results
 
 NAME = 'vit_tiny_patch16_224'
@@ -91,6 +91,65 @@ def test_a_folder_without_classes_is_refused(folder, weights, tmp_path, capsys):
         count_images(folder / 'train')
 
 
+@pytest.mark.parametrize('name', ['.ipynb_checkpoints', '__MACOSX'])
+def test_a_hidden_folder_is_no_class(folder, name):
+    (folder / 'train' / name).mkdir()
+    with pytest.raises(ValueError, match=f'{name} would be a class.*Remove it'):
+        count_images(folder / 'train')
+
+
+def test_a_single_class_a_hidden_file_and_a_dead_link_are_refused(folder, tmp_path):
+    photos(tmp_path / 'one', dict(a=3))
+    with pytest.raises(ValueError, match='one class, a; expected at least two'):
+        count_images(tmp_path / 'one')
+    (folder / 'train/red/._1.jpg').touch()
+    with pytest.raises(ValueError, match=r'\._1.jpg is a hidden file'):
+        count_images(folder / 'train')
+    (folder / 'train/red/._1.jpg').unlink()
+    (folder / 'train/red/x.jpg').symlink_to(tmp_path / 'nothing.jpg')
+    with pytest.raises(ValueError, match='x.jpg is a link that leads nowhere'):
+        count_images(folder / 'train')
+
+
+def test_two_folders_of_one_name_have_a_table_each(tmp_path):
+    require_same_folder(tmp_path, tmp_path / 'a/mine')
+    require_same_folder(tmp_path, tmp_path / 'a/../a/mine')
+    with pytest.raises(ValueError, match='has results of .*/a/mine; .* Give --name or --work-dir'):
+        require_same_folder(tmp_path, tmp_path / 'b/mine')
+
+
+@pytest.mark.parametrize('count, neighbours', [(2, [1]), (6, [10]), (200, [10, 20, 100, 200])])
+def test_neighbours_are_at_most_the_images_that_are_fitted(tmp_path, count, neighbours):
+    for split, number in (('train', count), ('test', 1)):
+        for name in ('a', 'b'):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(number):
+                (tmp_path / split / name / f'{i}.png').touch()
+    options = folder_options(tmp_path, 'test', 'x')
+    assert options['model.probes.knn.k'] == neighbours and options['result.split'] == 'test'
+    (tmp_path / 'train/a/0.png').unlink()
+    if count == 2:
+        with pytest.raises(ValueError, match='one image in a; expected at least two'):
+            folder_options(tmp_path, 'test', 'x')
+
+
+def test_a_run_that_fails_leaves_nothing_for_the_table(folder, weights, tmp_path, capsys):
+    (folder / 'val/red/0.webp').write_bytes(b'no image')
+    assert '0.webp' in failed(capsys, folder, '--timm', NAME, '--checkpoint', weights,
+                              '--work-dir', tmp_path / 'work', '--cfg-options',
+                              'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0',
+                              f'train_cfg.store={tmp_path}/features')
+    assert [path.name for path in (tmp_path / 'work').iterdir()] == ['folder.json']
+
+
+def test_no_backbone_and_a_negative_seed_are_refused_before_a_folder_is_made(
+        folder, tmp_path, capsys):
+    assert 'expected a backbone' in failed(capsys, folder, '--work-dir', tmp_path / 'x')
+    assert 'expected 0 or more' in failed(capsys, folder, '--timm', NAME, '--seed', '-1',
+                                          '--work-dir', tmp_path / 'x')
+    assert not (tmp_path / 'x').exists()
+
+
 def test_a_wrong_name_of_timm_has_the_nearest_one(folder, capsys):
     assert 'did you mean vit_small_patch14_dinov2?' in failed(
         capsys, folder, '--timm', 'vit_small_patch14_dinv2')
@@ -104,7 +163,7 @@ def test_a_probe_on_few_labels_needs_two_of_each_class(tmp_path, count, left_out
             (tmp_path / split / name).mkdir(parents=True)
             for i in range(number):
                 (tmp_path / split / name / f'{i}.png').touch()
-    options = folder_options(tmp_path / 'train', tmp_path / 'val', 'x')
+    options = folder_options(tmp_path, 'val', 'x')
     assert {key.rsplit('.')[-1] for key, value in options.items() if value is None} == left_out
     assert options['model.task.num_classes'] == 2
     assert options['result.full.num_train'] == 2 * count

@@ -144,6 +144,7 @@ MISTAKES = {
         ({'model.decode_head.num_classes': 3}, 'num_classes is 3'),
         ({'model.neck.embed_dim': 48}, 'first sample does not go through'),
         ({'model.decode_head.in_channels': [24, 24]}, 'cannot be built'),
+        ({'train_dataloader.dataset.dataset.img_suffix': '.none'}, 'a data set has no images'),
         ({'model.auxiliary_head.in_index': 9}, 'first sample does not go through')]}
 
 

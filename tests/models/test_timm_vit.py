@@ -184,6 +184,16 @@ def test_a_download_fills_the_model_and_names_its_source(monkeypatch):
 # -- part learning
 
 
+@torch.no_grad()
+def test_the_heads_of_a_network_with_biases_beside_its_qkv_are_refused():
+    encoder = MODELS.build(dict(type='semmae.PartEncoder', grid=4, backbone=dict(
+        type='semmae.TimmViT', model_name='beit_base_patch16_224', embed_dim=24, depth=2,
+        num_heads=2, img_size=64, out_type='raw')))
+    encoder(torch.zeros(1, 3, 64, 64))
+    with pytest.raises(ValueError, match='heads of Beit are not available.*of its qkv layer'):
+        encoder(torch.zeros(1, 3, 64, 64), return_heads=True)
+
+
 @pytest.mark.parametrize('name', [
     DINOV2, 'vit_small_patch14_reg4_dinov2', 'vit_small_patch16_dinov3'])
 @torch.no_grad()
