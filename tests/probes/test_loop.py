@@ -266,7 +266,12 @@ def test_a_class_that_only_the_training_has_is_refused_before_images_are_read(to
     assert not (tmp_path / 'features').exists()
 
 
-def test_a_number_of_classes_that_is_not_that_of_the_folders_is_refused(toy, tmp_path):
-    config, *_ = folders(toy, tmp_path, **{'model.task.num_classes': 9})
-    with pytest.raises(ValueError, match='num_classes is 9, the training set has 8 classes'):
+def test_more_folders_than_classes_are_refused_and_fewer_are_told(toy, tmp_path):
+    config, *_ = folders(toy, tmp_path, **{'model.task.num_classes': 7})
+    with pytest.raises(ValueError, match='num_classes is 7, the training set has 8 classes'):
         training.train(str(config), work_dir=tmp_path / 'run', seed=0)
+    assert not (tmp_path / 'features').exists()
+    training.train(str(config), work_dir=tmp_path / 'run', seed=0,
+                   options={'model.task.num_classes': 9})
+    log, = (tmp_path / 'run').glob('*/*.log')
+    assert 'num_classes is 9, the training set has 8 classes' in log.read_text()
