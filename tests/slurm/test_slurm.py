@@ -120,10 +120,39 @@ def cut_off(job, folder):
     training.resume()
 
 
-def test_jobs_that_are_stopped_go_on_and_end_bit_identically(toy, tmp_path):
+@pytest.fixture(scope='module')
+def undisturbed(toy, tmp_path_factory):
+    """The weights of a training that nothing stopped."""
+    folder = tmp_path_factory.mktemp('undisturbed')
+    run(little(pretraining(folder, toy, 8)), folder, launcher=None)
+    return weights(folder)
+
+
+def require_equal(folder, undisturbed):
+    found = weights(folder)
+    assert found.keys() == undisturbed.keys()
+    assert all(torch.equal(found[name], undisturbed[name]) for name in found), folder
+
+
+def test_a_training_goes_on_when_slurmd_is_killed_and_started_again(toy, tmp_path, undisturbed):
+    daemons = [p for p in psutil.process_iter(['name', 'cmdline']) if p.info['name'] == 'slurmd']
+    thread = threading.Thread(target=run, args=(little(pretraining(tmp_path, toy, 8)), tmp_path))
+    thread.start()
+    wait_for((tmp_path / 'seed0/mae/epoch_2.pth').exists)
+    for daemon in daemons:
+        daemon.kill()
+    time.sleep(2)
+    assert len(daemons) == 2 and not any(daemon.is_running() for daemon in daemons)
+    for node in ('n1', 'n2'):
+        subprocess.run(['slurmd', '-N', node], check=True)
+    thread.join(400)
+    assert (tmp_path / 'seed0/mae/console.log').read_text().count('started ====') == 1
+    require_equal(tmp_path, undisturbed)
+
+
+def test_jobs_that_are_stopped_go_on_and_end_bit_identically(toy, tmp_path, undisturbed):
     """Stopped by a signal, requeued, and at the time limit, all at once."""
-    run(little(pretraining(tmp_path, toy, 8)), tmp_path, launcher=None)
-    undisturbed, disturbs, said = weights(tmp_path), (signal_it, requeue, cut_off), {}
+    disturbs, said = (signal_it, requeue, cut_off), {}
 
     def stopped_by(disturb):
         folder = tmp_path / disturb.__name__
@@ -140,6 +169,4 @@ def test_jobs_that_are_stopped_go_on_and_end_bit_identically(toy, tmp_path):
         assert 'again: was stopped before' in said[disturb] and 'goes on from' in said[disturb]
         log = tmp_path / disturb.__name__ / 'seed0/mae/console.log'
         assert log.read_text().count('started ====') == 2
-        found = weights(tmp_path / disturb.__name__)
-        assert found.keys() == undisturbed.keys()
-        assert all(torch.equal(found[name], undisturbed[name]) for name in found), disturb
+        require_equal(tmp_path / disturb.__name__, undisturbed)
