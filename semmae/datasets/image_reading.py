@@ -41,8 +41,10 @@ def read_bytes(path, backend_args=None) -> bytes:
             content = fileio.get(path, backend_args=backend_args)
             break
         except OF_THE_FILE as error:
-            raise DamagedImage(f'{path} cannot be read: {error.strerror or error}. Replace or '
-                               'remove the file') from None
+            cure = ('Add the file, or leave its image out of the data set'
+                    if isinstance(error, FileNotFoundError) else 'Replace or remove the file')
+            raise DamagedImage(
+                f'{path} cannot be read: {error.strerror or error}. {cure}') from None
         except OSError as error:
             if is_last:  # an error while reading, unlike while opening, names no file
                 raise OSError(error.errno, error.strerror or str(error), str(path)) from error
