@@ -271,7 +271,7 @@ def test_more_folders_than_classes_are_refused_and_fewer_are_told(toy, tmp_path)
     with pytest.raises(ValueError, match='num_classes is 7, the training set has 8 classes'):
         training.train(str(config), work_dir=tmp_path / 'run', seed=0)
     assert not (tmp_path / 'features').exists()
-    training.train(str(config), work_dir=tmp_path / 'run', seed=0,
+    training.train(str(config), work_dir=tmp_path / 'fewer', seed=0,
                    options={'model.task.num_classes': 9})
-    log, = (tmp_path / 'run').glob('*/*.log')
+    log, = (tmp_path / 'fewer').glob('*/*.log')
     assert 'num_classes is 9, the training set has 8 classes' in log.read_text()
