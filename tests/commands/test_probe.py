@@ -26,6 +26,15 @@ def photos(folder, counts, suffix='.jpg', start=0):
             cv2.imwrite(str(folder / name / f'{i}{suffix}'), pixels)
 
 
+def two_classes(root, **counts):
+    """Empty files in the folders a and b of each split. counts: {split: files of a class}."""
+    for split, count in counts.items():
+        for name in ('a', 'b'):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                (root / split / name / f'{i}.png').touch()
+
+
 @pytest.fixture
 def folder(tmp_path):
     photos(tmp_path / 'mine/train', dict(blue=6, green=6, red=6))
@@ -120,11 +129,7 @@ def test_two_folders_of_one_name_have_a_table_each(tmp_path):
 
 @pytest.mark.parametrize('count, neighbours', [(2, [1]), (6, [10]), (200, [10, 20, 100, 200])])
 def test_neighbours_are_at_most_the_images_that_are_fitted(tmp_path, count, neighbours):
-    for split, number in (('train', count), ('test', 1)):
-        for name in ('a', 'b'):
-            (tmp_path / split / name).mkdir(parents=True)
-            for i in range(number):
-                (tmp_path / split / name / f'{i}.png').touch()
+    two_classes(tmp_path, train=count, test=1)
     options = folder_options(tmp_path, 'test', 'x')
     assert options['model.probes.knn.k'] == neighbours and options['result.split'] == 'test'
     (tmp_path / 'train/a/0.png').unlink()
@@ -158,11 +163,7 @@ def test_a_wrong_name_of_timm_has_the_nearest_one(folder, capsys):
 @pytest.mark.parametrize('count, left_out', [
     (14, {'linear_10pct', 'linear_1pct'}), (15, {'linear_1pct'}), (150, set())])
 def test_a_probe_on_few_labels_needs_two_of_each_class(tmp_path, count, left_out):
-    for split, number in (('train', count), ('val', 1)):
-        for name in ('a', 'b'):
-            (tmp_path / split / name).mkdir(parents=True)
-            for i in range(number):
-                (tmp_path / split / name / f'{i}.png').touch()
+    two_classes(tmp_path, train=count, val=1)
     options = folder_options(tmp_path, 'val', 'x')
     assert {key.rsplit('.')[-1] for key, value in options.items() if value is None} == left_out
     assert options['model.task.num_classes'] == 2
